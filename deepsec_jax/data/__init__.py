@@ -1,0 +1,7 @@
+"""Image sets as arrays, and the candidate sets that attacks are run on."""
+
+from deepsec_jax.data.datasets import DataError as DataError
+from deepsec_jax.data.datasets import Dataset as Dataset
+from deepsec_jax.data.datasets import Split as Split
+from deepsec_jax.data.datasets import load as load
+from deepsec_jax.data.datasets import unit_images as unit_images

@@ -1,0 +1,64 @@
+"""Plain convolutional networks: the paper's seven-layer MNIST model and a small one for digits."""
+
+import jax
+from flax import nnx
+
+from deepsec_jax.protocols import Images, Logits
+
+_he = nnx.initializers.he_normal()
+
+
+def _conv(inputs: int, filters: int, padding: str, rngs: nnx.Rngs) -> nnx.Conv:
+    return nnx.Conv(inputs, filters, (3, 3), padding=padding, kernel_init=_he, rngs=rngs)
+
+
+def _pooled(side: int) -> int:
+    """Side of the feature map after two blocks of (valid 3x3, valid 3x3, 2x2 pool)."""
+    return ((side - 4) // 2 - 4) // 2
+
+
+class MnistCNN(nnx.Module):
+    """The paper's Table X: conv 32-32, pool, conv 64-64, pool, dense 200, dropout, dense 200, dense K.
+
+    312,202 parameters for 28x28x1 and ten classes.  Convolutions are valid, so a 31x31 image (random
+    resizing and padding) reaches the same 4x4 map.  ``rngs`` is needed in training only, for dropout.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs):
+        height, width, channels = image_shape
+        self.conv1 = _conv(channels, 32, "VALID", rngs)
+        self.conv2 = _conv(32, 32, "VALID", rngs)
+        self.conv3 = _conv(32, 64, "VALID", rngs)
+        self.conv4 = _conv(64, 64, "VALID", rngs)
+        features = _pooled(height) * _pooled(width) * 64
+        self.dense1 = nnx.Linear(features, 200, kernel_init=_he, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5)
+        self.dense2 = nnx.Linear(200, 200, kernel_init=_he, rngs=rngs)
+        self.out = nnx.Linear(200, classes, rngs=rngs)
+
+    def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
+        x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
+        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+        x = nnx.relu(self.conv4(nnx.relu(self.conv3(x))))
+        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
+        x = nnx.relu(self.dense2(self.dropout(x, rngs=rngs)))
+        return self.out(x)
+
+
+class SmallCNN(nnx.Module):
+    """Two convolutions and two dense layers, for images of 8x8 and up (scikit-learn's digits)."""
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs):
+        height, width, channels = image_shape
+        self.conv1 = _conv(channels, 16, "SAME", rngs)
+        self.conv2 = _conv(16, 32, "SAME", rngs)
+        self.dense = nnx.Linear((height // 2) * (width // 2) * 32, 64, kernel_init=_he, rngs=rngs)
+        self.out = nnx.Linear(64, classes, rngs=rngs)
+
+    def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
+        del rngs  # no dropout here
+        x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
+        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
+        x: jax.Array = x.reshape(x.shape[0], -1)
+        return self.out(nnx.relu(self.dense(x)))

@@ -1,0 +1,40 @@
+"""The words every room of the house uses: array aliases and the protocols of model and attack.
+
+Images are float arrays in [0, 1], height x width x channels; whatever a model wants done to them
+(mean, scale, resize) belongs to the model.  A model is a pytree, so weights are traced, never baked in.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import jax
+
+Images = jax.Array  # float [B, H, W, C] in [0, 1]
+Labels = jax.Array  # int [B], 0 .. K-1
+Logits = jax.Array  # float [B, K], raw scores, no softmax
+Key = jax.Array  # one typed PRNG key, shape []
+Keys = jax.Array  # typed PRNG keys, one per example, shape [B]
+Scalar = float | jax.Array  # a traced hyperparameter
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A pytree that maps images [B, H, W, C] in [0, 1] to raw logits [B, K], row by row."""
+
+    def __call__(self, x: Images, /) -> Logits: ...
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """A frozen pytree of hyperparameters whose call makes adversarial examples."""
+
+    def __call__(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Images:
+        """Return adversarial images: shape and dtype of ``x``, inside [0, 1], row i from row i only."""
+        ...
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Labels | None:
+        """Return the class each row is driven to, or None when any wrong class counts."""
+        ...

@@ -1,0 +1,226 @@
+"""The one training loop: any objective, resumable after every epoch, best epoch by validation.
+
+Everything random follows from (seed, epoch, step), never from what happened before, so a run that
+was interrupted and resumed ends with the same weights as one that was not.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from deepsec_jax import models
+from deepsec_jax.data.datasets import Dataset, Split, unit_images
+from deepsec_jax.progress import progress
+from deepsec_jax.protocols import Classifier, Images, Key, Labels
+from deepsec_jax.training.augment import shift_flip
+from deepsec_jax.training.checkpoints import CheckpointError, Saved, load_model, save_model
+from deepsec_jax.training.recipe import Recipe
+
+Objective = Callable[[Any, Images, Labels, Key], jax.Array]
+"""``objective(model, x, labels, key) -> scalar loss``; a module-level function, in training mode."""
+
+Score = Callable[[Any, Split], float]
+"""``score(model, validation) -> figure``, higher is better; picks the epoch that is kept."""
+
+
+class TrainingState(NamedTuple):
+    """What one epoch hands to the next (all arrays)."""
+
+    model: Any  # nnx state: parameters and batch statistics
+    optimizer: Any
+    best_model: Any
+    best_score: jax.Array
+    best_epoch: jax.Array
+
+
+def cross_entropy(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
+    """Mean cross-entropy of the batch: the plain objective."""
+    logits = model(x, rngs=nnx.Rngs(dropout=key))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+@jax.jit
+def _predict(model: Classifier, x: Images) -> Labels:
+    return jnp.argmax(model(x), axis=-1)
+
+
+def accuracy(model: Classifier, split: Split, *, batch_size: int = 256) -> float:
+    """Return the share of correctly classified images of a split, in [0, 1]."""
+    correct = 0
+    for start in range(0, len(split), batch_size):
+        x = unit_images(split.images[start : start + batch_size])
+        padding = batch_size - len(x)  # one compile: the last batch is filled up, then cut
+        padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
+        predicted = np.asarray(_predict(model, padded))[: len(x)]
+        correct += int((predicted == split.labels[start : start + batch_size]).sum())
+    return correct / len(split)
+
+
+@partial(jax.jit, static_argnames=("graph", "objective", "recipe", "steps_per_epoch"))
+def _step(graph, state, optimizer_state, x, labels, key, *, objective, recipe, steps_per_epoch):
+    augment_key, objective_key = jax.random.split(key)
+    if recipe.augment == "shift_flip":
+        x = shift_flip(x, jax.random.split(augment_key, len(x)))
+    params, rest = state.split(nnx.Param, ...)
+
+    def loss_of(params):
+        model = nnx.merge(graph, params, rest, copy=True)  # batch statistics are written in here
+        loss = objective(model, x, labels, objective_key)
+        return loss, nnx.state(model, nnx.BatchStat)
+
+    (loss, rest), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+    transformation = recipe.transformation(steps_per_epoch)
+    updates, optimizer_state = transformation.update(gradient, optimizer_state, params)
+    params = optax.apply_updates(params, updates)
+    return nnx.State.merge(params, rest), optimizer_state, loss
+
+
+def _split_validation(train: Split, recipe: Recipe) -> tuple[Split, Split]:
+    order = np.random.default_rng(recipe.seed).permutation(len(train))
+    held_out = max(1, int(len(train) * recipe.validation))
+    return train.take(np.sort(order[held_out:])), train.take(np.sort(order[:held_out]))
+
+
+def _epoch_order(recipe: Recipe, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng((recipe.seed, epoch)).permutation(size)
+
+
+def train(
+    recipe: Recipe,
+    data: Dataset,
+    folder: str | os.PathLike[str],
+    *,
+    objective: Objective = cross_entropy,
+    score: Score = accuracy,
+) -> Saved:
+    """Train to the end, or go on from the last finished epoch, and return the best epoch's model.
+
+    The model folder appears at ``folder`` when training is done; until then the state after every
+    epoch lies in ``folder`` + ``.partial``.  A finished folder of the same recipe is loaded, not trained.
+
+    Args:
+        recipe: what to train and how.
+        data: the data set; a share of its training split is held out for validation.
+        folder: model folder to write.
+        objective: loss of one batch.
+        score: figure of merit on the validation part; default clean accuracy.
+
+    Raises:
+        CheckpointError: the folder holds a model of another recipe.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists():
+        saved = load_model(folder)
+        if saved.recipe != recipe:
+            raise CheckpointError(
+                f"{folder} holds a model of recipe {saved.recipe.name!r}, not of this {recipe.name!r}: "
+                "choose another folder or remove it"
+            )
+        return saved
+    fit, validation = _split_validation(data.train, recipe)
+    steps = len(fit) // recipe.batch_size
+    if not steps:
+        raise ValueError(f"batch_size {recipe.batch_size} exceeds the {len(fit)} training images")
+    model = models.build(recipe.model, data.image_shape, data.classes, seed=recipe.seed)
+    model.train()
+    graph, initial = nnx.split(model)
+    params = initial.filter(nnx.Param)
+    state = TrainingState(
+        initial, recipe.transformation(steps).init(params), initial, jnp.array(-jnp.inf), jnp.array(-1)
+    )
+    key = jax.random.key(recipe.seed)
+    batches, everywhere = _shardings(recipe.batch_size)
+    state, key = jax.device_put((state, key), everywhere)
+    partial_folder = folder.with_name(folder.name + ".partial")
+    _check_same_recipe(partial_folder, recipe)
+    history: list[dict[str, float]] = []
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+    with ocp.CheckpointManager(partial_folder / "epochs", options=options) as manager:
+        done = manager.latest_step()
+        if done is not None:
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+            restored = manager.restore(
+                done, args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()))  # fmt: skip
+            state, history = jax.device_put(restored["state"], everywhere), restored["history"]
+        first = 0 if done is None else done + 1
+        with progress(f"train {recipe.name}", recipe.epochs * steps) as advance:
+            advance(first * steps)
+            for epoch in range(first, recipe.epochs):
+                order = _epoch_order(recipe, epoch, len(fit))
+                model_state, optimizer_state = state.model, state.optimizer
+                losses = []
+                for step in range(steps):
+                    rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+                    model_state, optimizer_state, loss = _step(
+                        graph, model_state, optimizer_state,
+                        *jax.device_put((unit_images(fit.images[rows]), fit.labels[rows]), batches),
+                        jax.random.fold_in(key, epoch * steps + step),
+                        objective=objective, recipe=recipe, steps_per_epoch=steps,
+                    )  # fmt: skip
+                    losses.append(loss)
+                    advance(1, f"epoch {epoch + 1}/{recipe.epochs}")
+                figure = score(_evaluation_model(graph, model_state), validation)
+                state = _keep_best(model_state, optimizer_state, state, figure, epoch)
+                mean_loss = float(np.mean(jax.device_get(losses)))
+                history = [*history, {"epoch": epoch, "loss": mean_loss, "validation": figure}]
+                manager.save(
+                    epoch, args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(state), history=ocp.args.JsonSave(history)))  # fmt: skip
+                advance(0, f"epoch {epoch + 1}: loss {mean_loss:.3f}, validation {figure:.4f}")
+        manager.wait_until_finished()
+    best = _evaluation_model(graph, state.best_model)
+    figures = {
+        "test_accuracy": accuracy(best, data.test), "test_images": len(data.test),
+        "best_epoch": int(state.best_epoch), "validation": float(state.best_score), "history": history,
+    }  # fmt: skip
+    save_model(folder, best, recipe, image_shape=data.image_shape, classes=data.classes, figures=figures)
+    shutil.rmtree(partial_folder)
+    return load_model(folder)
+
+
+def _shardings(batch_size: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+    """Lay batches out over all devices where they divide evenly, else on one; weights on each."""
+    devices = jax.devices()
+    used = devices if batch_size % len(devices) == 0 else devices[:1]
+    mesh = jax.sharding.Mesh(np.array(used), ("batch",))
+    spec = jax.sharding.PartitionSpec
+    return jax.sharding.NamedSharding(mesh, spec("batch")), jax.sharding.NamedSharding(mesh, spec())
+
+
+def _check_same_recipe(partial_folder: Path, recipe: Recipe) -> None:
+    """Write the recipe into an unfinished training's folder, or refuse another one's."""
+    partial_folder.mkdir(parents=True, exist_ok=True)
+    note = partial_folder / "recipe.json"
+    wanted = json.dumps(recipe.to_dict(), sort_keys=True)
+    if not note.exists():
+        note.write_text(wanted)
+    elif note.read_text() != wanted:
+        raise CheckpointError(
+            f"{partial_folder} holds an unfinished training of another recipe: finish it, remove it, "
+            "or choose another folder"
+        )
+
+
+def _keep_best(model_state, optimizer_state, before: TrainingState, figure: float, epoch: int) -> TrainingState:
+    # Ties go to the later epoch, as in the original.
+    if figure >= float(before.best_score):
+        return TrainingState(model_state, optimizer_state, model_state, jnp.array(figure), jnp.array(epoch))
+    return before._replace(model=model_state, optimizer=optimizer_state)
+
+
+def _evaluation_model(graph, model_state) -> nnx.Module:
+    model = nnx.merge(graph, model_state)
+    model.eval()
+    return model
