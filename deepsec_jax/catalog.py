@@ -1,6 +1,7 @@
 """Looking names up in the tables of the house, with a helpful word when a name is not there."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -21,3 +22,22 @@ class UnknownName(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a table row says about an algorithm.
+
+    Attributes:
+        name: name in the paper.
+        title: one line.
+        reference: authors, title, venue, arXiv.
+        goal: "untargeted" or "targeted", as the paper files it.
+        kind: "budget" (stays within eps), "minimum-norm", or "universal".
+    """
+
+    name: str
+    title: str
+    reference: str
+    goal: str
+    kind: str

@@ -1,5 +1,8 @@
 """Image sets as arrays, and the candidate sets that attacks are run on."""
 
+from deepsec_jax.data.candidates import Candidates as Candidates
+from deepsec_jax.data.candidates import make_candidates as make_candidates
+from deepsec_jax.data.candidates import stored_candidates as stored_candidates
 from deepsec_jax.data.datasets import DataError as DataError
 from deepsec_jax.data.datasets import Dataset as Dataset
 from deepsec_jax.data.datasets import Split as Split

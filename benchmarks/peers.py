@@ -1,0 +1,273 @@
+"""Our attacks against foolbox, torchattacks, ART and adv-lib: same weights, images, targets, one run.
+
+This process is ours; the PyTorch libraries run in one child process under another Python
+(``peers_torch.py``), which sleeps while we compute and the other way round.  Before anything is timed, the
+child's logits must equal ours to 1e-4.
+
+1. Each side picks its best settings by wall time: torch its memory format, everyone the batch size.
+2. Success: every library attacks all images once; the saved images are judged by ``judge`` on OUR model.
+3. Time: rounds in which all of them attack the first ``--timed`` images in turn, the order rotating.  Each
+   attack is timed together with bare gradients of its own library before and after it (ours: a separately
+   jitted value-and-gradient; torch: forward and autograd.grad).  Figures are medians over rounds of
+   ratios within a round: time of an attack in that library's own bare gradients, and wall time against ours.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from bare_cost import bare_gradient, seconds
+from deepsec_jax import attacks
+from deepsec_jax.evaluation import judge
+from deepsec_jax.progress import progress
+from peers_report import OURS, report, summary
+from results import write_json
+from subjects import Subject, load_subject, subject_title
+
+LIBRARIES = ("foolbox", "torchattacks", "art", "adv_lib", "adv_lib:dl+1")
+NINE = ("fgsm", "rfgsm", "bim", "pgd", "umifgsm", "llc", "rllc", "illc", "tmifgsm")
+BATCHES = (50, 100, 250)
+
+
+def main() -> None:
+    """Run the comparison, print the table, write JSON and Markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("subject", help="model folder, or random:<model> to try the machinery")
+    parser.add_argument("--peers-python", required=True, help="Python with torch and the libraries")
+    parser.add_argument("--n", type=int, default=1000, help="images for the success rates")
+    parser.add_argument("--timed", type=int, default=250, help="images in each timed attack")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--bare", type=int, default=4, help="bare gradients before and after each timed attack"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--attacks", nargs="+", default=list(NINE))
+    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--out", default="benchmarks/results")
+    options = parser.parse_args()
+    subject = load_subject(options.subject, options.n, data_dir=options.data_dir)
+    with tempfile.TemporaryDirectory() as folder, Child(subject, options, Path(folder)) as child:
+        run = Comparison(subject, child, Path(folder), timed=min(options.timed, len(subject.images)))
+        difference = run.check_logits()
+        chosen = run.choose_settings()
+        success = run.success(options.attacks)
+        rounds = run.rounds(options.attacks, success, options.rounds, options.bare)
+        payload = {
+            "subject": options.subject, "note": subject.note, "images": len(subject.images), "timed": run.timed,
+            "rounds": options.rounds, "logit_difference": difference, "chosen": chosen, "peers": child.hello,
+            "success": success, "times": rounds, "rows": summary(success, rounds),
+        }  # fmt: skip
+    name = f"peers-{subject_title(options.subject)}"
+    path = write_json(options.out, name, payload)
+    text = report(payload)
+    path.with_suffix(".md").write_text(text + "\n")
+    print(text)
+
+
+class Child:
+    """The PyTorch process: ``ask`` sends one command and returns its answer."""
+
+    def __init__(self, subject: Subject, options: argparse.Namespace, folder: Path):
+        archive = folder / "subject.npz"
+        weights = {f"w:{name}": value for name, value in flat_weights(subject.model).items()}
+        np.savez(archive, network=subject.network, images=subject.images, labels=subject.labels,
+                 targets=subject.targets, **weights)  # fmt: skip
+        script = Path(__file__).with_name("peers_torch.py")
+        self._process = subprocess.Popen(
+            [options.peers_python, str(script), str(archive), "--threads", str(options.threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.hello = self.ask(do="hello")
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Send a command, wait for the answer; a child that died is an error."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the PyTorch process ended while doing {command}; see its messages above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def flat_weights(model: Any) -> dict[str, np.ndarray]:
+    """Return parameters and batch statistics by path, such as ``blocks/0/conv1/kernel``."""
+    state = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    return {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in state}
+
+
+class Comparison:
+    """The three phases over one subject and one child."""
+
+    def __init__(self, subject: Subject, child: Child, folder: Path, *, timed: int):
+        self.subject, self.child, self.folder, self.timed = subject, child, folder, timed
+        self.batch = dict.fromkeys((OURS, *LIBRARIES), min(BATCHES))
+        first = attacks.preset("bim", subject.presets)
+        self._gradient = bare_gradient(subject.model, first.loss)
+        missing = child.hello["missing"]
+        self.libraries = [name for name in LIBRARIES if name.split(":")[0] not in missing]
+
+    def check_logits(self) -> float:
+        """Return the largest difference of logits, relative to 1 or the largest logit; stop above 1e-4."""
+        path = str(self.folder / "logits.npy")
+        answer = self.child.ask(do="logits", out=path)
+        if "error" in answer:
+            raise RuntimeError(f"the PyTorch network does not run: {answer['error']}")
+        theirs = np.load(path)
+        forward = jax.jit(lambda model, x: model(x))
+        parts = [
+            forward(self.subject.model, self.subject.images[i : i + 100]) for i in range(0, len(theirs), 100)
+        ]
+        ours = np.concatenate([np.asarray(part) for part in parts])
+        difference = float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
+        if not difference <= 1e-4:
+            raise RuntimeError(
+                f"the PyTorch network differs from ours by {difference:.2g}: nothing to compare"
+            )
+        return difference
+
+    def choose_settings(self) -> dict[str, Any]:
+        """Pick torch's memory format by its bare gradient, then everyone's batch size by a short BIM."""
+        batches = [batch for batch in BATCHES if batch <= self.timed] or [self.timed]
+        formats: dict[str, float] = {}
+        for memory in ("contiguous", "channels_last") * 2:
+            self.child.ask(do="format", name=memory)
+            spent = [self.child.ask(do="bare", batch=b, calls=4)["seconds_per_image"] for b in batches]
+            formats[memory] = min(formats.get(memory, np.inf), *spent)
+        memory = min(formats, key=formats.__getitem__)
+        self.child.ask(do="format", name=memory)
+        short = attacks.preset("bim", self.subject.presets).replace(steps=4)
+        tried: dict[str, dict[int, float]] = {}
+        with progress("settings", 2 * len(batches) * (1 + len(self.libraries))) as advance:
+            for _ in range(2):
+                for library in (OURS, *self.libraries):
+                    for batch in batches:
+                        self.batch[library] = batch
+                        spent = self._attack(library, "bim", short, rows=self.timed, seed=0, bare=0)
+                        if "seconds_per_image" in spent:
+                            times = tried.setdefault(library, {})
+                            times[batch] = min(times.get(batch, np.inf), spent["seconds_per_image"])
+                        advance(1, library)
+        for library, times in tried.items():
+            self.batch[library] = min(times, key=times.__getitem__)
+        return {"format": memory, "bare_by_format": formats, "batch": self.batch, "batches_tried": tried}
+
+    def success(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """Attack all images once with everyone; judge everybody's images on our model."""
+        found: dict[str, dict[str, Any]] = {}
+        with progress("success", len(names) * (1 + len(self.libraries))) as advance:
+            for name in names:
+                attack = attacks.preset(name, self.subject.presets)
+                found[name] = {}
+                for library in (OURS, *self.libraries):
+                    out = str(self.folder / "x_adv.npy")
+                    answer = self._attack(
+                        library, name, attack, rows=len(self.subject.images), seed=1, bare=0, out=out
+                    )
+                    if "seconds_per_image" in answer:
+                        answer = self._judged(attack, np.load(out))
+                    found[name][library] = answer
+                    advance(1, f"{name} {library}")
+        return found
+
+    def rounds(
+        self, names: list[str], success: dict[str, dict[str, Any]], count: int, bare: int
+    ) -> list[dict[str, Any]]:
+        """Return one record per round, attack and library: seconds per image of attack and bare gradient."""
+        records = []
+        taking_part = {
+            name: [who for who, found in success[name].items() if "success" in found] for name in names
+        }
+        with progress("rounds", count * sum(map(len, taking_part.values()))) as advance:
+            for index in range(count):
+                for name in names:
+                    attack = attacks.preset(name, self.subject.presets)
+                    libraries = taking_part[name]
+                    turn = index % len(libraries)
+                    for library in libraries[turn:] + libraries[:turn]:
+                        spent = self._attack(library, name, attack, rows=self.timed, seed=index, bare=bare)
+                        records.append({"round": index, "attack": name, "library": library, **spent})
+                        advance(1, f"{name} {library}")
+        return records
+
+    def _attack(
+        self, library: str, name: str, attack: Any, *, rows: int, seed: int, bare: int, out: str | None = None
+    ) -> dict[str, Any]:
+        batch = self.batch[library]
+        if library != OURS:
+            return self.child.ask(
+                do="attack", library=library, attack=name, settings=settings(attack), batch=batch, rows=rows,
+                seed=seed, bare=bare, out=out,
+            )  # fmt: skip
+        subject = self.subject
+        x, labels = subject.images[:rows], subject.attack_labels(attack)[:rows]
+        first, first_labels = jnp.asarray(x[:batch]), jnp.asarray(labels[:batch])
+
+        def run() -> np.ndarray:
+            return attacks.run_in_batches(
+                attack, subject.model, x, labels, key=jax.random.key(seed), batch_size=batch
+            )
+
+        def gradient() -> Any:
+            return self._gradient(first, first_labels)
+
+        jax.block_until_ready(attack(subject.model, first, first_labels, key=jax.random.key(0)))  # compile
+        jax.block_until_ready(gradient())
+        before = seconds(gradient, bare) if bare else 0.0
+        result: list[np.ndarray] = []
+        spent = seconds(lambda: result.append(run()), 1)
+        after = seconds(gradient, bare) if bare else 0.0
+        if out:
+            np.save(out, result[0])
+        return {"seconds_per_image": spent / rows, "bare_per_image": (before + after) / 2 / len(first)}
+
+    def _judged(self, attack: Any, x_adv: np.ndarray) -> dict[str, Any]:
+        """Judge from outside; a row with NaN is a failure and counted apart."""
+        subject, labels = self.subject, self.subject.attack_labels(attack)
+        broken = ~np.isfinite(x_adv).all(axis=(1, 2, 3))
+        x_adv = np.where(broken[:, None, None, None], subject.images, x_adv)
+        hits, largest = [], 0.0
+        for start in range(0, len(x_adv), 100):
+            rows = slice(start, start + 100)
+            x = jnp.asarray(subject.images[rows])
+            targets = attack.targets(subject.model, x, jnp.asarray(labels[rows]))
+            outcome = judge(
+                subject.model, x, jnp.asarray(x_adv[rows]), jnp.asarray(subject.labels[rows]), targets=targets
+            )
+            hits.append(np.asarray(outcome.success) * ~broken[rows])
+            largest = max(largest, float(np.max(np.asarray(outcome.linf))))
+        return {
+            "success": 100 * float(np.concatenate(hits).mean()),
+            "linf": largest,
+            "nan_rows": int(broken.sum()),
+        }
+
+
+def settings(attack: Any) -> dict[str, Any]:
+    """Return the hyperparameters both sides share, as plain numbers."""
+    numbers = {name: getattr(attack, name, None) for name in ("eps", "alpha", "step_size", "decay")}
+    plain: dict[str, Any] = {name: float(value) for name, value in numbers.items() if value is not None}
+    return plain | ({"steps": attack.steps} if hasattr(attack, "steps") else {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Attacks: frozen pytrees of hyperparameters whose call is one jitted pure function.
+
+    x_adv = PGD(eps=0.3, step_size=0.05)(model, x, labels, key=jax.random.key(0))
+
+One algorithm is one file, named as in :data:`ATTACKS`.  Beside them: ``losses``, ``geometry``,
+``parts`` (starts and step rules), ``ascent`` (the loop), ``gradient`` (the one place that
+differentiates), ``call`` (the check around each attack), ``combinators``, ``batching``, ``presets``.
+"""
+
+from deepsec_jax.attacks import functional as functional
+from deepsec_jax.attacks import losses as losses
+from deepsec_jax.attacks import parts as parts
+from deepsec_jax.attacks.batching import check_values as check_values
+from deepsec_jax.attacks.batching import run_in_batches as run_in_batches
+from deepsec_jax.attacks.bim import BIM as BIM
+from deepsec_jax.attacks.combinators import LeastLikely as LeastLikely
+from deepsec_jax.attacks.combinators import MultiTarget as MultiTarget
+from deepsec_jax.attacks.combinators import RandomTarget as RandomTarget
+from deepsec_jax.attacks.combinators import Restarts as Restarts
+from deepsec_jax.attacks.combinators import WorstCase as WorstCase
+from deepsec_jax.attacks.fgsm import FGSM as FGSM
+from deepsec_jax.attacks.illc import ILLC as ILLC
+from deepsec_jax.attacks.llc import LLC as LLC
+from deepsec_jax.attacks.pgd import PGD as PGD
+from deepsec_jax.attacks.presets import ROWS as ROWS
+from deepsec_jax.attacks.presets import preset as preset
+from deepsec_jax.attacks.presets import preset_card as preset_card
+from deepsec_jax.attacks.rfgsm import RFGSM as RFGSM
+from deepsec_jax.attacks.rllc import RLLC as RLLC
+from deepsec_jax.attacks.table import ATTACKS as ATTACKS
+from deepsec_jax.attacks.tmifgsm import TMIFGSM as TMIFGSM
+from deepsec_jax.attacks.umifgsm import UMIFGSM as UMIFGSM

@@ -1,0 +1,140 @@
+"""Projected gradient ascent with keep-best: the loop behind every budget attack of this package."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deepsec_jax.attacks.geometry import project, towards
+from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.losses import Loss, succeeded
+from deepsec_jax.attacks.parts import Start, StepRule
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
+from deepsec_jax.pytree import reseed
+
+
+class Streams(NamedTuple):
+    """Each example's key split into the attack's own and the model's; both None without a key."""
+
+    attack: Keys | None
+    model: Keys | None
+
+
+def split_keys(keys: Keys | None) -> Streams:
+    """Split every example's key into one for the attack and one for the model."""
+    if keys is None:
+        return Streams(None, None)
+    pairs = jax.vmap(jax.random.split)(keys)
+    return Streams(pairs[:, 0], pairs[:, 1])
+
+
+def at_step(model: Classifier, keys: Keys | None, step: jax.Array | int) -> Classifier:
+    """Return the model with fresh randomness for this step; a deterministic model is returned as it is."""
+    if keys is None:
+        return model
+    return reseed(model, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step))
+
+
+class Best(NamedTuple):
+    """The best iterate so far of each row: first by success, then by attack loss."""
+
+    x: Images  # in the dtype of the input images
+    success: jax.Array  # bool [B]
+    loss: jax.Array  # float32 [B], higher is better for the attacker
+
+
+def better(best: Best, x: Images, success: jax.Array, loss: jax.Array) -> Best:
+    """Return the better of the two in each row; the earlier one on ties, never one with a NaN loss."""
+    takes = (success & ~best.success) | ((success == best.success) & (loss > best.loss))
+    takes = takes & ~jnp.isnan(loss)
+    return Best(
+        jnp.where(takes[:, None, None, None], x, best.x),
+        jnp.where(takes, success, best.success),
+        jnp.where(takes, loss, best.loss),
+    )
+
+
+class _State(NamedTuple):
+    x: Images  # float32, before rounding to the dtype of the images
+    rule: Any
+    best: Best
+
+
+def ascend(
+    model: Classifier,
+    x: Images,
+    labels: Labels,
+    keys: Keys | None,
+    *,
+    eps: Scalar,
+    step_size: Scalar,
+    steps: int,
+    norm: str,
+    targeted: bool,
+    loss: Loss,
+    start: Start,
+    rule: StepRule,
+) -> Images:
+    """Climb the loss in the eps-ball and return the best iterate of each row.
+
+        x_0 = start,   x_{i+1} = project(x_i + step(grad loss(x_i)))
+
+    One step returns x_1 as it is (one gradient, no forward).  More steps return, per row, the
+    successful one of x_0 .. x_steps with the highest loss, or, if none succeeded, the one with the
+    highest loss: ``steps`` gradients and one forward.
+
+    Args:
+        model: a classifier in evaluation mode.
+        x: clean images [B, H, W, C].
+        labels: true classes, or targets if ``targeted`` [B].
+        keys: one key per row, or None.
+        eps: radius of the ball.
+        step_size: length of a step in ``norm``.
+        steps: number of gradient steps, static.
+        norm: "linf" or "l2", static.
+        targeted: drive to ``labels`` instead of away from them, static.
+        loss: a function of :mod:`deepsec_jax.attacks.losses`.
+        start: where to start.
+        rule: how a gradient becomes a step.
+
+    Returns:
+        Images in the dtype of ``x``, inside the box and the ball.
+    """
+    streams = split_keys(keys)
+    clean = x.astype(jnp.float32)
+    sign = -1.0 if targeted else 1.0
+
+    def judged(logits: Logits) -> tuple[jax.Array, jax.Array]:
+        return sign * loss(logits, labels), succeeded(logits, labels, targeted=targeted)
+
+    def gradient_at(step: jax.Array | int, x_i: Images) -> tuple[jax.Array, jax.Array, Images]:
+        model_i = at_step(model, streams.model, step)
+
+        def objective(point: Images) -> tuple[jax.Array, jax.Array]:
+            return judged(model_i(point.astype(x.dtype)))
+
+        values, success, gradient = value_and_gradient(objective, towards(x_i, x).astype(jnp.float32))
+        return values, success, jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+
+    def moved(x_i: Images, gradient: Images, state: Any) -> tuple[Images, Any]:
+        step, state = rule.update(gradient, state, step_size, norm)
+        return project(x_i + step, clean, eps, norm), state
+
+    x_0 = start(streams.attack, clean, eps, norm).astype(jnp.float32)
+    if steps == 1:
+        _, _, gradient = gradient_at(0, x_0)
+        return towards(moved(x_0, gradient, rule.init(clean))[0], x)
+
+    def body(step: jax.Array, state: _State) -> _State:
+        values, success, gradient = gradient_at(step, state.x)
+        best = better(state.best, towards(state.x, x), success, values)
+        x_next, rule_state = moved(state.x, gradient, state.rule)
+        return _State(x_next, rule_state, best)
+
+    rows = x.shape[0]
+    nothing = Best(towards(x_0, x), jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+    last = lax.fori_loop(0, steps, body, _State(x_0, rule.init(clean), nothing))
+    x_last = towards(last.x, x)
+    values, success = judged(at_step(model, streams.model, steps)(x_last))
+    return better(last.best, x_last, success, values).x

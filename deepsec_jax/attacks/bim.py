@@ -1,0 +1,62 @@
+"""BIM: the basic iterative method."""
+
+from typing import ClassVar
+
+from flax import struct
+
+from deepsec_jax.attacks.ascent import ascend
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.parts import Steepest, at_input
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
+from deepsec_jax.pytree import static
+
+
+class BIM(struct.PyTreeNode):
+    """FGSM in small steps, each projected back to the eps-ball and the box.
+
+        x_0 = x,   x_{i+1} = project(x_i + step_size sign(grad loss(x_i, y)))
+
+    Returns the best iterate of each row (see :func:`deepsec_jax.attacks.ascent.ascend`); ``steps``
+    gradients and one forward per example, one gradient and no forward if ``steps`` is 1 (then it is FGSM).
+
+    Attributes:
+        eps: radius of the ball, in units of the [0, 1] pixel range.
+        step_size: length of a step in ``norm``.
+        steps: number of steps, static.
+        norm: "linf", or "l2" (steps along g / ||g||_2), static.
+        targeted: ``labels`` are targets to reach, static.
+        loss: loss to climb, static.
+
+    References:
+        Kurakin, Goodfellow, Bengio, "Adversarial Examples in the Physical World", ICLR workshop 2017,
+        arXiv:1607.02533.
+    """
+
+    eps: Scalar = 0.3
+    step_size: Scalar = 0.05
+    steps: int = static(15)
+    norm: str = static("linf")
+    targeted: bool = static(False)
+    loss: Loss = static(logit_gap)
+
+    card: ClassVar[Card] = Card(
+        name="BIM",
+        title="Basic iterative method",
+        reference="Kurakin et al., ICLR workshop 2017, arXiv:1607.02533",
+        goal="untargeted",
+        kind="budget",
+    )
+    targets = label_targets
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        return ascend(
+            model, x, labels, keys,
+            eps=self.eps, step_size=self.step_size, steps=self.steps, norm=self.norm,
+            targeted=self.targeted, loss=self.loss, start=at_input, rule=Steepest(),
+        )  # fmt: skip

@@ -1,0 +1,142 @@
+"""From a pure body to a public attack: the thin check around one jitted function.
+
+What can be seen without values (kind of model, mode, shapes, dtypes, key) is checked while tracing, so
+a call that hits the cache pays nothing.  Values (NaN, range, labels) are checked by
+:func:`deepsec_jax.attacks.run_in_batches` and the command line, before compute is spent.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from deepsec_jax.attacks.geometry import NORMS
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
+from deepsec_jax.pytree import example_keys, is_key, is_randomised
+
+Body = Callable[[Any, Classifier, Images, Labels, Keys | None], Images]
+
+
+def attack_call(body: Body) -> Callable[..., Images]:
+    """Turn ``body(self, model, x, labels, keys)`` into ``__call__(self, model, x, labels, *, key=None)``.
+
+    The body is compiled once per class and static fields: other weights, hyperparameters and keys hit
+    the cache.  No gradient flows through an attack.
+    """
+
+    @jax.jit
+    def compiled(self: Any, model: Classifier, x: Images, labels: Labels, key: Key | Keys | None) -> Images:
+        check_shapes(model, x, labels)
+        if key is None and (getattr(self, "needs_key", False) or is_randomised(model)):
+            who = "this model" if is_randomised(model) else type(self).__name__
+            raise ValueError(f"{who} draws random numbers: pass key=jax.random.key(seed)")
+        self, model, x = _constant((self, model, x))
+        keys = None if key is None else example_keys(key, x.shape[0])
+        return body(self, model, x, labels, keys)
+
+    @functools.wraps(body)
+    def call(
+        self: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Images:
+        check_model(model)
+        return compiled(one_float_kind(self), model, jnp.asarray(x), jnp.asarray(labels), key)
+
+    call.__doc__ = body.__doc__ or "Return adversarial images; see the class and the Attack protocol."
+    return call
+
+
+def label_targets(
+    self: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+) -> Labels | None:
+    """Return the labels if the attack is targeted (they are its targets), else None."""
+    del model, x, key
+    return labels if self.targeted else None
+
+
+def check_model(model: Any) -> None:
+    """Raise TypeError for what is no pytree callable: a bare function, or nothing to call."""
+    if not callable(model):
+        raise TypeError(f"model must be a pytree callable (images -> logits), got {type(model).__name__}")
+    if jax.tree_util.all_leaves([model]):
+        raise TypeError(
+            f"model is the plain function {getattr(model, '__name__', model)!r}, whose weights would be baked "
+            "in: pass jax.tree_util.Partial(apply, params) with a module-level apply(params, x)"
+        )
+
+
+def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
+    """Raise ValueError for a model in training mode and for arrays that do not fit together."""
+    if isinstance(model, nnx.Module):
+        for path, module in nnx.iter_modules(model):
+            training = getattr(module, "deterministic", True) is False or (
+                getattr(module, "use_running_average", True) is False
+            )
+            if training:
+                where = ".".join(map(str, path)) or type(module).__name__
+                raise ValueError(f"the model is in training mode ({where}): call model.eval() first")
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"x must be float images [B, H, W, C] in [0, 1], got {x.dtype}{list(x.shape)}"
+            + (": divide uint8 by 255" if x.dtype == jnp.uint8 else "")
+        )
+    if labels.shape != x.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be integers [{x.shape[0]}], got {labels.dtype}{list(labels.shape)}"
+            + (": use labels.argmax(-1) on one-hot rows" if labels.ndim == 2 else "")
+        )
+    logits = jax.eval_shape(lambda m, images: m(images), model, x)
+    if getattr(logits, "ndim", None) != 2 or logits.shape[0] != x.shape[0] or logits.shape[1] < 2:
+        shape = list(getattr(logits, "shape", ()))
+        raise ValueError(f"the model must return logits [{x.shape[0]}, classes >= 2], got {shape}")
+
+
+def one_float_kind(attack: Any) -> Any:
+    """Return the attack with scalar hyperparameters as float32, so 0.3, np.float64(0.3) and 1 share a compile."""
+    return jax.tree.map(_float32, attack)
+
+
+def _float32(leaf: Any) -> Any:
+    if isinstance(leaf, int | float | np.generic):
+        return np.float32(leaf)
+    if isinstance(leaf, jax.Array | np.ndarray) and leaf.ndim == 0 and not is_key(leaf):
+        return leaf.astype(np.float32)
+    return leaf
+
+
+def _constant(tree: Any) -> Any:
+    """Stop gradients through every float array."""
+
+    def stopped(leaf: Any) -> Any:
+        return lax.stop_gradient(leaf) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
+
+    return jax.tree.map(stopped, tree)
+
+
+def check_hyperparameters(attack: Any) -> None:
+    """Raise at construction for values that no attack can mean; traced values pass unseen.
+
+    Called from ``__post_init__``, which jax also runs with tracers and placeholders in the fields.
+    """
+    name = type(attack).__name__
+    for field in fields(attack):
+        value = getattr(attack, field.name)
+        if field.name in ("steps", "n", "k"):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}.{field.name} must be an integer of at least 1, got {value!r}")
+        elif field.name == "norm":
+            if value not in NORMS:
+                raise ValueError(f"{name}.norm must be one of {', '.join(NORMS)}, got {value!r}")
+        elif field.name == "targeted":
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}.targeted must be True or False, got {value!r}")
+        elif isinstance(value, str):
+            raise ValueError(f"{name}.{field.name} must be a number, got {value!r}")
+        elif isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}.{field.name} must be finite and at least 0, got {value!r}")

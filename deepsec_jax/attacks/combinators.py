@@ -1,0 +1,244 @@
+"""Attacks made of attacks: each is a pytree with the attack's call, and knows no particular attack.
+
+Where candidates are compared the better one is a success, then the one with the larger margin towards
+the goal; among candidates that are equal in both the earlier one stays.  An inner attack runs once a
+candidate; judging a candidate costs one forward.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
+from deepsec_jax.attacks.losses import max_margin, succeeded
+from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
+from deepsec_jax.pytree import example_keys, static
+
+
+def _needs_key(attack: Any) -> bool:
+    return bool(getattr(attack, "needs_key", False))
+
+
+def _candidate(
+    model: Classifier, x_adv: Images, labels: Labels, targets: Labels | None, keys: Keys | None
+) -> Best:
+    """Judge one candidate: against its targets, or, without, against the true labels."""
+    logits = at_step(model, keys, 0)(x_adv)
+    goal = labels if targets is None else targets
+    sign = 1.0 if targets is None else -1.0
+    success = succeeded(logits, goal, targeted=targets is not None)
+    return Best(x_adv, success, sign * max_margin(logits, goal))
+
+
+def _fold(keys: Keys | None, index: jax.Array | int) -> Keys | None:
+    return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
+
+
+class Restarts(struct.PyTreeNode):
+    """Run a random attack ``n`` times under different keys and keep the best result of each row.
+
+    Attributes:
+        attack: the attack to repeat.
+        n: number of runs, static.
+    """
+
+    attack: Attack
+    n: int = static(10)
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether ``labels`` are targets, as for the inner attack."""
+        return bool(getattr(self.attack, "targeted", False))
+
+    @property
+    def needs_key(self) -> bool:
+        """As the inner attack."""
+        return _needs_key(self.attack)
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Labels | None:
+        """Return the inner attack's targets."""
+        return self.attack.targets(model, x, labels, key=key)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        targets = self.targets(model, x, labels, key=keys)
+        streams = split_keys(keys)
+
+        def run(index: jax.Array | int) -> Best:
+            # The first run has the caller's own keys: n runs contain the result of one.
+            inner = keys if keys is None else _where_first(index, keys, _fold(streams.attack, index))
+            x_adv = self.attack(model, x, labels, key=inner)
+            return _candidate(model, x_adv, labels, targets, _fold(streams.model, index))
+
+        def keep(best: Best, index: jax.Array) -> tuple[Best, None]:
+            return better(best, *run(index)), None
+
+        start = Best(x, jnp.zeros(x.shape[0], bool), jnp.full(x.shape[0], -jnp.inf, jnp.float32))
+        best, _ = lax.scan(keep, start, jnp.arange(self.n))
+        return best.x
+
+
+def _where_first(index: jax.Array | int, first: Keys, others: Keys | None) -> Keys:
+    return jnp.where(jnp.asarray(index) == 0, first, others)
+
+
+class WorstCase(struct.PyTreeNode):
+    """Run several attacks and keep, for each row, the best result of any.
+
+    Attributes:
+        attacks: attacks with one goal: all untargeted on ``labels``, or all driving rows to the same
+            targets.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attacks, tuple | list) and not self.attacks:
+            raise ValueError("WorstCase.attacks is empty: give at least one attack")
+
+    @property
+    def targeted(self) -> bool:
+        """Whether ``labels`` are targets, as for the inner attacks."""
+        return bool(getattr(self.attacks[0], "targeted", False))
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether any inner attack does."""
+        return any(_needs_key(attack) for attack in self.attacks)
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Labels | None:
+        """Return the first attack's targets, which are everyone's."""
+        return self.attacks[0].targets(model, x, labels, key=key)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        if len({bool(getattr(attack, "targeted", False)) for attack in self.attacks}) > 1:
+            raise ValueError("WorstCase mixes targeted and untargeted attacks: give them one goal")
+        targets = self.targets(model, x, labels, key=keys)
+        streams = split_keys(keys)
+        best = Best(x, jnp.zeros(x.shape[0], bool), jnp.full(x.shape[0], -jnp.inf, jnp.float32))
+        for index, attack in enumerate(self.attacks):
+            x_adv = attack(model, x, labels, key=keys)
+            best = better(best, *_candidate(model, x_adv, labels, targets, _fold(streams.model, index)))
+        return best.x
+
+
+class LeastLikely(struct.PyTreeNode):
+    """Drive each row to the class that the model finds least likely on the clean image.
+
+    Attributes:
+        attack: an attack with ``targeted=True``.
+    """
+
+    attack: Attack
+    targets = least_likely_targets
+
+    @property
+    def needs_key(self) -> bool:
+        """As the inner attack."""
+        return _needs_key(self.attack)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        _require_targeted(self)
+        return self.attack(model, x, least_likely_class(model, x), key=keys)
+
+
+class RandomTarget(struct.PyTreeNode):
+    """Drive each row to a wrong class drawn uniformly under that row's key.
+
+    Attributes:
+        attack: an attack with ``targeted=True``.
+    """
+
+    attack: Attack
+
+    @property
+    def needs_key(self) -> bool:
+        """Always: the target is drawn."""
+        return True
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Labels:
+        """Return the classes that the call with the same key drives to, int [B].
+
+        Raises:
+            ValueError: no key, so there is nothing to draw with.
+        """
+        if key is None:
+            raise ValueError("RandomTarget draws its targets: pass the attack's key=")
+        classes = jax.eval_shape(lambda m, images: m(images), model, x).shape[-1]
+        # A stream of its own, apart from the one that the inner attack draws from.
+        keys = _fold(example_keys(key, x.shape[0]), 1)
+        offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes))(keys)
+        return (jnp.asarray(labels) + offset) % classes
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        _require_targeted(self)
+        return self.attack(model, x, self.targets(model, x, labels, key=keys), key=_fold(keys, 2))
+
+
+class MultiTarget(struct.PyTreeNode):
+    """Drive each row in turn to the ``k`` likeliest wrong classes; success is any wrong class.
+
+    The untargeted attack made of targeted ones, stronger than either where the landscape is rough.
+
+    Attributes:
+        attack: an attack with ``targeted=True``.
+        k: number of targets, static; all K-1 wrong classes where fewer.
+    """
+
+    attack: Attack
+    k: int = static(9)
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @property
+    def needs_key(self) -> bool:
+        """As the inner attack."""
+        return _needs_key(self.attack)
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> None:
+        """Return None: any wrong class counts."""
+        del model, x, labels, key
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        _require_targeted(self)
+        streams = split_keys(keys)
+        logits = at_step(model, streams.model, 0)(x).astype(jnp.float32)
+        count = min(self.k, logits.shape[-1] - 1)
+        wrong = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+        ranked = jax.lax.top_k(wrong, count)[1].T  # [k, B]
+
+        def keep(best: Best, item: tuple[jax.Array, Labels]) -> tuple[Best, None]:
+            index, target = item
+            x_adv = self.attack(model, x, target, key=_fold(streams.attack, index))
+            return better(best, *_candidate(model, x_adv, labels, None, _fold(streams.model, index))), None
+
+        start = Best(x, jnp.zeros(x.shape[0], bool), jnp.full(x.shape[0], -jnp.inf, jnp.float32))
+        best, _ = lax.scan(keep, start, (jnp.arange(count), ranked))
+        return best.x
+
+
+def _require_targeted(combinator: Any) -> None:
+    if not getattr(combinator.attack, "targeted", False):
+        name, inner = type(combinator).__name__, type(combinator.attack).__name__
+        raise ValueError(f"{name} needs an attack that takes targets: pass {inner}(..., targeted=True)")

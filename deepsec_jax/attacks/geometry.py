@@ -1,0 +1,77 @@
+"""Balls, boxes and steps in them: L-inf and L2, one image per row, float32.
+
+``norm`` is the static string "linf" or "l2".  Images are [B, H, W, C]; eps and lengths are scalars.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from deepsec_jax.protocols import Images, Keys, Scalar
+
+NORMS = ("linf", "l2")
+
+
+def _per_row(values: jax.Array) -> jax.Array:
+    return values[:, None, None, None]
+
+
+def l2_norm(delta: Images) -> jax.Array:
+    """Return the L2 norm of each row, [B]; scaled first, so tiny and huge entries do not under- or overflow."""
+    largest = jnp.max(jnp.abs(delta), axis=(1, 2, 3), initial=0.0)
+    scale = jnp.where(largest > 0, largest, 1.0)
+    return scale * jnp.sqrt(jnp.sum((delta / _per_row(scale)) ** 2, axis=(1, 2, 3)))
+
+
+def steepest(direction: Images, norm: str) -> Images:
+    """Return the unit step that climbs fastest along ``direction``: its sign, or it over its L2 norm.
+
+    A zero direction gives a zero step.
+    """
+    if norm == "linf":
+        return jnp.sign(direction)
+    length = l2_norm(direction)
+    return direction / _per_row(jnp.where(length > 0, length, 1.0))
+
+
+def project(x_adv: Images, x: Images, eps: Scalar, norm: str) -> Images:
+    """Return the point of the eps-ball around ``x`` nearest to ``x_adv``, then clipped to [0, 1].
+
+    The clip only shortens the way to ``x``, which lies in the box, so the result stays in the ball.
+    """
+    delta = x_adv - x
+    if norm == "linf":
+        delta = jnp.clip(delta, min=-eps, max=eps)
+    else:
+        length = l2_norm(delta)
+        delta = delta * _per_row(jnp.minimum(1.0, eps / jnp.where(length > 0, length, 1.0)))
+    return jnp.clip(x + delta, min=0.0, max=1.0)
+
+
+def towards(x_adv: Images, x: Images) -> Images:
+    """Round float32 ``x_adv`` to the dtype of ``x`` without leaving the ball: never away from ``x``."""
+    rounded = x_adv.astype(x.dtype)
+    if rounded.dtype == x_adv.dtype:
+        return rounded
+    farther = jnp.abs(rounded.astype(x_adv.dtype) - x.astype(x_adv.dtype)) > jnp.abs(
+        x_adv - x.astype(x_adv.dtype)
+    )
+    return jnp.where(farther, jnp.nextafter(rounded, x), rounded)
+
+
+def uniform_in_ball(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
+    """Return one point per row, uniform in the eps-ball around ``x``, clipped to [0, 1]."""
+    return jnp.clip(x + eps * _uniform_in_unit_ball(keys, x.shape[1:], norm), min=0.0, max=1.0)
+
+
+def _uniform_in_unit_ball(keys: Keys, shape: tuple[int, ...], norm: str) -> Images:
+    if norm == "linf":
+        return jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0))(keys)
+
+    def one(key: jax.Array) -> jax.Array:
+        direction_key, radius_key = jax.random.split(key)
+        direction = jax.random.normal(direction_key, shape, jnp.float32)
+        size = direction.size
+        radius = jax.random.uniform(radius_key) ** (1.0 / size)
+        return direction * (radius / jnp.maximum(jnp.linalg.norm(direction.ravel()), 1e-12))
+
+    return jax.vmap(one)(keys)

@@ -1,0 +1,85 @@
+"""The one place where attacks differentiate a model, and where convolutions are kept fast in loops.
+
+XLA:CPU compiles the backward convolution of an input gradient to its fast kernel only where the
+convolution kernel arrives in the order height, width, in, out.  In the entry computation a layout pass
+sees to that; inside the body of any loop or branch it does not, and the same call is several times
+slower.  So every convolution of the gradient's jaxpr gets its kernel transposed in plain sight.  The
+numbers are the same bits; on other back ends the transposition is folded away.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core.primitives import conv_general_dilated_p
+
+from deepsec_jax.protocols import Images
+
+Objective = Callable[[Images], tuple[jax.Array, Any]]
+"""``objective(x) -> (values [B], aux)``: value i depends on row i only."""
+
+
+def value_and_gradient(objective: Objective, x: Images) -> tuple[jax.Array, Any, Images]:
+    """Return values [B], aux, and the gradient of value i in row i, [B, H, W, C]."""
+
+    def total(x: Images) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        values, aux = objective(x)
+        return jnp.sum(values), (values, aux)
+
+    (_, (values, aux)), gradient = fast_convolutions(jax.value_and_grad(total, has_aux=True))(x)
+    return values, aux, gradient
+
+
+def fast_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function`` with every convolution kernel brought to height, width, in, out first."""
+
+    def rewritten(*args: Any) -> Any:
+        jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+        leaves = _evaluate(jaxpr.jaxpr, jaxpr.consts, jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shape), leaves)
+
+    return rewritten
+
+
+def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        primitive = equation.primitive
+        if primitive is conv_general_dilated_p:
+            outputs = [_convolution(*inputs, **equation.params)]
+        else:
+            params = {name: _rewrite(value) for name, value in equation.params.items()}
+            bound = primitive.get_bind_params(params)
+            # Before jax 0.10 sub-functions came apart from the parameters, as positional arguments.
+            functions, bound = bound if isinstance(bound, tuple) else ((), bound)
+            outputs = primitive.bind(*functions, *inputs, **bound)
+            outputs = outputs if primitive.multiple_results else [outputs]
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _convolution(images: jax.Array, kernel: jax.Array, *, dimension_numbers: Any, **params: Any) -> jax.Array:
+    spec = dimension_numbers.rhs_spec  # axes of (out, in, spatial ...)
+    kernel = jnp.transpose(kernel, (*spec[2:], spec[1], spec[0]))
+    rank = kernel.ndim
+    ordered = lax.ConvDimensionNumbers(
+        dimension_numbers.lhs_spec, (rank - 1, rank - 2, *range(rank - 2)), dimension_numbers.out_spec
+    )
+    return conv_general_dilated_p.bind(images, kernel, dimension_numbers=ordered, **params)
+
+
+def _rewrite(parameter: Any) -> Any:
+    """Rewrite the bodies of loops, branches and calls; leave any other parameter as it is."""
+    if isinstance(parameter, ClosedJaxpr):
+        return jax.make_jaxpr(fast_convolutions(jaxpr_as_fun(parameter)))(*parameter.in_avals)
+    if isinstance(parameter, tuple) and any(isinstance(part, ClosedJaxpr) for part in parameter):
+        return tuple(_rewrite(part) for part in parameter)
+    return parameter

@@ -1,0 +1,41 @@
+"""The class a model finds least likely: the target of LLC, R+LLC and ILLC."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
+from deepsec_jax.pytree import is_randomised, reseed
+
+DRAWS = 10
+"""Draws over which a randomised model's probabilities are averaged."""
+
+
+def least_likely_class(model: Classifier, x: Images) -> Labels:
+    """Return argmin of the logits on clean ``x``, int [B].
+
+    A randomised model is averaged (softmax) over ten draws under fixed keys, the same for every row, so
+    that the target of an image depends on nothing but the image.
+    """
+    if not is_randomised(model):
+        return jnp.argmin(model(x), axis=-1)
+
+    def draw(total: jax.Array, key: Key) -> tuple[jax.Array, None]:
+        keys = jnp.broadcast_to(key, x.shape[:1])
+        return total + jax.nn.softmax(reseed(model, keys)(x).astype(jnp.float32)), None
+
+    shape = jax.eval_shape(lambda images: reseed(model, jnp.broadcast_to(jax.random.key(0), x.shape[:1]))(images), x)
+    total, _ = jax.lax.scan(draw, jnp.zeros(shape.shape), jax.random.split(jax.random.key(0), DRAWS))
+    return jnp.argmin(total, axis=-1)
+
+
+_compiled = jax.jit(least_likely_class)
+
+
+def least_likely_targets(
+    self: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+) -> Labels:
+    """Return the least likely class of each clean image, int [B]."""
+    del self, labels, key
+    return _compiled(model, jnp.asarray(x))

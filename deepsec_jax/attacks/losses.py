@@ -1,0 +1,76 @@
+"""Attack losses that cannot saturate in float32, and the one definition of success.
+
+Every loss maps logits [B, K] and labels [B] to [B] and grows as ``labels`` loses to the other classes.
+A targeted attack climbs the same function with its sign turned, ``labels`` being the targets.
+
+Cross-entropy is here for comparison only: beyond a margin of 17 its float32 gradient loses the term of
+the top class, beyond 104 it is zero, so an attack on it is weak exactly on confident models.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from deepsec_jax.protocols import Labels, Logits
+
+Loss = Callable[[Logits, Labels], jax.Array]
+
+
+def _true_and_others(logits: Logits, labels: Labels) -> tuple[jax.Array, jax.Array]:
+    """Return z_y [B] and the logits with z_y masked to -inf [B, K], both float32."""
+    logits = logits.astype(jnp.float32)
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    true = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)
+    return true, jnp.where(is_label, -jnp.inf, logits)
+
+
+def logit_gap(logits: Logits, labels: Labels) -> jax.Array:
+    """Return logsumexp over j != y of z_j, minus z_y: cross-entropy's direction without its saturation.
+
+    Cross-entropy is softplus of this value; leaving the softplus out keeps the gradient at any margin.
+    """
+    true, others = _true_and_others(logits, labels)
+    return jax.nn.logsumexp(others, axis=-1) - true
+
+
+def max_margin(logits: Logits, labels: Labels) -> jax.Array:
+    """Return max over j != y of z_j, minus z_y (Carlini and Wagner, S&P 2017, arXiv:1608.04644)."""
+    true, others = _true_and_others(logits, labels)
+    return jnp.max(others, axis=-1) - true
+
+
+def dlr(logits: Logits, labels: Labels) -> jax.Array:
+    """Return the margin divided by the gap from first to third logit: blind to the logits' scale.
+
+    Difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  The denominator is held
+    constant where it vanishes.
+
+    Raises:
+        ValueError: fewer than three classes, where the ratio is not defined.
+    """
+    if logits.shape[-1] < 3:
+        raise ValueError(f"the DLR loss needs 3 classes or more, got {logits.shape[-1]}: use loss=max_margin")
+    top = jax.lax.top_k(logits.astype(jnp.float32), 3)[0]
+    spread = top[:, 0] - top[:, 2]
+    return max_margin(logits, labels) / jnp.where(spread > 0, spread, 1.0)
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> jax.Array:
+    """Return -log softmax(z)_y, for comparison: its gradient saturates (see above)."""
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+
+
+LOSSES: dict[str, Loss] = {
+    "logit_gap": logit_gap,
+    "max_margin": max_margin,
+    "dlr": dlr,
+    "cross_entropy": cross_entropy,
+}
+
+
+def succeeded(logits: Logits, labels: Labels, *, targeted: bool) -> jax.Array:
+    """Return bool [B]: the prediction is the target, or, untargeted, any class but the label."""
+    hit = jnp.argmax(logits, axis=-1) == labels
+    return hit if targeted else ~hit

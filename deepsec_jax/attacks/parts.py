@@ -1,0 +1,97 @@
+"""The replaceable parts of a gradient attack: where it starts and how a gradient becomes a step.
+
+A start is a function ``start(keys, x, eps, norm) -> x0`` in the ball and the box.  A step rule is a
+pytree with ``init(x) -> state`` and ``update(gradient, state, step_size, norm) -> (step, state)``; its
+floats are traced.  Both are row by row.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from deepsec_jax.attacks.geometry import steepest, uniform_in_ball
+from deepsec_jax.protocols import Images, Keys, Scalar
+from deepsec_jax.pytree import static
+
+
+class Start(Protocol):
+    """Where an attack starts; ``keys`` is None when the attack was called without a key."""
+
+    def __call__(self, keys: Keys | None, x: Images, eps: Scalar, norm: str) -> Images: ...
+
+
+def at_input(keys: Keys | None, x: Images, eps: Scalar, norm: str) -> Images:
+    """Start at the clean image."""
+    del keys, eps, norm
+    return x
+
+
+def in_ball(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
+    """Start at a uniform random point of the eps-ball, clipped to the box."""
+    return uniform_in_ball(keys, x, eps, norm)
+
+
+class StepRule(Protocol):
+    """How a gradient becomes a step."""
+
+    def init(self, x: Images) -> Any:
+        """Return the state before the first step."""
+        ...
+
+    def update(self, gradient: Images, state: Any, step_size: Scalar, norm: str) -> tuple[Images, Any]:
+        """Return the step to add (before projection) and the next state."""
+        ...
+
+
+class Steepest(struct.PyTreeNode):
+    """The steepest step of the norm: step_size x sign(g), or step_size x g / ||g||_2."""
+
+    def init(self, x: Images) -> tuple[()]:
+        """Return no state."""
+        return ()
+
+    def update(self, gradient: Images, state: tuple[()], step_size: Scalar, norm: str) -> tuple[Images, tuple[()]]:
+        """Return the step along this gradient alone."""
+        return step_size * steepest(gradient, norm), state
+
+
+class Momentum(struct.PyTreeNode):
+    """Steepest step along the accumulated gradient g <- decay g + grad / ||grad||_1.
+
+    Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, arXiv:1710.06081.
+    """
+
+    decay: Scalar = 1.0
+
+    def init(self, x: Images) -> Images:
+        """Return the zero momentum."""
+        return jnp.zeros_like(x)
+
+    def update(self, gradient: Images, state: Images, step_size: Scalar, norm: str) -> tuple[Images, Images]:
+        """Return the step along the accumulated gradient, and that gradient."""
+        size = jnp.sum(jnp.abs(gradient), axis=(1, 2, 3), keepdims=True)
+        state = self.decay * state + gradient / jnp.where(size > 0, size, 1.0)
+        return step_size * steepest(state, norm), state
+
+
+class Optax(struct.PyTreeNode):
+    """Any optax transformation, such as ``optax.scale_by_adam()``, climbing with step_size.
+
+    The transformation is static: build it once, outside of loops.  It runs per row, so that no state
+    is shared between examples.
+    """
+
+    transformation: optax.GradientTransformation = static(optax.scale_by_adam())
+
+    def init(self, x: Images) -> Any:
+        """Return the transformation's state for each row."""
+        return jax.vmap(self.transformation.init)(x)
+
+    def update(self, gradient: Images, state: Any, step_size: Scalar, norm: str) -> tuple[Images, Any]:
+        """Return the transformed gradient times step_size; the norm only matters in the projection."""
+        del norm
+        updates, state = jax.vmap(self.transformation.update)(gradient, state)
+        return step_size * updates, state

@@ -1,0 +1,72 @@
+"""PGD: projected gradient descent from a random start."""
+
+from typing import ClassVar
+
+from flax import struct
+
+from deepsec_jax.attacks.ascent import ascend
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.parts import Start, Steepest, StepRule, at_input, in_ball
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
+from deepsec_jax.pytree import static
+
+
+class PGD(struct.PyTreeNode):
+    """BIM from a uniform random point of the ball; with every part replaceable.
+
+        x_0 ~ U(ball),   x_{i+1} = project(x_i + step_size sign(grad loss(x_i, y)))
+
+    Returns the best iterate of each row (see :func:`deepsec_jax.attacks.ascent.ascend`).  Several
+    starts: ``Restarts(PGD(...), n=10)``.
+
+    Attributes:
+        eps: radius of the ball, in units of the [0, 1] pixel range.
+        step_size: length of a step in ``norm``.
+        steps: number of steps, static.
+        norm: "linf" or "l2", static.
+        targeted: ``labels`` are targets to reach, static.
+        loss: loss to climb, static.
+        start: where to start (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` this is BIM
+            and needs no key.
+        rule: how a gradient becomes a step, a pytree: ``Steepest()``, ``Momentum(decay)``, ``Optax(...)``.
+
+    References:
+        Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018,
+        arXiv:1706.06083.
+    """
+
+    eps: Scalar = 0.3
+    step_size: Scalar = 0.05
+    steps: int = static(15)
+    norm: str = static("linf")
+    targeted: bool = static(False)
+    loss: Loss = static(logit_gap)
+    start: Start = static(in_ball)
+    rule: StepRule = struct.field(default_factory=Steepest)
+
+    card: ClassVar[Card] = Card(
+        name="PGD",
+        title="Projected gradient descent from a random start",
+        reference="Madry et al., ICLR 2018, arXiv:1706.06083",
+        goal="untargeted",
+        kind="budget",
+    )
+    targets = label_targets
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether the start is random."""
+        return self.start is not at_input
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        return ascend(
+            model, x, labels, keys,
+            eps=self.eps, step_size=self.step_size, steps=self.steps, norm=self.norm,
+            targeted=self.targeted, loss=self.loss, start=self.start, rule=self.rule,
+        )  # fmt: skip

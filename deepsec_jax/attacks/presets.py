@@ -1,0 +1,70 @@
+"""Hyperparameters by name: the paper's tables, and what an honest evaluation uses today."""
+
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from deepsec_jax.attacks.combinators import Restarts
+from deepsec_jax.attacks.table import ATTACKS
+from deepsec_jax.catalog import lookup
+from deepsec_jax.protocols import Attack
+
+_TAIL = ("llc", "rllc", "illc", "tmifgsm", "jsma", "blb", "cw2", "cw2@k20", "ead", "ead@l1")
+
+ROWS: dict[str, tuple[str, ...]] = {
+    "mnist": ("fgsm", "fgsm@0.5", "rfgsm", "bim", "pgd", "umifgsm", "uap", "deepfool", "optmargin", *_TAIL),
+    "cifar10": ("fgsm", "fgsm@0.2", "rfgsm", "bim", "pgd", "umifgsm", "uap", "deepfool", "optmargin", *_TAIL),
+}
+"""The 19 rows of Tables XIV (MNIST) and III (CIFAR-10), in the tables' order."""
+
+_ONE_CHANNEL = ("mnist", "digits", "fashion_mnist", "kmnist", "emnist")
+
+
+@cache
+def _tables() -> dict[str, Any]:
+    text = resources.files("deepsec_jax.attacks").joinpath("presets.toml").read_text()
+    return tomllib.loads(text)
+
+
+def table_of(dataset: str, channels: int | None = None) -> str:
+    """Return whose values a data set takes: MNIST's with one channel, CIFAR-10's otherwise."""
+    if dataset in ROWS:
+        return dataset
+    if channels is None:
+        channels = 1 if dataset in _ONE_CHANNEL else 3
+    return "mnist" if channels == 1 else "cifar10"
+
+
+def preset_card(
+    name: str, dataset: str, kind: str = "paper", *, channels: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return field -> {value, source, reason} of a row; see :func:`preset`."""
+    rows = lookup(_tables(), kind, "kind of preset")
+    column = table_of(dataset, channels)
+    known = {row: values[column] for row, values in rows.items() if column in values}
+    base = name.partition("@")[0]
+    values = lookup(known, name, f"{kind} preset on {column}")
+    return {**known.get(base, {}), **values}
+
+
+def preset(name: str, dataset: str, kind: str = "paper", *, channels: int | None = None) -> Attack:
+    """Return an attack with the hyperparameters of a table row.
+
+    Args:
+        name: key of ``ATTACKS``, with a suffix for a variant (``fgsm@0.5``).
+        dataset: data set name; sets without a table of their own take MNIST's values if their images
+            have one channel and CIFAR-10's otherwise.
+        kind: ``paper`` (Table XIII with the code's bugs mended) or ``strong`` (an honest evaluation).
+        channels: channels of an image of a set not known by name; default 1 for the MNIST-like, else 3.
+
+    Raises:
+        UnknownName: no such attack, kind or variant; names near matches.
+    """
+    attack = lookup(ATTACKS, name.partition("@")[0], "attack")
+    values = {field: entry["value"] for field, entry in preset_card(name, dataset, kind, channels=channels).items()}
+    restarts = values.pop("restarts", None)
+    built: Attack = attack(**values)
+    return built if restarts is None else Restarts(built, n=restarts)
+
+

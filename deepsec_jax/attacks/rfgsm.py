@@ -1,0 +1,91 @@
+"""R+FGSM: a random step out of the flat spot, then FGSM with what is left of eps."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.attacks.ascent import ascend
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.parts import Steepest
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
+from deepsec_jax.pytree import static
+
+
+class RFGSM(struct.PyTreeNode):
+    """A random sign step of length alpha, then a gradient sign step of length eps - alpha.
+
+        x' = clip(x + alpha sign(N(0, 1)), 0, 1)
+        x_adv = clip(x' + (eps - alpha) sign(grad loss(x', y)), 0, 1)
+
+    One gradient per example.  ``eps`` is the total: the ball is FGSM's.  (The paper's Table XIII prints
+    the remainder eps - alpha as "eps".)
+
+    Attributes:
+        eps: L-inf radius of both steps together.
+        alpha: length of the random step, at most eps.
+        targeted: ``labels`` are targets to reach, static.
+        loss: loss to climb, static.
+
+    References:
+        Tramer et al., "Ensemble Adversarial Training: Attacks and Defenses", ICLR 2018, arXiv:1705.07204.
+    """
+
+    eps: Scalar = 0.3
+    alpha: Scalar = 0.15
+    targeted: bool = static(False)
+    loss: Loss = static(logit_gap)
+
+    card: ClassVar[Card] = Card(
+        name="R+FGSM",
+        title="Random step, then fast gradient sign",
+        reference="Tramer et al., ICLR 2018, arXiv:1705.07204",
+        goal="untargeted",
+        kind="budget",
+    )
+    needs_key: ClassVar[bool] = True
+    targets = label_targets
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+        check_alpha(self)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        return random_then_gradient(
+            model, x, labels, keys, eps=self.eps, alpha=self.alpha, targeted=self.targeted, loss=self.loss
+        )
+
+
+def check_alpha(attack: "RFGSM | object") -> None:
+    """Raise ValueError where a concrete alpha exceeds a concrete eps."""
+    eps, alpha = getattr(attack, "eps", None), getattr(attack, "alpha", None)
+    if isinstance(eps, int | float) and isinstance(alpha, int | float) and alpha > eps:
+        raise ValueError(f"{type(attack).__name__}.alpha must be at most eps {eps}, got {alpha}")
+
+
+def random_then_gradient(
+    model: Classifier,
+    x: Images,
+    labels: Labels,
+    keys: Keys | None,
+    *,
+    eps: Scalar,
+    alpha: Scalar,
+    targeted: bool,
+    loss: Loss,
+) -> Images:
+    """Return the R+FGSM images of a batch: the body shared with R+LLC."""
+
+    def random_signs(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
+        noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], jnp.float32))(keys)
+        return jnp.clip(x + alpha * jnp.sign(noise), min=0.0, max=1.0)
+
+    return ascend(
+        model, x, labels, keys,
+        eps=eps, step_size=eps - alpha, steps=1, norm="linf",
+        targeted=targeted, loss=loss, start=random_signs, rule=Steepest(),
+    )  # fmt: skip

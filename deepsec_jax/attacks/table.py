@@ -1,0 +1,23 @@
+"""The table of attacks: the paper's names in lower case, in the paper's order."""
+
+from deepsec_jax.attacks.bim import BIM
+from deepsec_jax.attacks.fgsm import FGSM
+from deepsec_jax.attacks.illc import ILLC
+from deepsec_jax.attacks.llc import LLC
+from deepsec_jax.attacks.pgd import PGD
+from deepsec_jax.attacks.rfgsm import RFGSM
+from deepsec_jax.attacks.rllc import RLLC
+from deepsec_jax.attacks.tmifgsm import TMIFGSM
+from deepsec_jax.attacks.umifgsm import UMIFGSM
+
+ATTACKS: dict[str, type] = {
+    "fgsm": FGSM,
+    "rfgsm": RFGSM,
+    "bim": BIM,
+    "pgd": PGD,
+    "umifgsm": UMIFGSM,
+    "llc": LLC,
+    "rllc": RLLC,
+    "illc": ILLC,
+    "tmifgsm": TMIFGSM,
+}

@@ -1,0 +1,192 @@
+"""Candidate sets: the correctly classified test images that attacks are run on, with fixed targets.
+
+A set follows from model, data set, n and seed alone; :func:`stored_candidates` keeps it under a name
+made of their content.  Each row's target depends only on the seed and on its place in the test split, and
+the set for a smaller n is the beginning of the set for a larger one.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
+from deepsec_jax.protocols import Classifier
+from deepsec_jax.pytree import example_keys, is_key, reseed
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Images to attack, and the classes to drive them to.
+
+    Attributes:
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: true classes, int32 [N]; the model finds each of them on the clean image.
+        targets: a random wrong class per image, int32 [N].
+        least_likely: class with the smallest logit on the clean image, int32 [N].
+        rows: indices into the test split, int64 [N].
+        seed: what the images and targets were drawn with.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+    least_likely: np.ndarray
+    rows: np.ndarray
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def make_candidates(
+    predict_logits: Callable[[np.ndarray], Any], split: Split, n: int, seed: int, *, batch_size: int = 256
+) -> Candidates:
+    """Draw ``n`` images of a split that the model classifies correctly.
+
+    Args:
+        predict_logits: logits [B, K] of float32 images [B, H, W, C]; always called with one batch size.
+        split: where to draw from.
+        n: number of candidates, at least 1.
+        seed: of the order of drawing and of the targets.
+        batch_size: images per call of ``predict_logits``.
+
+    Raises:
+        DataError: fewer than ``n`` images are classified correctly, labels that are no classes of the
+            model, or logits that are not finite.
+    """
+    if n < 1:
+        raise DataError(f"n must be at least 1 candidate, got {n}")
+    order = np.random.default_rng(seed).permutation(len(split))
+    rows: list[np.ndarray] = []
+    least_likely: list[np.ndarray] = []
+    found, classes = 0, 0
+    for start in range(0, len(split), batch_size):
+        drawn = order[start : start + batch_size]
+        logits = _logits(predict_logits, unit_images(split.images[drawn]), batch_size)
+        classes = logits.shape[1]
+        _check_labels(split.labels[drawn], classes)
+        correct = logits.argmax(axis=1) == split.labels[drawn]
+        rows.append(drawn[correct])
+        least_likely.append(logits[correct].argmin(axis=1))
+        found += int(correct.sum())
+        if found >= n:
+            break
+    if found < n:
+        raise DataError(
+            f"n = {n} candidates asked for, but only {found} of {len(split)} test images are classified "
+            f"correctly: take n <= {found}"
+        )
+    chosen = np.concatenate(rows)[:n]
+    labels = np.asarray(split.labels[chosen], np.int32)
+    # One draw per row of the split, so that an image has the same target whatever n and the model are.
+    offsets = np.random.default_rng((seed, 1)).integers(1, classes, size=len(split))[chosen]
+    return Candidates(
+        images=unit_images(split.images[chosen]),
+        labels=labels,
+        targets=((labels + offsets) % classes).astype(np.int32),
+        least_likely=np.concatenate(least_likely)[:n].astype(np.int32),
+        rows=chosen.astype(np.int64),
+        seed=seed,
+    )
+
+
+def _logits(predict_logits: Callable[[np.ndarray], Any], images: np.ndarray, batch_size: int) -> np.ndarray:
+    padding = batch_size - len(images)
+    padded = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
+    logits = np.asarray(predict_logits(padded), np.float32)[: len(images)]
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise DataError(f"the model must return logits [B, K >= 2], got shape {list(logits.shape)}")
+    if not np.isfinite(logits).all():
+        raise DataError("the model returns NaN or infinite logits on clean images: check its weights")
+    return logits
+
+
+def _check_labels(labels: np.ndarray, classes: int) -> None:
+    if labels.max() >= classes:
+        raise DataError(
+            f"the data set has label {labels.max()}, but the model has classes 0 .. {classes - 1}: "
+            "take the data set that the model was trained on"
+        )
+
+
+@jax.jit
+def _forward(model: Classifier, x: jax.Array) -> jax.Array:
+    return model(x)
+
+
+def stored_candidates(
+    model: Classifier, dataset: Dataset, n: int, seed: int, folder: str | os.PathLike[str]
+) -> Candidates:
+    """Return the candidate set of a model and data set, made at the first call and read afterwards.
+
+    The file is ``candidates-<hash>.npz``; the hash is over the model (structure and weights), the test
+    split, n and seed, so another model or set of images gets another file.
+
+    Args:
+        model: a pytree callable in evaluation mode; a randomised one is given fixed keys.
+        dataset: the data set; candidates come from its test split.
+        n: number of candidates.
+        seed: of the draw.
+        folder: where the sets lie; made if missing.
+
+    Raises:
+        DataError: as :func:`make_candidates`; or the stored file is damaged.
+    """
+    path = Path(folder) / f"candidates-{_content(model, dataset.test, n, seed)}.npz"
+    if path.is_file():
+        return _read(path)
+
+    def predict_logits(images: np.ndarray) -> jax.Array:
+        keys = example_keys(jax.random.key(seed), len(images))
+        return _forward(reseed(model, keys), jnp.asarray(images))
+
+    candidates = make_candidates(predict_logits, dataset.test, n, seed)
+    _write(path, candidates)
+    return candidates
+
+
+def _content(model: Classifier, split: Split, n: int, seed: int) -> str:
+    digest = hashlib.sha256()
+    leaves, structure = jax.tree.flatten(model)
+    # Functions in a structure print with their address, which differs from process to process.
+    digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
+    for leaf in leaves:
+        _add(digest, np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf))
+    _add(digest, np.asarray(split.labels))
+    for start in range(0, len(split), 4096):
+        _add(digest, np.asarray(split.images[start : start + 4096]))
+    digest.update(f"n={n} seed={seed}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _add(digest: Any, array: np.ndarray) -> None:
+    digest.update(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+
+
+def _write(path: Path, candidates: Candidates) -> None:
+    arrays = {field.name: getattr(candidates, field.name) for field in fields(Candidates)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".candidates-") as aside:
+        written = Path(aside) / "candidates.npz"
+        np.savez(written, **arrays)
+        written.rename(path)  # another process may have been first; its set is the same
+
+
+def _read(path: Path) -> Candidates:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {field.name: archive[field.name] for field in fields(Candidates) if field.name != "seed"}
+            return Candidates(**arrays, seed=int(archive["seed"]))
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} is damaged ({error}): remove it, and it is made again") from None

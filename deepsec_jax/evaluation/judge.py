@@ -1,0 +1,88 @@
+"""Success and distance, measured from outside: no attack says how well it did."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits
+from deepsec_jax.pytree import example_keys, is_randomised, reseed
+
+_JUDGE = 0x6A756467  # "judg": a root of its own, so that judging draws are none an attack has seen
+
+
+class Outcome(struct.PyTreeNode):
+    """What became of each image.
+
+    Attributes:
+        success: 1 or 0 [B]; on a randomised model the share of draws that succeeded.
+        logits: logits on the adversarial image [B, K]; on a randomised model their mean.
+        l0: share of entries (pixels x channels) that changed [B].
+        l1: sum of absolute changes [B].
+        l2: Euclidean norm of the change [B].
+        linf: largest absolute change [B].
+    """
+
+    success: jax.Array
+    logits: Logits
+    l0: jax.Array
+    l1: jax.Array
+    l2: jax.Array
+    linf: jax.Array
+
+
+def judge(
+    model: Classifier,
+    x: Images,
+    x_adv: Images,
+    labels: Labels,
+    *,
+    targets: Labels | None = None,
+    key: Key | None = None,
+    draws: int = 10,
+) -> Outcome:
+    """Classify the adversarial images and measure how far they are from the clean ones.
+
+    Args:
+        model: the model under attack.
+        x: clean images [B, H, W, C].
+        x_adv: adversarial images [B, H, W, C].
+        labels: true classes [B].
+        targets: classes the images were driven to [B], ``attack.targets(model, x, labels)``; None counts
+            any class but the label.
+        key: root of the draws of a randomised model; default a fixed key that no attack draws from.
+        draws: number of draws of a randomised model.
+
+    Returns:
+        An :class:`Outcome`.
+    """
+    root = jax.random.key(_JUDGE) if key is None else key
+    return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, draws)
+
+
+def _judge_once(model: Classifier, x_adv: Images, labels: Labels, targets: Labels | None) -> tuple:
+    logits = model(x_adv).astype(jnp.float32)
+    predicted = jnp.argmax(logits, axis=-1)
+    hit = predicted != labels if targets is None else predicted == targets
+    return hit.astype(jnp.float32), logits
+
+
+@jax.jit(static_argnames="draws")
+def _judge(model, x, x_adv, labels, targets, root, draws) -> Outcome:
+    if is_randomised(model):
+
+        def draw(key: Key) -> tuple:
+            return _judge_once(reseed(model, example_keys(key, x.shape[0])), x_adv, labels, targets)
+
+        each = jax.lax.map(draw, jax.random.split(root, draws))
+        success, logits = jax.tree.map(lambda values: values.mean(axis=0), each)
+    else:
+        success, logits = _judge_once(model, x_adv, labels, targets)
+    delta = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32)).reshape(x.shape[0], -1)
+    return Outcome(
+        success=success,
+        logits=logits,
+        l0=jnp.mean(delta > 0, axis=1, dtype=jnp.float32),
+        l1=jnp.sum(delta, axis=1),
+        l2=jnp.linalg.norm(delta, axis=1),
+        linf=jnp.max(delta, axis=1, initial=0.0),
+    )

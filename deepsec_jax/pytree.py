@@ -1,0 +1,72 @@
+"""Small tools for pytrees of hyperparameters, keys and models."""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from deepsec_jax.protocols import Key, Keys
+
+T = TypeVar("T")
+
+
+def static(default: Any) -> Any:
+    """Declare a dataclass field that decides the compiled program: loop counts, flags, functions."""
+    return struct.field(default=default, pytree_node=False)
+
+
+def is_key(leaf: Any) -> bool:
+    """Tell whether a leaf is an array of typed PRNG keys."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def typed_key(key: Any) -> Key:
+    """Return ``key`` as a typed key array; a raw uint32 key of ``jax.random.PRNGKey`` is wrapped."""
+    if is_key(key):
+        return key
+    if getattr(key, "dtype", None) == jnp.uint32 and np.shape(key)[-1:] == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key))
+    raise TypeError(f"key must be made by jax.random.key(seed), got {type(key).__name__}")
+
+
+def example_keys(key: Key | Keys, rows: int, *, first: int = 0) -> Keys:
+    """Return one key per example, [rows].
+
+    One key gives row i of the data set ``fold_in(key, i)``, whatever batch it stands in; keys that
+    are one per example already are returned as they are.
+
+    Args:
+        key: one key, or ``rows`` keys.
+        rows: number of examples.
+        first: index in the data set of the first of them.
+
+    Raises:
+        ValueError: another number of keys than examples.
+    """
+    key = typed_key(key)
+    if key.shape == ():
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(rows))
+    if key.shape != (rows,):
+        raise ValueError(f"key must be one key or {rows} keys, one per image, got shape {key.shape}")
+    return key
+
+
+def is_randomised(model: Any) -> bool:
+    """Tell whether a model draws random numbers: it has a leaf of keys, one per row (rank 1)."""
+    return any(is_key(leaf) and leaf.ndim == 1 for leaf in jax.tree.leaves(model))
+
+
+def reseed(model: T, keys: Keys) -> T:
+    """Return the model with fresh randomness, one key per row; any other model is returned as it is.
+
+    A model with several leaves of keys gets different numbers in each.
+    """
+    leaves, structure = jax.tree.flatten(model)
+    rows = [index for index, leaf in enumerate(leaves) if is_key(leaf) and leaf.ndim == 1]
+    if not rows:
+        return model
+    for order, index in enumerate(rows):
+        leaves[index] = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, order)
+    return jax.tree.unflatten(structure, leaves)
