@@ -19,11 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from results import quartiles, table, verdict, write_json
+from subjects import Subject, load_subject, subject_title
 
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
-from results import quartiles, table, verdict, write_json
-from subjects import Subject, load_subject, subject_title
 
 BAR = 1.10
 ITERATIVE = ("bim", "pgd", "umifgsm", "illc", "tmifgsm")

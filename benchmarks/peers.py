@@ -22,18 +22,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-
 from bare_cost import bare_gradient, seconds
-from deepsec_jax import attacks
-from deepsec_jax.evaluation import judge
-from deepsec_jax.progress import progress
+from flax import nnx
+from judging import NINE, judge_rows
 from peers_report import OURS, report, summary
 from results import write_json
 from subjects import Subject, load_subject, subject_title
 
+from deepsec_jax import attacks
+from deepsec_jax.progress import progress
+
 LIBRARIES = ("foolbox", "torchattacks", "art", "adv_lib", "adv_lib:dl+1")
-NINE = ("fgsm", "rfgsm", "bim", "pgd", "umifgsm", "llc", "rllc", "illc", "tmifgsm")
 BATCHES = (50, 100, 250)
 
 
@@ -63,8 +62,9 @@ def main() -> None:
         success = run.success(options.attacks)
         rounds = run.rounds(options.attacks, success, options.rounds, options.bare)
         payload = {
-            "subject": options.subject, "note": subject.note, "images": len(subject.images), "timed": run.timed,
-            "rounds": options.rounds, "logit_difference": difference, "chosen": chosen, "peers": child.hello,
+            "subject": options.subject, "note": subject.note, "images": len(subject.images),
+            "timed": run.timed, "rounds": options.rounds, "logit_difference": difference, "chosen": chosen,
+            "peers": child.hello,
             "success": success, "times": rounds, "rows": summary(success, rounds),
         }  # fmt: skip
     name = f"peers-{subject_title(options.subject)}"
@@ -162,7 +162,7 @@ class Comparison:
                 for library in (OURS, *self.libraries):
                     for batch in batches:
                         self.batch[library] = batch
-                        spent = self._attack(library, "bim", short, rows=self.timed, seed=0, bare=0)
+                        spent = self._attack(library, "bim", short, seed=0, bare=0)
                         if "seconds_per_image" in spent:
                             times = tried.setdefault(library, {})
                             times[batch] = min(times.get(batch, np.inf), spent["seconds_per_image"])
@@ -179,15 +179,25 @@ class Comparison:
                 attack = attacks.preset(name, self.subject.presets)
                 found[name] = {}
                 for library in (OURS, *self.libraries):
-                    out = str(self.folder / "x_adv.npy")
-                    answer = self._attack(
-                        library, name, attack, rows=len(self.subject.images), seed=1, bare=0, out=out
-                    )
-                    if "seconds_per_image" in answer:
-                        answer = self._judged(attack, np.load(out))
-                    found[name][library] = answer
+                    found[name][library] = self._success(library, name, attack)
                     advance(1, f"{name} {library}")
         return found
+
+    def _success(self, library: str, name: str, attack: Any) -> dict[str, Any]:
+        subject = self.subject
+        if library == OURS:
+            labels, key = subject.attack_labels(attack), jax.random.key(1)
+            x_adv = attacks.run_in_batches(
+                attack, subject.model, subject.images, labels, key=key, batch_size=self.batch[OURS]
+            )
+        else:
+            out = str(self.folder / "x_adv.npy")
+            answer = self._peer(library, name, attack, rows=len(subject.images), seed=1, bare=0, out=out)
+            if "seconds_per_image" not in answer:
+                return answer
+            x_adv = np.load(out)
+        verdicts = judge_rows(subject, attack, x_adv)
+        return {"success": verdicts.percent, "linf": verdicts.linf, "nan_rows": verdicts.nan_rows}
 
     def rounds(
         self, names: list[str], success: dict[str, dict[str, Any]], count: int, bare: int
@@ -204,62 +214,39 @@ class Comparison:
                     libraries = taking_part[name]
                     turn = index % len(libraries)
                     for library in libraries[turn:] + libraries[:turn]:
-                        spent = self._attack(library, name, attack, rows=self.timed, seed=index, bare=bare)
+                        spent = self._attack(library, name, attack, seed=index, bare=bare)
                         records.append({"round": index, "attack": name, "library": library, **spent})
                         advance(1, f"{name} {library}")
         return records
 
-    def _attack(
-        self, library: str, name: str, attack: Any, *, rows: int, seed: int, bare: int, out: str | None = None
-    ) -> dict[str, Any]:
+    def _attack(self, library: str, name: str, attack: Any, *, seed: int, bare: int) -> dict[str, Any]:
+        """Time one attack on the timed images, in whole batches, with bare gradients before and after."""
         batch = self.batch[library]
+        rows = self.timed // batch * batch
         if library != OURS:
-            return self.child.ask(
-                do="attack", library=library, attack=name, settings=settings(attack), batch=batch, rows=rows,
-                seed=seed, bare=bare, out=out,
-            )  # fmt: skip
+            return self._peer(library, name, attack, rows=rows, seed=seed, bare=bare)
         subject = self.subject
         x, labels = subject.images[:rows], subject.attack_labels(attack)[:rows]
-        first, first_labels = jnp.asarray(x[:batch]), jnp.asarray(labels[:batch])
-
-        def run() -> np.ndarray:
-            return attacks.run_in_batches(
-                attack, subject.model, x, labels, key=jax.random.key(seed), batch_size=batch
-            )
+        starts = range(0, rows, batch)
+        batches = [(jnp.asarray(x[i : i + batch]), jnp.asarray(labels[i : i + batch])) for i in starts]
+        key = jax.random.key(seed)
 
         def gradient() -> Any:
-            return self._gradient(first, first_labels)
+            return self._gradient(*batches[0])
 
-        jax.block_until_ready(attack(subject.model, first, first_labels, key=jax.random.key(0)))  # compile
-        jax.block_until_ready(gradient())
+        jax.block_until_ready([attack(subject.model, *batches[0], key=key), gradient()])  # compile
         before = seconds(gradient, bare) if bare else 0.0
-        result: list[np.ndarray] = []
-        spent = seconds(lambda: result.append(run()), 1)
+        spent = seconds(lambda: [attack(subject.model, *each, key=key) for each in batches], 1)
         after = seconds(gradient, bare) if bare else 0.0
-        if out:
-            np.save(out, result[0])
-        return {"seconds_per_image": spent / rows, "bare_per_image": (before + after) / 2 / len(first)}
+        return {"seconds_per_image": spent / rows, "bare_per_image": (before + after) / 2 / batch}
 
-    def _judged(self, attack: Any, x_adv: np.ndarray) -> dict[str, Any]:
-        """Judge from outside; a row with NaN is a failure and counted apart."""
-        subject, labels = self.subject, self.subject.attack_labels(attack)
-        broken = ~np.isfinite(x_adv).all(axis=(1, 2, 3))
-        x_adv = np.where(broken[:, None, None, None], subject.images, x_adv)
-        hits, largest = [], 0.0
-        for start in range(0, len(x_adv), 100):
-            rows = slice(start, start + 100)
-            x = jnp.asarray(subject.images[rows])
-            targets = attack.targets(subject.model, x, jnp.asarray(labels[rows]))
-            outcome = judge(
-                subject.model, x, jnp.asarray(x_adv[rows]), jnp.asarray(subject.labels[rows]), targets=targets
-            )
-            hits.append(np.asarray(outcome.success) * ~broken[rows])
-            largest = max(largest, float(np.max(np.asarray(outcome.linf))))
-        return {
-            "success": 100 * float(np.concatenate(hits).mean()),
-            "linf": largest,
-            "nan_rows": int(broken.sum()),
-        }
+    def _peer(
+        self, library: str, name: str, attack: Any, *, rows: int, seed: int, bare: int, out: str | None = None
+    ) -> dict[str, Any]:
+        return self.child.ask(
+            do="attack", library=library, attack=name, settings=settings(attack), batch=self.batch[library],
+            rows=rows, seed=seed, bare=bare, out=out,
+        )  # fmt: skip
 
 
 def settings(attack: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-
 from results import table, verdict
 
 OURS = "deepsec_jax"
@@ -53,12 +52,13 @@ def report(payload: dict[str, Any]) -> str:
             row["linf"], row["ms"], row["bare_ms"], row["in_bare"], row["our_in_bare_over_theirs"],
             row["our_wall_over_theirs"], verdict(stronger), verdict(faster),
         ])  # fmt: skip
-    head = ["attack", "library", "batch", "success %", "linf", "ms/AE", "bare ms", "in bare", "ours/theirs bare",
-            "ours/theirs wall", "success no lower", "time no higher"]  # fmt: skip
+    head = ["attack", "library", "batch", "success %", "linf", "ms/AE", "bare ms", "in bare",
+            "ours/theirs bare", "ours/theirs wall", "success no lower", "time no higher"]  # fmt: skip
     missing = [f"- {name}: {why}" for name, why in payload["peers"]["missing"].items()]
     lines = [
         f"# Peers on {payload['subject']}", "", payload["note"], "",
-        f"{payload['images']} images for success, {payload['timed']} in each of {payload['rounds']} timed rounds; "
+        f"{payload['images']} images for success, {payload['timed']} timed in each of "
+        f"{payload['rounds']} rounds; "
         f"largest difference of logits {payload['logit_difference']:.1e}; "
         f"torch {payload['peers']['versions']['torch']}, {payload['peers']['threads']} threads, "
         f"{payload['chosen']['format']} memory.", "",

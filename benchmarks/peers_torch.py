@@ -23,13 +23,16 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from torch_networks import load_network
 
 Settings = dict[str, Any]  # eps, step_size, steps, alpha, decay: what the attack has, the paper's values
 Craft = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # images, labels, targets -> AEs
-DISTRIBUTIONS = {"foolbox": "foolbox", "torchattacks": "torchattacks", "art": "adversarial-robustness-toolbox",
-                 "adv_lib": "adv-lib"}  # fmt: skip
+DISTRIBUTIONS = {
+    "foolbox": "foolbox",
+    "torchattacks": "torchattacks",
+    "art": "adversarial-robustness-toolbox",
+    "adv_lib": "adv-lib",
+}
 TARGETED = {"tmifgsm": "given", "llc": "least", "rllc": "least", "illc": "least"}
 
 

@@ -1,6 +1,7 @@
 """Image sets as arrays, and the candidate sets that attacks are run on."""
 
 from deepsec_jax.data.candidates import Candidates as Candidates
+from deepsec_jax.data.candidates import candidates_name as candidates_name
 from deepsec_jax.data.candidates import make_candidates as make_candidates
 from deepsec_jax.data.candidates import stored_candidates as stored_candidates
 from deepsec_jax.data.datasets import DataError as DataError

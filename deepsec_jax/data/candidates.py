@@ -142,7 +142,7 @@ def stored_candidates(
     Raises:
         DataError: as :func:`make_candidates`; or the stored file is damaged.
     """
-    path = Path(folder) / f"candidates-{_content(model, dataset.test, n, seed)}.npz"
+    path = Path(folder) / candidates_name(model, dataset, n, seed)
     if path.is_file():
         return _read(path)
 
@@ -155,8 +155,9 @@ def stored_candidates(
     return candidates
 
 
-def _content(model: Classifier, split: Split, n: int, seed: int) -> str:
-    digest = hashlib.sha256()
+def candidates_name(model: Classifier, dataset: Dataset, n: int, seed: int) -> str:
+    """Return the file name of a candidate set: a hash over model, test split, n and seed."""
+    split, digest = dataset.test, hashlib.sha256()
     leaves, structure = jax.tree.flatten(model)
     # Functions in a structure print with their address, which differs from process to process.
     digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
@@ -166,7 +167,7 @@ def _content(model: Classifier, split: Split, n: int, seed: int) -> str:
     for start in range(0, len(split), 4096):
         _add(digest, np.asarray(split.images[start : start + 4096]))
     digest.update(f"n={n} seed={seed}".encode())
-    return digest.hexdigest()[:16]
+    return f"candidates-{digest.hexdigest()[:16]}.npz"
 
 
 def _add(digest: Any, array: np.ndarray) -> None:

@@ -8,6 +8,7 @@ TFDS sets are decoded once and kept as ``.npy`` files in the cache folder
 import os
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,28 +95,30 @@ def _digits() -> Dataset:
 
 
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_LARGEST_LABEL = 999_999  # beyond any data set: a larger label is a mistake, not a class
 
 
 def _npz(path: Path) -> Dataset:
     if not path.is_file():
         raise DataError(f"no file {path}: give the path of an .npz with arrays {', '.join(_NPZ_KEYS)}")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is cut off or no .npz: write it again with np.savez")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in _NPZ_KEYS if key not in archive]
-            if missing:
-                raise DataError(
-                    f"{path} lacks {', '.join(missing)}: save it with "
-                    "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
-                )
-            arrays = {key: archive[key] for key in _NPZ_KEYS}
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        # Opened here, because np.load leaves the file of a broken archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in _NPZ_KEYS if key in archive}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, MemoryError) as error:
         raise DataError(f"{path} is no readable .npz ({error}): write it again with np.savez") from None
-    except DataError:
-        raise
     except ValueError as error:
         raise DataError(
-            f"{path} holds pickled objects or is cut off ({error}): save plain arrays with np.savez"
+            f"{path} holds pickled objects or is damaged ({error}): save plain arrays with np.savez"
         ) from None
+    missing = [key for key in _NPZ_KEYS if not isinstance(arrays.get(key), np.ndarray)]
+    if missing:
+        raise DataError(
+            f"{path} lacks {', '.join(missing)}: save it with "
+            "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
+        )
     for half in ("train", "test"):
         _check_split(path, half, arrays[f"x_{half}"], arrays[f"y_{half}"])
     train = Split(arrays["x_train"], arrays["y_train"].astype(np.int32))
@@ -133,8 +136,8 @@ def _check_split(path: Path, half: str, images: np.ndarray, labels: np.ndarray) 
     where = f"{path}: x_{half}"
     if images.ndim != 4:
         raise DataError(f"{where} has shape {images.shape}: need [N, height, width, channels]")
-    if not len(images):
-        raise DataError(f"{where} is empty: need at least one image")
+    if not images.size:
+        raise DataError(f"{where} is empty, {images.shape}: need at least one image")
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{where} is {images.dtype}: need uint8, or float in [0, 1]")
     if np.issubdtype(images.dtype, np.floating):
@@ -146,8 +149,11 @@ def _check_split(path: Path, half: str, images: np.ndarray, labels: np.ndarray) 
             f"{path}: y_{half} has shape {labels.shape}: need one integer class per image, "
             f"[{len(images)}] (one-hot labels: use y.argmax(1))"
         )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise DataError(f"{path}: y_{half} must be integers 0 .. K-1, got {labels.dtype} from {labels.min()}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{path}: y_{half} must be integers 0 .. K-1, got {labels.dtype}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > _LARGEST_LABEL:
+        raise DataError(f"{path}: y_{half} must be integers 0 .. K-1, got {low} .. {high}")
 
 
 def cache_dir() -> Path:
@@ -174,7 +180,9 @@ def _tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
         ) from None
     features = builder.info.features
     if features is None or "image" not in features or "label" not in features:
-        raise DataError(f"data set {name!r} has no features image and label: pick an image classification set")
+        raise DataError(
+            f"data set {name!r} has no features image and label: pick an image classification set"
+        )
     if "train" not in splits or "test" not in splits:
         raise DataError(f"data set {name!r} has splits {', '.join(splits)}: need train and test")
     full_name = builder.info.full_name
@@ -193,7 +201,9 @@ def _decoded(source, full_name: str, half: str, chunk: int = 5000) -> Split:
         rows = [row for rows in chunks for row in rows]
         shapes = {row["image"].shape for row in rows}
         if len(shapes) > 1:
-            raise DataError(f"{full_name} has images of {len(shapes)} sizes: resize them to one and save an .npz")
+            raise DataError(
+                f"{full_name} has images of {len(shapes)} sizes: resize them to one and save an .npz"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
             written = Path(aside) / "split"

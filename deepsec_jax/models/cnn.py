@@ -26,6 +26,8 @@ class MnistCNN(nnx.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs):
         height, width, channels = image_shape
+        if _pooled(min(height, width)) < 1:
+            raise ValueError(f"MnistCNN needs images of at least 16x16, got {height}x{width}")
         self.conv1 = _conv(channels, 32, "VALID", rngs)
         self.conv2 = _conv(32, 32, "VALID", rngs)
         self.conv3 = _conv(32, 64, "VALID", rngs)
@@ -37,11 +39,12 @@ class MnistCNN(nnx.Module):
         self.out = nnx.Linear(200, classes, rngs=rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
+        """Return logits [B, K]; ``rngs`` drives the dropout."""
         x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
         x = nnx.max_pool(x, (2, 2), strides=(2, 2))
         x = nnx.relu(self.conv4(nnx.relu(self.conv3(x))))
         x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-        x = nnx.relu(self.dense1(x.reshape(x.shape[0], -1)))
+        x = nnx.relu(self.dense1(jax.lax.collapse(x, 1)))
         x = nnx.relu(self.dense2(self.dropout(x, rngs=rngs)))
         return self.out(x)
 
@@ -51,14 +54,16 @@ class SmallCNN(nnx.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs):
         height, width, channels = image_shape
+        if min(height, width) < 2:
+            raise ValueError(f"SmallCNN needs images of at least 2x2, got {height}x{width}")
         self.conv1 = _conv(channels, 16, "SAME", rngs)
         self.conv2 = _conv(16, 32, "SAME", rngs)
         self.dense = nnx.Linear((height // 2) * (width // 2) * 32, 64, kernel_init=_he, rngs=rngs)
         self.out = nnx.Linear(64, classes, rngs=rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
+        """Return logits [B, K]."""
         del rngs  # no dropout here
         x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
         x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-        x: jax.Array = x.reshape(x.shape[0], -1)
-        return self.out(nnx.relu(self.dense(x)))
+        return self.out(nnx.relu(self.dense(jax.lax.collapse(x, 1))))

@@ -32,6 +32,7 @@ class BasicBlock(nnx.Module):
         )  # fmt: skip
 
     def __call__(self, x: Images) -> Images:
+        """Return the feature map after both convolutions and the shortcut."""
         y = nnx.relu(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         for layer in self.shortcut:
@@ -63,6 +64,7 @@ class ResNet(nnx.Module):
         self.out = nnx.Linear(64, classes, rngs=rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
+        """Return logits [B, K]."""
         del rngs  # no dropout here
         x = nnx.relu(self.norm(self.stem(x)))
         for block in self.blocks:

@@ -1,9 +1,11 @@
 """Saving and loading models: orbax arrays beside the recipe that rebuilds the network.
 
-A model folder holds ``recipe.json`` (recipe, image shape, classes, figures) and ``model/`` (orbax).
+A model folder holds ``recipe.json`` (recipe, image shape, classes, figures, digest of the weights'
+files) and ``model/`` (orbax).
 It is written aside and renamed, so a folder with a recipe is complete.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -47,14 +49,15 @@ def save_model(
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    card = {
-        "recipe": recipe.to_dict(), "image_shape": list(image_shape), "classes": classes, "figures": figures
-    }  # fmt: skip
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         written = aside / "model-folder"
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(written / "model", nnx.state(model, (nnx.Param, nnx.BatchStat)))
+        card = {
+            "recipe": recipe.to_dict(), "image_shape": list(image_shape), "classes": classes,
+            "figures": figures, "digest": _digest(written / "model"),
+        }  # fmt: skip
         (written / "recipe.json").write_text(json.dumps(card, indent=1) + "\n")
         written.rename(folder)
     finally:
@@ -75,20 +78,42 @@ def load_model(folder: str | os.PathLike[str]) -> Saved:
         card = json.loads(card_file.read_text())
         recipe = Recipe.from_dict(card["recipe"])
         shape, classes, figures = tuple(card["image_shape"]), card["classes"], card["figures"]
+        digest = card.get("digest")
         model = nnx.eval_shape(lambda: models.build(recipe.model, shape, classes, seed=recipe.seed))
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{card_file} is damaged ({error}): train again or restore a copy") from None
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{card_file} is damaged ({first_line(error)}): train again or restore a copy"
+        ) from None
+    if digest is not None and digest != _digest(folder / "model"):
+        raise CheckpointError(
+            f"the weights in {folder} are damaged (their files changed since they were written): "
+            "train again or restore a copy"
+        )
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             nnx.update(model, checkpointer.restore(folder / "model", wanted))
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # orbax raises bare Exception for an array file that was cut off
         raise CheckpointError(
             f"the weights in {folder} are damaged or of another network than {recipe.model} "
-            f"({first_line}): train again or restore a copy"
+            f"({first_line(error)}): train again or restore a copy"
         ) from None
     model.eval()
     return Saved(model, recipe, figures)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type's name: what fits into one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _digest(folder: Path) -> str:
+    """Hash every file's name and content: array files carry no checksum, so a flipped bit would load."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

@@ -24,7 +24,7 @@ from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
 from deepsec_jax.training.augment import shift_flip
-from deepsec_jax.training.checkpoints import CheckpointError, Saved, load_model, save_model
+from deepsec_jax.training.checkpoints import CheckpointError, Saved, first_line, load_model, save_model
 from deepsec_jax.training.recipe import Recipe
 
 Objective = Callable[[Any, Images, Labels, Key], jax.Array]
@@ -72,7 +72,7 @@ def _step(graph, state, optimizer_state, x, labels, key, *, objective, recipe, s
     augment_key, objective_key = jax.random.split(key)
     if recipe.augment == "shift_flip":
         x = shift_flip(x, jax.random.split(augment_key, len(x)))
-    params, rest = state.split(nnx.Param, ...)
+    params, rest = nnx.split_state(state, nnx.Param, ...)
 
     def loss_of(params):
         model = nnx.merge(graph, params, rest, copy=True)  # batch statistics are written in here
@@ -83,7 +83,7 @@ def _step(graph, state, optimizer_state, x, labels, key, *, objective, recipe, s
     transformation = recipe.transformation(steps_per_epoch)
     updates, optimizer_state = transformation.update(gradient, optimizer_state, params)
     params = optax.apply_updates(params, updates)
-    return nnx.State.merge(params, rest), optimizer_state, loss
+    return nnx.merge_state(params, rest), optimizer_state, loss
 
 
 def _split_validation(train: Split, recipe: Recipe) -> tuple[Split, Split]:
@@ -117,7 +117,9 @@ def train(
         score: figure of merit on the validation part; default clean accuracy.
 
     Raises:
-        CheckpointError: the folder holds a model of another recipe.
+        CheckpointError: the folder holds a model, or an unfinished training, of another recipe, or a
+            damaged one.
+        ValueError: a batch larger than the training part.
     """
     folder = Path(folder).absolute()
     if folder.exists():
@@ -135,7 +137,7 @@ def train(
     model = models.build(recipe.model, data.image_shape, data.classes, seed=recipe.seed)
     model.train()
     graph, initial = nnx.split(model)
-    params = initial.filter(nnx.Param)
+    params = nnx.filter_state(initial, nnx.Param)
     state = TrainingState(
         initial, recipe.transformation(steps).init(params), initial, jnp.array(-jnp.inf), jnp.array(-1)
     )
@@ -149,10 +151,7 @@ def train(
     with ocp.CheckpointManager(partial_folder / "epochs", options=options) as manager:
         done = manager.latest_step()
         if done is not None:
-            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-            restored = manager.restore(
-                done, args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore()))  # fmt: skip
+            restored = _restore(manager, done, state, partial_folder)
             state, history = jax.device_put(restored["state"], everywhere), restored["history"]
         first = 0 if done is None else done + 1
         with progress(f"train {recipe.name}", recipe.epochs * steps) as advance:
@@ -199,13 +198,27 @@ def _shardings(batch_size: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sha
     return jax.sharding.NamedSharding(mesh, spec("batch")), jax.sharding.NamedSharding(mesh, spec())
 
 
+def _restore(manager: ocp.CheckpointManager, epoch: int, state: TrainingState, partial_folder: Path) -> Any:
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    wanted = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), history=ocp.args.JsonRestore())
+    try:
+        return manager.restore(epoch, args=wanted)
+    except Exception as error:  # orbax raises bare Exception for an array file that was cut off
+        raise CheckpointError(
+            f"the unfinished training in {partial_folder} is damaged or of other data "
+            f"({first_line(error)}): remove it to start again"
+        ) from None
+
+
 def _check_same_recipe(partial_folder: Path, recipe: Recipe) -> None:
     """Write the recipe into an unfinished training's folder, or refuse another one's."""
     partial_folder.mkdir(parents=True, exist_ok=True)
     note = partial_folder / "recipe.json"
     wanted = json.dumps(recipe.to_dict(), sort_keys=True)
     if not note.exists():
-        note.write_text(wanted)
+        aside = note.with_suffix(".tmp")
+        aside.write_text(wanted)
+        aside.rename(note)  # a kill never leaves half a note, which would look like another recipe
     elif note.read_text() != wanted:
         raise CheckpointError(
             f"{partial_folder} holds an unfinished training of another recipe: finish it, remove it, "
@@ -213,10 +226,13 @@ def _check_same_recipe(partial_folder: Path, recipe: Recipe) -> None:
         )
 
 
-def _keep_best(model_state, optimizer_state, before: TrainingState, figure: float, epoch: int) -> TrainingState:
-    # Ties go to the later epoch, as in the original.
-    if figure >= float(before.best_score):
-        return TrainingState(model_state, optimizer_state, model_state, jnp.array(figure), jnp.array(epoch))
+def _keep_best(
+    model_state, optimizer_state, before: TrainingState, figure: float, epoch: int
+) -> TrainingState:
+    # Ties go to the later epoch, as in the original; both sides rounded alike, or a tie could look lower.
+    score = np.float32(figure)
+    if score >= np.float32(before.best_score):
+        return TrainingState(model_state, optimizer_state, model_state, jnp.array(score), jnp.array(epoch))
     return before._replace(model=model_state, optimizer=optimizer_state)
 
 

@@ -52,7 +52,9 @@ class Recipe:
         if self.augment not in ("none", "shift_flip"):
             raise ValueError(f"augment must be none or shift_flip, got {self.augment!r}")
         if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}")
+            raise ValueError(
+                f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}"
+            )
         if not 0.0 < self.validation < 1.0:
             raise ValueError(f"validation must lie between 0 and 1, got {self.validation}")
 

@@ -1,0 +1,269 @@
+"""Attacks on one candidate set, measured from outside: the rows of a results table.
+
+Success is a share of all n candidates.  Distances are over the images that succeeded, as in the paper,
+and so come with their own count.  Time is split into compilation and the rest.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import monitoring
+
+from deepsec_jax.attacks import Restarts, run_in_batches
+from deepsec_jax.data import Candidates
+from deepsec_jax.evaluation.judge import judge
+from deepsec_jax.protocols import Attack, Classifier, Key
+from deepsec_jax.pytree import example_keys
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Median and mean over the successful images; NaN where there is none."""
+
+    median: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One attack on one candidate set.
+
+    Attributes:
+        attack: name of the preset, e.g. ``pgd``.
+        goal: ``untargeted`` or ``targeted``; a targeted success is a hit of the target.
+        hyperparameters: field -> plain value, nested attacks written out.
+        n: number of candidates; the base of both success rates.
+        success: share of n, in [0, 1].
+        success_8bit: the same after rounding the images to 8 bits.
+        successes: number of images the distances are over.
+        l2: Euclidean norm of the change.
+        linf: largest change of an entry.
+        l0: share of changed entries, in [0, 1].
+        seconds: wall time of the attack on all n, without compilation.
+        compile_seconds: wall time of tracing and compilation, 0 where an earlier call had compiled.
+        gradients: gradients of the model per image, None if not known.
+    """
+
+    attack: str
+    goal: str
+    hyperparameters: dict[str, Any]
+    n: int
+    success: float
+    success_8bit: float
+    successes: int
+    l2: Distance
+    linf: Distance
+    l0: Distance
+    seconds: float
+    compile_seconds: float
+    gradients: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values; NaN becomes None."""
+        values = asdict(self)
+        for name in ("l2", "linf", "l0"):
+            values[name] = {key: None if math.isnan(v) else v for key, v in values[name].items()}
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Row":
+        """Rebuild a row from :meth:`to_dict`."""
+        distances = {
+            name: Distance(**{key: math.nan if v is None else v for key, v in values[name].items()})
+            for name in ("l2", "linf", "l0")
+        }
+        return cls(**{**values, **distances})
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row with the images behind it.
+
+    Attributes:
+        row: the figures.
+        x_adv: adversarial images, float32 [N, H, W, C].
+        targets: classes the images were driven to, int32 [N]; -1 for an untargeted attack.
+        predicted: classes the model finds on the adversarial images, int32 [N].
+        confidence: softmax probability of these classes, float32 [N].
+        success: 1 or 0; on a randomised model a share of draws; float32 [N].
+    """
+
+    row: Row
+    x_adv: np.ndarray
+    targets: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    success: np.ndarray
+
+
+def run_attack(
+    name: str,
+    attack: Attack,
+    model: Classifier,
+    candidates: Candidates,
+    *,
+    key: Key,
+    batch_size: int = 128,
+    on_batch: Callable[[int], Any] | None = None,
+) -> Result:
+    """Run one attack on all candidates and measure it.
+
+    A targeted attack is given the candidates' targets; any other is given the true labels.
+    """
+    batch_size = min(batch_size, len(candidates))
+    targeted = bool(getattr(attack, "targeted", False))
+    labels = candidates.targets if targeted else candidates.labels
+    started = time.perf_counter()
+    with _compile_clock() as compile_seconds:
+        x_adv = run_in_batches(
+            attack, model, candidates.images, labels, key=key, batch_size=batch_size, on_batch=on_batch
+        )
+    seconds = time.perf_counter() - started
+    targets = _targets(attack, model, candidates.images, labels, key, batch_size)
+    judged = _judge(model, candidates, x_adv, targets, batch_size)
+    rounded = _judge(model, candidates, to_8bit(x_adv), targets, batch_size)
+    successful = judged["success"] >= 0.5
+    probabilities = _softmax(judged["logits"])
+    row = Row(
+        attack=name,
+        goal="untargeted" if targets is None else "targeted",
+        hyperparameters=hyperparameters(attack),
+        n=len(candidates),
+        success=float(judged["success"].mean()),
+        success_8bit=float(rounded["success"].mean()),
+        successes=int(successful.sum()),
+        l2=_distance(judged["l2"][successful]),
+        linf=_distance(judged["linf"][successful]),
+        l0=_distance(judged["l0"][successful]),
+        seconds=max(0.0, seconds - compile_seconds()),
+        compile_seconds=compile_seconds(),
+        gradients=gradients(attack),
+    )
+    return Result(
+        row=row,
+        x_adv=x_adv,
+        targets=np.full(len(candidates), -1, np.int32) if targets is None else targets,
+        predicted=probabilities.argmax(axis=1).astype(np.int32),
+        confidence=probabilities.max(axis=1),
+        success=judged["success"],
+    )
+
+
+def to_8bit(images: np.ndarray) -> np.ndarray:
+    """Return images in [0, 1] rounded to the 256 levels that a picture file can hold."""
+    return (np.round(images * np.float32(255)) / np.float32(255)).astype(np.float32)
+
+
+def hyperparameters(attack: Any) -> dict[str, Any]:
+    """Return field -> plain value of an attack: functions by name, nested attacks written out.
+
+    ``Restarts`` shows the fields of what it repeats and ``restarts``, as a preset names them.
+    """
+    if isinstance(attack, Restarts):
+        return {**hyperparameters(attack.attack), "restarts": attack.n}
+    return {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return np.asarray(value).tolist()
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    if is_dataclass(value):
+        inner = ", ".join(f"{name}={part}" for name, part in hyperparameters(value).items())
+        return f"{type(value).__name__}({inner})"
+    return getattr(value, "__name__", type(value).__name__)
+
+
+def gradients(attack: Any) -> int | None:
+    """Return the gradients per image of an attack with a step count or of one step; else None."""
+    if isinstance(attack, Restarts):
+        each = gradients(attack.attack)
+        return None if each is None else each * attack.n
+    if isinstance(getattr(attack, "steps", None), int):
+        return int(attack.steps)
+    card = getattr(attack, "card", None)
+    return 1 if card is not None and card.kind == "budget" else None
+
+
+def _batches(rows: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield row indices in batches of one size; the last one is filled up with its last row."""
+    for first in range(0, rows, batch_size):
+        yield np.minimum(np.arange(first, first + batch_size), rows - 1)
+
+
+def _targets(
+    attack: Attack, model: Classifier, x: np.ndarray, labels: np.ndarray, key: Key, batch_size: int
+) -> np.ndarray | None:
+    keys = example_keys(key, len(x))
+    parts = []
+    for rows in _batches(len(x), batch_size):
+        part = attack.targets(model, x[rows], labels[rows], key=keys[rows])
+        if part is None:
+            return None
+        parts.append(np.asarray(part, np.int32))
+    return np.concatenate(parts)[: len(x)]
+
+
+def _judge(
+    model: Classifier, candidates: Candidates, x_adv: np.ndarray, targets: np.ndarray | None, batch_size: int
+) -> dict[str, np.ndarray]:
+    names = ("success", "logits", "l0", "l2", "linf")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for rows in _batches(len(candidates), batch_size):
+        outcome = judge(
+            model, candidates.images[rows], x_adv[rows], candidates.labels[rows],
+            targets=None if targets is None else targets[rows],
+        )  # fmt: skip
+        for name in names:
+            parts[name].append(np.asarray(getattr(outcome, name)))
+    return {name: np.concatenate(part)[: len(candidates)] for name, part in parts.items()}
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _distance(values: np.ndarray) -> Distance:
+    if not len(values):
+        return Distance(math.nan, math.nan)
+    return Distance(float(np.median(values)), float(values.mean()))
+
+
+_COMPILE_EVENTS = "/jax/core/compile/"
+
+
+@contextmanager
+def _compile_clock() -> Iterator[Callable[[], float]]:
+    """Measure the wall time inside in which jax traces, lowers or compiles.
+
+    A nested trace reports its own duration inside its caller's, so the spans are merged, not added.
+    """
+    spans: list[tuple[float, float]] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event.startswith(_COMPILE_EVENTS):
+            now = time.perf_counter()
+            spans.append((now - duration_secs, now))
+
+    def total() -> float:
+        covered, reached = 0.0, -math.inf
+        for start, end in sorted(spans):
+            covered += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        return covered
+
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield total
+    finally:
+        monitoring.unregister_event_duration_listener(listen)

@@ -1,0 +1,86 @@
+"""The demo: train a small network on scikit-learn's digits, attack it with everything, write a page."""
+
+import os
+import platform
+import time
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from deepsec_jax import __version__, attacks, data, training
+from deepsec_jax.evaluation.attack_table import run_attack
+from deepsec_jax.evaluation.report import render, terminal_table, write_report
+from deepsec_jax.progress import progress
+from deepsec_jax.training import Saved
+
+_SEED = 0
+
+
+def demo(
+    folder: str | os.PathLike[str] = "runs/demo", *, n: int = 200, console: Console | None = None
+) -> Path:
+    """Train (the first time), attack with every preset, print the table, and write the page.
+
+    The model in ``folder/model`` and the candidates in ``folder/candidates`` are made once.  The page
+    follows from them and fixed seeds alone, so a later run renews it.
+
+    Args:
+        folder: where everything goes.
+        n: number of test images to attack.
+        console: where to print; default the terminal.
+
+    Returns:
+        The path of the page, ``folder/report.html``.
+
+    Raises:
+        CheckpointError: ``folder/model`` holds something else than this demo's model.
+        DataError: fewer than ``n`` test images are classified correctly.
+    """
+    started = time.perf_counter()
+    folder, console = Path(folder), console or Console()
+    dataset = data.load("digits")
+    saved = training.train(training.recipe("digits-small"), dataset, folder / "model")
+    accuracy, tested = saved.figures["test_accuracy"], saved.figures["test_images"]
+    console.print(f"model {folder / 'model'}: test accuracy {100 * accuracy:.1f} % of n = {tested}")
+    candidates = data.stored_candidates(saved.model, dataset, n, _SEED, folder / "candidates")
+
+    key, results = jax.random.key(_SEED), []
+    with progress("attack", len(attacks.ATTACKS) * n) as advance:
+        for name in attacks.ATTACKS:
+            attack = attacks.preset(name, dataset.name)
+            advance(0, name)
+            results.append(run_attack(name, attack, saved.model, candidates, key=key, on_batch=advance))
+
+    title = f"Attacks on a small network for digits, n = {n}"
+    console.print(terminal_table([result.row for result in results], title))
+    facts = {
+        **model_facts(saved),
+        "Candidates": f"{n} correctly classified test images, seed {_SEED}",
+        "Hyperparameters": "paper (Table XIII; digits take MNIST's column)",
+        **machine_facts(),
+    }
+    cards = {name: attacks.preset_card(name, dataset.name) for name in attacks.ATTACKS}
+    page = render(title, facts, results, cards, candidates, dataset.class_names)
+    path = write_report(folder / "report.html", page, replace=True)
+    console.print(f"report {path} ({time.perf_counter() - started:.0f} s in all)")
+    return path
+
+
+def model_facts(saved: Saved) -> dict[str, str]:
+    """Return what a page says about a trained model."""
+    figures = saved.figures
+    return {
+        "Model": f"{saved.recipe.model}, recipe {saved.recipe.name}",
+        "Data": saved.recipe.data,
+        "Test accuracy": f"{100 * figures['test_accuracy']:.2f} % of n = {figures['test_images']}",
+    }
+
+
+def machine_facts() -> dict[str, str]:
+    """Return what a page says about where its times come from."""
+    devices = jax.devices()
+    return {
+        "Device": f"{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
+        "Versions": f"deepsec_jax {__version__}, jax {jax.__version__}",
+    }

@@ -1,0 +1,252 @@
+"""One self-contained HTML page about attacks on a candidate set, and the same table for the terminal.
+
+Everything here reads results; nothing is computed on a model.  The page needs no network: styles are
+inline and pictures are PNG data URIs at their own size, enlarged by the browser without smoothing.
+"""
+
+import base64
+import io
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from rich import box
+from rich.table import Table
+
+from deepsec_jax.attacks import ATTACKS
+from deepsec_jax.data import Candidates
+from deepsec_jax.evaluation.attack_table import Distance, Result, Row
+
+_EXAMPLES = 8
+_TOLERANCE = 0.01  # one point: plain last iterates may differ by that much without anything being wrong
+
+# (weaker, stronger) at one budget: more steps, a random start, or any wrong class instead of a given one.
+_ORDER = (
+    ("fgsm", "bim"), ("fgsm", "pgd"), ("fgsm", "umifgsm"), ("rfgsm", "pgd"), ("bim", "pgd"),
+    ("llc", "illc"), ("rllc", "illc"), ("llc", "fgsm"), ("rllc", "rfgsm"), ("illc", "bim"),
+    ("tmifgsm", "umifgsm"),
+)  # fmt: skip
+
+
+class ReportError(ValueError):
+    """A report that cannot be written; one line with the path and the remedy."""
+
+
+def warnings(rows: Sequence[Row]) -> list[str]:
+    """Return what a reader must know before trusting the table, one sentence each."""
+    found = []
+    for row in rows:
+        eps = row.hyperparameters.get("eps")
+        norm = row.hyperparameters.get("norm", "linf")
+        if norm == "linf" and isinstance(eps, int | float) and eps >= 0.5:
+            found.append(
+                f"{row.attack}: eps = {eps:g} is 0.5 or more; at that radius any image can be "
+                "made plain grey, so success says nothing about the model."
+            )
+        lost = row.success - row.success_8bit
+        if round(lost, 6) >= _TOLERANCE:
+            found.append(
+                f"{row.attack}: success falls by {100 * lost:.1f} points, from {_percent(row.success)} to "
+                f"{_percent(row.success_8bit)} of n = {row.n}, when the images are rounded to 8 bits."
+            )
+    for weak in rows:
+        for strong in rows:
+            if _comparable(weak, strong) and weak.success > strong.success + _TOLERANCE:
+                found.append(
+                    f"{weak.attack} ({_percent(weak.success)}) is ahead of {strong.attack} "
+                    f"({_percent(strong.success)}, both of n = {strong.n}) at the same eps, though it is "
+                    "the weaker attack: look for masked gradients, or give the stronger one more steps."
+                )
+    return found
+
+
+def _comparable(weak: Row, strong: Row) -> bool:
+    def budget(row: Row) -> tuple[Any, Any]:
+        return row.hyperparameters.get("eps"), row.hyperparameters.get("norm", "linf")
+
+    pair = (weak.attack.partition("@")[0], strong.attack.partition("@")[0])
+    return pair in _ORDER and budget(weak) == budget(strong) and weak.n == strong.n
+
+
+def terminal_table(rows: Sequence[Row], title: str) -> Table:
+    """Return the results as a table for ``rich.print``, 80 columns wide."""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
+    table.caption = (
+        "success: of n, any wrong class or the target; 8-bit: after rounding to 256 levels\n"
+        "distances: median over the hits; s: all n images, compilation (comp s) apart; grads: per image"
+    )
+    table.add_column("attack", no_wrap=True)
+    table.add_column("goal", no_wrap=True)
+    for name in ("n", "success", "8-bit", "L2", "Linf", "L0", "s", "comp s", "grads"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.attack, "any" if row.goal == "untargeted" else "target", str(row.n),
+            _percent(row.success), _percent(row.success_8bit),
+            _number(row.l2.median), _number(row.linf.median), _percent(row.l0.median),
+            f"{row.seconds:.2f}", f"{row.compile_seconds:.1f}",
+            "n/a" if row.gradients is None else str(row.gradients),
+        )  # fmt: skip
+    return table
+
+
+def render(
+    title: str,
+    facts: Mapping[str, str],
+    results: Sequence[Result],
+    cards: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    candidates: Candidates,
+    class_names: Sequence[str],
+    *,
+    made: datetime | None = None,
+) -> str:
+    """Return the page.
+
+    Args:
+        title: heading of the page.
+        facts: what was attacked and how, label -> text, shown under the heading.
+        results: one per attack, in the order of the table.
+        cards: attack name -> ``attacks.preset_card``; fields without an entry are class defaults.
+        candidates: the clean images that the results belong to.
+        class_names: names of the model's classes.
+        made: time shown on the page; default now.
+    """
+    environment = Environment(
+        loader=PackageLoader("deepsec_jax.evaluation"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(percent=_percent, number=_number, distance=_pair, share=_share_pair)
+    examples = _examples(candidates.labels)
+    return environment.get_template("report.html").render(
+        title=title,
+        facts=facts,
+        rows=[result.row for result in results],
+        warnings=warnings([result.row for result in results]),
+        sections=[
+            _section(result, cards.get(result.row.attack, {}), candidates, class_names, examples)
+            for result in results
+        ],
+        n=len(candidates),
+        made=(made or datetime.now()).strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def write_report(path: str | os.PathLike[str], page: str, *, replace: bool = False) -> Path:
+    """Write the page aside and rename it.
+
+    Raises:
+        ReportError: the file exists and ``replace`` is not set.
+    """
+    path = Path(path)
+    if path.exists() and not replace:
+        raise ReportError(f"{path} exists already: choose another folder or remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as aside:
+        written = Path(aside) / "report.html"
+        written.write_text(page, encoding="utf-8")
+        written.rename(path)
+    return path
+
+
+def _examples(labels: np.ndarray) -> list[int]:
+    """Return the first candidate of each class, then further ones; the same images for every attack."""
+    _, firsts = np.unique(labels, return_index=True)
+    others = np.setdiff1d(np.arange(len(labels)), firsts)
+    return [int(index) for index in (*sorted(firsts), *others)][:_EXAMPLES]
+
+
+def _section(
+    result: Result,
+    card: Mapping[str, Mapping[str, Any]],
+    candidates: Candidates,
+    class_names: Sequence[str],
+    examples: Sequence[int],
+) -> dict[str, Any]:
+    attack = ATTACKS.get(result.row.attack.partition("@")[0])
+    described = getattr(attack, "card", None)
+    defaults = {"source": "default of the class", "reason": ""}
+    return {
+        "row": result.row,
+        "title": described.title if described else "",
+        "reference": described.reference if described else "",
+        "fields": [
+            {**defaults, **card.get(name, {}), "name": name, "value": _value(value)}
+            for name, value in result.row.hyperparameters.items()
+        ],
+        "examples": [_example(result, candidates, class_names, index) for index in examples],
+    }
+
+
+def _example(
+    result: Result, candidates: Candidates, class_names: Sequence[str], index: int
+) -> dict[str, Any]:
+    clean, adversarial = candidates.images[index], result.x_adv[index]
+    delta = adversarial - clean
+    target = int(result.targets[index])
+    return {
+        "clean": _png(clean),
+        "perturbation": _png(_coloured(delta)),
+        "adversarial": _png(adversarial),
+        "label": class_names[candidates.labels[index]],
+        "largest": _number(float(np.abs(delta).max())),
+        "predicted": class_names[result.predicted[index]],
+        "confidence": f"{100 * result.confidence[index]:.0f} %",
+        "target": class_names[target] if target >= 0 else None,
+        "success": bool(result.success[index] >= 0.5),
+    }
+
+
+_UP, _DOWN = np.array([0.79, 0.16, 0.11]), np.array([0.12, 0.38, 0.71])  # brighter, darker
+
+
+def _coloured(delta: np.ndarray) -> np.ndarray:
+    """Scale a change so that its largest entry has full colour.
+
+    One channel: white is no change, red brighter, blue darker.  Colour: grey is no change, each channel
+    moved its own way.
+    """
+    largest = float(np.abs(delta).max())
+    scaled = delta / largest if largest > 0 else np.zeros_like(delta)
+    if delta.shape[-1] != 1:
+        return 0.5 + scaled / 2
+    return 1 - np.maximum(scaled, 0) * (1 - _UP) - np.maximum(-scaled, 0) * (1 - _DOWN)
+
+
+def _png(image: np.ndarray) -> str:
+    """Return an image [H, W, C] in [0, 1] as a data URI; one or three channels, others by their mean."""
+    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if pixels.shape[-1] != 3:
+        pixels = np.repeat(pixels.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _percent(share: float) -> str:
+    return "n/a" if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:#.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _pair(distance: Distance) -> str:
+    return "n/a" if math.isnan(distance.median) else f"{_number(distance.median)} / {_number(distance.mean)}"
+
+
+def _share_pair(distance: Distance) -> str:
+    if math.isnan(distance.median):
+        return "n/a"
+    return f"{100 * distance.median:.0f} / {100 * distance.mean:.0f} %"
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

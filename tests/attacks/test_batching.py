@@ -1,0 +1,101 @@
+"""Streaming through batches: values checked first, memory maps in and out, eight devices."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from conftest import make_images
+
+from deepsec_jax.attacks import BIM, PGD, run_in_batches
+
+KEY = jax.random.key(0)
+ATTACK = PGD(eps=0.2, step_size=0.1, steps=2)
+
+
+def test_memory_maps_in_and_out(linear, tmp_path):
+    x, labels = np.asarray(make_images(rows=11)), np.zeros(11, np.int32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, x.shape)
+    seen = []
+    result = run_in_batches(ATTACK, linear, mapped, labels, key=KEY, batch_size=4, out=out, on_batch=seen.append)
+    assert result is out and seen == [4, 4, 3]
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), ATTACK(linear, x, labels, key=KEY))
+
+
+def test_one_key_or_a_key_per_image(linear):
+    x, labels = np.asarray(make_images(rows=5)), np.zeros(5, np.int32)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(KEY, np.arange(5))
+    one = run_in_batches(ATTACK, linear, x, labels, key=KEY, batch_size=2)
+    many = run_in_batches(ATTACK, linear, x, labels, key=keys, batch_size=3)
+    np.testing.assert_allclose(one, many, atol=1e-6)
+    with pytest.raises(ValueError, match="5 keys"):
+        run_in_batches(ATTACK, linear, x, labels, key=keys[:3])
+
+
+def test_empty_set(linear):
+    x = np.zeros((0, 4, 4, 1), np.float32)
+    assert run_in_batches(ATTACK, linear, x, np.zeros(0, np.int32), key=KEY).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x, y: (np.where(np.arange(5)[:, None, None, None] == 3, np.nan, x), y), "image 3 .*nan"),
+        (lambda x, y: (x * 2, y), r"bring images to \[0, 1\]"),
+        (lambda x, y: (x - 0.5, y), r"bring images to \[0, 1\]"),
+        (lambda x, y: ((x * 255).astype(np.uint8), y), "divide uint8 by 255"),
+        (lambda x, y: (x[0], y), r"\[N, H, W, C\]"),
+        (lambda x, y: (x, np.eye(3)[y]), "argmax"),
+        (lambda x, y: (x, y + 3), r"classes 0 \.\. 2"),
+        (lambda x, y: (x, y - 1), r"classes 0 \.\. 2"),
+        (lambda x, y: (x, y[:2]), "integers"),
+    ],
+)
+def test_bad_values_are_named_before_compute(linear, compiles, spoil, message):
+    x, labels = spoil(np.asarray(make_images(rows=5)), np.zeros(5, np.int32))
+    with compiles() as count, pytest.raises(ValueError, match=message):
+        run_in_batches(BIM(steps=2), linear, x, labels)
+    assert count("BIM") == 0
+
+
+def test_out_of_another_shape(linear):
+    x = np.asarray(make_images(rows=5))
+    with pytest.raises(ValueError, match="out has shape"):
+        run_in_batches(BIM(steps=2), linear, x, np.zeros(5, np.int32), out=np.zeros((4, 4, 4, 1), np.float32))
+
+
+def test_eight_devices_give_the_same_images_laid_out_over_all():
+    program = """
+        import sys
+        sys.path.insert(0, "tests")
+        import jax, numpy as np
+        from conftest import make_images, make_linear
+        from deepsec_jax.attacks import ATTACKS, run_in_batches
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+        assert len(jax.devices()) == 8
+        sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), P("batch"))
+        model, x = make_linear(), np.asarray(make_images(rows=20))
+        labels, key = np.zeros(20, np.int32), jax.random.key(0)
+        for name in ("fgsm", "rfgsm", "pgd", "illc", "umifgsm"):
+            attack = ATTACKS[name]()
+            one = run_in_batches(attack, model, x, labels, key=key, batch_size=16)
+            eight = run_in_batches(attack, model, x, labels, key=key, batch_size=16, sharding=sharding)
+            assert np.mean(np.abs(one - eight) > 1e-5) <= 0.01, name
+        keys = jax.random.split(key, 16)
+        laid_out = ATTACKS["pgd"]()(*jax.device_put((model,), jax.NamedSharding(sharding.mesh, P())),
+                                    *jax.device_put((x[:16], labels[:16]), sharding),
+                                    key=jax.device_put(keys, sharding))
+        assert len(laid_out.sharding.device_set) == 8 and not laid_out.sharding.is_fully_replicated
+        print("fine")
+    """
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "fine", done.stderr[-2000:]

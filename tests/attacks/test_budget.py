@@ -1,0 +1,84 @@
+"""No output outside budget or box, whatever is thrown at an attack (original invariant G.1)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attacks.checkers import violations
+from conftest import make_linear
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepsec_jax.attacks import ATTACKS, BIM, PGD
+from deepsec_jax.attacks.geometry import steepest
+
+ITERATIVE = ("bim", "pgd", "umifgsm", "illc", "tmifgsm")
+# A few shapes only: each is a compile; hypothesis varies what is in them.
+SHAPES = ((0, 3, 3, 1), (1, 1, 1, 1), (3, 4, 3, 2))
+
+
+def adversary(name, eps, norm):
+    cls = ATTACKS[name]
+    if name in ("rfgsm", "rllc"):
+        return cls(eps=eps, alpha=eps / 2)
+    if name in ITERATIVE:
+        return cls(eps=eps, step_size=eps / 2, steps=3, norm=norm)
+    return cls(eps=eps)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@settings(max_examples=12, deadline=None)
+@given(
+    shape=st.sampled_from(SHAPES),
+    classes=st.sampled_from([2, 5]),
+    seed=st.integers(0, 2**31 - 1),
+    eps=st.floats(0.0, 1.0, width=32),
+    pixels=st.sampled_from(["uniform", "zeros and ones", "constant"]),
+    dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),
+    wrong=st.booleans(),
+    scale=st.sampled_from([1.0, 1e4]),
+)
+def test_no_violation(name, norm, shape, classes, seed, eps, pixels, dtype, wrong, scale):
+    if norm == "l2" and name not in ITERATIVE:
+        norm = "linf"
+    key = jax.random.key(seed)
+    model = make_linear(shape[1:], classes, seed % 97, scale=scale)
+    x = {
+        "uniform": jax.random.uniform(key, shape),
+        "zeros and ones": jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32),
+        "constant": jnp.full(shape, 0.5),
+    }[pixels].astype(dtype)
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    labels = (labels + 1) % classes if wrong else labels
+    x_adv = adversary(name, eps, norm)(model, x, labels, key=key)
+    assert x_adv.shape == x.shape and x_adv.dtype == x.dtype
+    assert np.isfinite(np.asarray(x_adv, np.float64)).all()
+    assert violations(x, x_adv, eps, norm) == 0
+
+
+def test_checker_sees_an_attack_that_escapes(linear, images):
+    """Planted: a step without projection leaves the ball, a step without clipping leaves the box."""
+    gradient = jax.grad(lambda x: linear(x)[:, 0].sum())(images)
+    unprojected = jnp.clip(images + 0.4 * steepest(gradient, "linf"), min=0.0, max=1.0)
+    assert violations(images, unprojected, 0.3, "linf") > 0
+    unclipped = images + 0.3 * steepest(gradient, "linf")
+    assert violations(images, unclipped, 0.3, "linf") > 0
+    assert violations(images, images * jnp.nan, 0.3, "linf") == len(images)
+
+
+def test_bfloat16_rounds_towards_the_clean_image(linear, images):
+    x = images.astype(jnp.bfloat16)
+    labels = jnp.argmax(linear(x), axis=-1).astype(jnp.int32)
+    x_adv = BIM(eps=0.1, step_size=0.03, steps=4)(linear, x, labels)
+    distance = np.abs(np.asarray(x_adv, np.float64) - np.asarray(x, np.float64)).max()
+    assert 0.09 < distance <= 0.1 + 1e-7  # not merely within an ulp: never farther than float32 went
+
+
+def test_a_model_with_nan_gradients_returns_finite_images(images):
+    def broken(weights, x):
+        return jnp.sqrt(x.reshape(x.shape[0], -1) @ weights - 1e3)
+
+    model = jax.tree_util.Partial(broken, jnp.ones((16, 3)))
+    x_adv = PGD(steps=3)(model, images, jnp.zeros(8, jnp.int32), key=jax.random.key(0))
+    assert violations(images, x_adv, 0.3, "linf") == 0

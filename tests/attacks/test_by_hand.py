@@ -1,0 +1,76 @@
+"""Steps worked out by hand on a linear model, and against an independent NumPy transcription."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from conftest import Linear, make_images, make_linear
+
+from deepsec_jax.attacks import BIM, FGSM, PGD, UMIFGSM, losses
+
+# One image of three pixels, two classes: z0 - z1 = 2 a - b + 0 c - 0.2.
+MODEL = Linear(jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.array([0.0, 0.2]))
+X = jnp.array([0.5, 0.1, 0.9]).reshape(1, 1, 3, 1)
+Y = jnp.array([0])
+
+
+def test_fgsm_moves_each_pixel_against_its_weight():
+    # grad (z1 - z0) = (-2, +1, 0): down, up, not at all.
+    x_adv = FGSM(eps=0.2)(MODEL, X, Y)
+    np.testing.assert_allclose(np.ravel(x_adv), [0.3, 0.3, 0.9], atol=1e-7)
+    to_zero = FGSM(eps=0.2, targeted=True)(MODEL, X, Y)
+    np.testing.assert_allclose(np.ravel(to_zero), [0.7, 0.0, 0.9], atol=1e-7)  # 0.1 - 0.2 stops at the box
+
+
+def test_bim_l2_walks_along_the_normal():
+    # Each step is 0.1 g / ||g|| with g = (-2, 1, 0); two steps stay inside the ball of 0.15 by projection.
+    x_adv = BIM(eps=0.15, step_size=0.1, steps=2, norm="l2")(MODEL, X, Y)
+    expected = np.ravel(X) + 0.15 * np.array([-2.0, 1.0, 0.0]) / np.sqrt(5.0)
+    np.testing.assert_allclose(np.ravel(x_adv), expected, atol=1e-6)
+
+
+def numpy_momentum(weights, bias, x, labels, eps, step_size, steps, decay):
+    """Dong et al.'s update in float64 on a linear model with the max-margin loss; keep-best included."""
+    rows = np.arange(len(x))
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    point, momentum = flat.copy(), np.zeros_like(flat)
+    best, best_rank = flat.copy(), np.full((len(x), 2), -np.inf)
+    for step in range(steps + 1):
+        logits = point @ weights + bias
+        others = logits.copy()
+        others[rows, labels] = -np.inf
+        rival = others.argmax(1)
+        margin = others.max(1) - logits[rows, labels]
+        rank = np.stack([logits.argmax(1) != labels, margin], axis=1)
+        takes = (rank[:, 0] > best_rank[:, 0]) | ((rank[:, 0] == best_rank[:, 0]) & (rank[:, 1] > best_rank[:, 1]))
+        best[takes], best_rank[takes] = point[takes], rank[takes]
+        if step == steps:
+            break
+        gradient = (weights[:, rival] - weights[:, labels]).T
+        momentum = decay * momentum + gradient / np.abs(gradient).sum(1, keepdims=True)
+        point = np.clip(np.clip(point + step_size * np.sign(momentum), flat - eps, flat + eps), 0, 1)
+    return best.reshape(x.shape)
+
+
+def test_momentum_against_numpy():
+    model, x = make_linear(seed=4), make_images(rows=16, seed=8)
+    labels = jnp.argmax(model(x), axis=-1)
+    expected = numpy_momentum(
+        np.asarray(model.weights, np.float64), np.asarray(model.bias, np.float64), np.asarray(x),
+        np.asarray(labels), 0.2, 0.05, 6, 0.8,
+    )  # fmt: skip
+    x_adv = UMIFGSM(eps=0.2, step_size=0.05, steps=6, decay=0.8, loss=losses.max_margin)(model, x, labels)
+    np.testing.assert_allclose(x_adv, expected, atol=1e-5)
+
+
+def test_pgd_reaches_the_optimum_of_a_linear_model():
+    """With the box out of reach the best L-inf and L2 points are known in closed form."""
+    weights = 0.1 * jax.random.normal(jax.random.key(0), (16, 2))
+    model = Linear(weights, jnp.zeros(2))
+    x = jnp.full((1, 4, 4, 1), 0.5)
+    labels = jnp.argmax(model(x), axis=-1)
+    normal = np.asarray(weights[:, 1 - labels[0]] - weights[:, labels[0]])
+    start = float(losses.max_margin(model(x), labels)[0])
+    for norm, gain in (("linf", np.abs(normal).sum()), ("l2", np.linalg.norm(normal))):
+        attack = PGD(eps=0.3, step_size=0.1, steps=20, norm=norm)
+        reached = losses.max_margin(model(attack(model, x, labels, key=jax.random.key(1))), labels)[0]
+        np.testing.assert_allclose(float(reached), start + 0.3 * gain, rtol=1e-4)

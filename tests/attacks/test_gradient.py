@@ -1,0 +1,100 @@
+"""The one gradient helper: equal bits, transposed kernels everywhere, any user's network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_images
+from jax import lax
+
+from deepsec_jax import models
+from deepsec_jax.attacks.gradient import fast_convolutions, value_and_gradient
+
+
+def plain_network(params, x):
+    kernel, weights = params
+    features = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.nn.relu(features).mean(axis=(1, 2)) @ weights
+
+
+def looped_network(params, x):
+    """A user's model with a loop, a branch, a nested jit and a checkpoint around its convolutions."""
+    kernel, weights = params
+
+    @jax.checkpoint
+    def layer(x):
+        return jnp.tanh(
+            lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        )
+
+    x, _ = lax.scan(lambda carry, _: (jax.jit(layer)(carry), None), x, length=2)
+    x = lax.cond(jnp.sum(weights) > 1e9, layer, lambda y: y, x)
+    return x.mean(axis=(1, 2)) @ weights
+
+
+def networks():
+    plain = (jax.random.normal(jax.random.key(0), (3, 3, 1, 4)), jax.random.normal(jax.random.key(1), (4, 3)))
+    square = (jax.random.normal(jax.random.key(0), (3, 3, 1, 1)), jax.random.normal(jax.random.key(1), (1, 3)))
+    cnn = models.build("small_cnn", (8, 8, 1), 3)
+    resnet = models.build("resnet20", (8, 8, 1), 3)
+    resnet.eval()
+    return {
+        "plain": jax.tree_util.Partial(plain_network, plain),
+        "looped": jax.tree_util.Partial(looped_network, square),
+        "nnx": cnn,
+        "resnet": resnet,
+    }
+
+
+def objective(model):
+    def values(x):
+        logits = model(x)
+        return logits[:, 0] - logits[:, 1], logits
+
+    return values
+
+
+@pytest.mark.parametrize("name", ["plain", "looped", "nnx", "resnet"])
+def test_equals_the_plain_gradient(name):
+    model, x = networks()[name], make_images(shape=(8, 8, 1))
+    values, logits, gradient = jax.jit(lambda m, x: value_and_gradient(objective(m), x))(model, x)
+    expected = jax.jit(lambda m, x: jax.grad(lambda y: objective(m)(y)[0].sum())(x))(model, x)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(logits, model(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(values, logits[:, 0] - logits[:, 1], rtol=1e-5, atol=1e-6)
+
+
+def kernel_layouts(jaxpr):
+    """The kernel layout of every convolution in a jaxpr, bodies of loops and branches included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            yield equation.params["dimension_numbers"].rhs_spec
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from kernel_layouts(inner)
+
+
+@pytest.mark.parametrize("name", ["plain", "looped", "nnx"])
+def test_every_kernel_is_height_width_in_out(name):
+    model, x = networks()[name], make_images(shape=(8, 8, 1))
+
+    def gradient(x):
+        return jax.grad(lambda y: objective(model)(y)[0].sum())(x)
+
+    before = list(kernel_layouts(jax.make_jaxpr(gradient)(x).jaxpr))
+    after = list(kernel_layouts(jax.make_jaxpr(fast_convolutions(gradient))(x).jaxpr))
+    assert after and set(after) == {(3, 2, 0, 1)}
+    assert set(before) != {(3, 2, 0, 1)}  # planted: the plain gradient does not satisfy this
+
+
+def test_no_gradient_flows_through_an_attack(linear, images):
+    from deepsec_jax.attacks import PGD
+
+    def through(model):
+        return PGD(steps=2)(model, images, jnp.zeros(8, jnp.int32), key=jax.random.key(0)).sum()
+
+    gradient = jax.grad(through)(linear)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))

@@ -1,0 +1,53 @@
+"""The paper's tables as data."""
+
+import pytest
+
+from deepsec_jax.attacks import ATTACKS, ROWS, BIM, Restarts, preset, preset_card
+from deepsec_jax.catalog import UnknownName
+
+
+def test_rows_of_the_tables():
+    for dataset, rows in ROWS.items():
+        assert len(rows) == len(set(rows)) == 19
+        for row in rows:
+            if row.partition("@")[0] in ATTACKS:
+                preset(row, dataset)
+        assert [row for row in rows if "@" not in row and row in ATTACKS] == list(ATTACKS)
+
+
+def test_values_of_table_xiii():
+    assert preset("bim", "mnist") == BIM(eps=0.3, step_size=0.05, steps=15)
+    assert preset("fgsm@0.5", "mnist").eps == 0.5
+    assert preset("fgsm@0.2", "cifar10").eps == 0.2
+    assert preset("illc", "cifar10").steps == 10
+    rfgsm = preset("rfgsm", "cifar10")
+    assert (rfgsm.eps, rfgsm.alpha) == (0.1, 0.05)
+
+
+def test_other_sets_take_values_by_channels():
+    assert preset("fgsm", "fashion_mnist").eps == 0.3
+    assert preset("fgsm", "svhn_cropped").eps == 0.1
+    assert preset("fgsm", "mine", channels=1).eps == 0.3
+
+
+def test_strong_presets():
+    strong = preset("pgd", "cifar10", "strong")
+    assert isinstance(strong, Restarts) and strong.n == 10
+    assert strong.attack.steps == 100 and abs(strong.attack.eps - 8 / 255) < 1e-9
+    assert strong.attack.step_size == pytest.approx(2.5 * strong.attack.eps / 100)
+
+
+def test_every_value_has_source_and_reason():
+    for kind in ("paper", "strong"):
+        for name in ATTACKS:
+            card = preset_card(name, "mnist", kind)
+            assert all(set(entry) == {"value", "source", "reason"} for entry in card.values())
+
+
+def test_unknown_names_come_with_near_ones():
+    with pytest.raises(UnknownName, match="pgd"):
+        preset("pdg", "mnist")
+    with pytest.raises(UnknownName, match="fgsm@0.5"):
+        preset("fgsm@0.6", "mnist")
+    with pytest.raises(UnknownName, match="strong"):
+        preset("pgd", "mnist", "stronk")

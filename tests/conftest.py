@@ -1,0 +1,120 @@
+"""Gates of every test: strict promotion, strict ranks; and the models that tests share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx, struct
+
+from deepsec_jax import models
+from deepsec_jax.protocols import Images, Logits
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+class Linear(struct.PyTreeNode):
+    """logits = flatten(x) @ weights + bias: every gradient and boundary in closed form."""
+
+    weights: jax.Array  # [D, K]
+    bias: jax.Array  # [K]
+
+    def __call__(self, x: Images) -> Logits:
+        flat = x.reshape(x.shape[0], -1)
+        return flat @ self.weights.astype(flat.dtype) + self.bias.astype(flat.dtype)[None, :]
+
+
+class Noisy(struct.PyTreeNode):
+    """A randomised model: fresh Gaussian noise on the input, one key per row."""
+
+    base: Linear
+    keys: jax.Array
+    scale: float | jax.Array = 0.05
+
+    def __call__(self, x: Images) -> Logits:
+        noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(self.keys)
+        return self.base(x + self.scale * noise)
+
+
+class Scaled(struct.PyTreeNode):
+    """Another model's logits times a factor."""
+
+    base: object
+    factor: float | jax.Array = 1.0
+
+    def __call__(self, x: Images) -> Logits:
+        return self.factor * self.base(x)
+
+
+def make_linear(shape=(4, 4, 1), classes=3, seed=0, scale=1.0) -> Linear:
+    size = shape[0] * shape[1] * shape[2]
+    weights = scale * jax.random.normal(jax.random.key(seed), (size, classes))
+    # The middle of the box is where all classes meet, so that labels are balanced.
+    return Linear(weights, -0.5 * weights.sum(axis=0))
+
+
+def make_images(rows=8, shape=(4, 4, 1), seed=1) -> jax.Array:
+    return jax.random.uniform(jax.random.key(seed), (rows, *shape))
+
+
+@pytest.fixture(scope="session")
+def linear() -> Linear:
+    return make_linear()
+
+
+@pytest.fixture(scope="session")
+def images() -> jax.Array:
+    return make_images()
+
+
+@pytest.fixture(scope="session")
+def tiny_cnn() -> nnx.Module:
+    model = models.build("small_cnn", (8, 8, 1), 10, seed=3)
+    model.eval()
+    return model
+
+
+_COMPILED: list[str] = []
+
+
+def _note(event: str, duration: float, **details) -> None:
+    del duration
+    if event.endswith("backend_compile_duration"):
+        _COMPILED.append(str(details.get("fun_name", "")))
+
+
+jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+@pytest.fixture
+def compiles() -> Callable:
+    """``with compiles() as count: ...; count("PGD")`` counts back-end compiles of jit(PGD) in the block."""
+
+    @contextmanager
+    def counting() -> Iterator[Callable[..., int]]:
+        first = len(_COMPILED)
+        yield lambda name="": sum(name in compiled for compiled in _COMPILED[first:])
+
+    return counting
+
+
+@pytest.fixture(scope="session")
+def predict() -> Callable:
+    return jax.jit(lambda model, x: jnp.argmax(model(x), axis=-1))
+
+
+@pytest.fixture(scope="session")
+def digits_model(tmp_path_factory) -> tuple[nnx.Module, jax.Array, jax.Array]:
+    """A small CNN trained on digits for a few epochs, with 100 test images it classifies correctly."""
+    import dataclasses
+
+    from deepsec_jax import data, training
+
+    digits = data.load("digits")
+    recipe = dataclasses.replace(training.recipe("digits-small"), name="tests", epochs=6)
+    model = training.train(recipe, digits, tmp_path_factory.mktemp("digits") / "model").model
+    x, labels = jnp.asarray(digits.test.images), jnp.asarray(digits.test.labels)
+    correct = jnp.argmax(model(x), axis=-1) == labels
+    return model, x[correct][:100], labels[correct][:100]

@@ -1,0 +1,238 @@
+"""What every attack of the table promises; a new row of ATTACKS is tested without another line here."""
+
+import importlib
+import inspect
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Linear, Noisy, make_images, make_linear
+from flax import nnx
+
+from deepsec_jax import attacks
+from deepsec_jax.attacks import ATTACKS, functional, preset, run_in_batches
+from deepsec_jax.evaluation import judge
+
+NAMES = list(ATTACKS)
+BUDGET = [name for name in NAMES if ATTACKS[name].card.kind == "budget"]
+KEY = jax.random.key(0)
+
+
+def labels_of(model, x):
+    return jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+
+
+def goal(attack, labels, classes=3):
+    """The labels that an attack takes: targets if it is targeted, else the true ones."""
+    return (labels + 1) % classes if getattr(attack, "targeted", False) else labels
+
+
+@pytest.fixture(params=NAMES)
+def attack(request):
+    """Each attack of the table; few steps, since a promise holds at any number of them."""
+    attack = ATTACKS[request.param]()
+    return attack.replace(steps=4, step_size=0.1) if hasattr(attack, "steps") else attack
+
+
+def test_table_is_complete():
+    folder = attacks.__path__
+    modules = {module.name for module in pkgutil.iter_modules(folder)}
+    with_card = {
+        name
+        for name in modules
+        for value in vars(importlib.import_module(f"deepsec_jax.attacks.{name}")).values()
+        if inspect.isclass(value) and hasattr(value, "card") and value.__module__.endswith(f".{name}")
+    }
+    assert with_card == set(NAMES)
+    for name, cls in ATTACKS.items():
+        assert cls.__module__ == f"deepsec_jax.attacks.{name}"
+        assert hasattr(functional, name)
+        card = cls.card
+        assert card.name and card.title and "arXiv" in card.reference
+        assert card.goal in ("untargeted", "targeted") and card.kind in ("budget", "minimum-norm", "universal")
+
+
+def test_shape_dtype_box_and_ball(attack, linear, images):
+    labels = labels_of(linear, images)
+    x_adv = attack(linear, images, goal(attack, labels), key=KEY)
+    assert x_adv.shape == images.shape and x_adv.dtype == images.dtype
+    values = np.asarray(x_adv, np.float64)
+    assert np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1
+    assert np.abs(values - np.asarray(images, np.float64)).max() <= attack.eps + 1e-6
+    assert all(np.ptp(row) > 0 for row in values), "a constant image"
+
+
+def test_wins_on_the_linear_model(attack, linear, images):
+    labels = labels_of(linear, images)
+    given = goal(attack, labels)
+    targets = attack.targets(linear, images, given)
+    outcome = judge(linear, images, attack(linear, images, given, key=KEY), labels, targets=targets)
+    clean = judge(linear, images, images, labels, targets=targets)
+    assert outcome.success.mean() > 0.6
+    assert clean.success.mean() < 0.2  # the attack's doing, not the images'
+
+
+def test_functional_shares_compiled_code(attack, linear, images, compiles):
+    name = type(attack).__name__.lower()
+    labels = goal(attack, labels_of(linear, images))
+    expected = attack(linear, images, labels, key=KEY)
+    with compiles() as count:
+        result = getattr(functional, name)(linear, images, labels, key=KEY, eps=attack.eps)
+        assert count(type(attack).__name__) == 0
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_one_compile_for_eps_keys_weights_and_last_batch(attack, compiles):
+    model, other = make_linear(seed=11), make_linear(seed=12)
+    x = np.asarray(make_images(rows=10, seed=5))
+    labels = np.zeros(10, np.int32)
+    with compiles() as count:
+        for eps in (0.4, np.float32(0.2), np.float64(0.25), 1):
+            run_in_batches(attack.replace(eps=eps), model, x, labels, key=KEY, batch_size=4)
+        run_in_batches(attack, other, x, labels, key=jax.random.key(7), batch_size=4)
+        assert count(type(attack).__name__) == 1
+    with compiles() as count:  # the counter sees a compile where there is one
+        run_in_batches(attack, model, x, labels, key=KEY, batch_size=5)
+        assert count(type(attack).__name__) == 1
+
+
+def test_vmap_over_every_traced_field(attack, linear, images):
+    labels = goal(attack, labels_of(linear, images))
+    for field in ("eps", "step_size", "alpha", "decay"):
+        if not hasattr(attack, field):
+            continue
+        grid = jnp.asarray([0.5, 1.0]) * getattr(attack, field)
+        swept = jax.vmap(lambda value, f=field: attack.replace(**{f: value})(linear, images, labels, key=KEY))(grid)
+        for value, x_adv in zip(grid, swept, strict=True):
+            alone = attack.replace(**{field: value})(linear, images, labels, key=KEY)
+            np.testing.assert_allclose(x_adv, alone, atol=1e-5)
+
+
+def test_vmap_over_sixteen_eps_and_two_models_is_one_compile(attack, linear, images, compiles):
+    labels = goal(attack, labels_of(linear, images))
+    with compiles() as count:
+        jax.jit(jax.vmap(lambda eps: attack.replace(eps=eps)(linear, images, labels, key=KEY)))(
+            jnp.linspace(0.2, 0.5, 16)
+        )
+        assert count("lambda") == 1
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), linear, make_linear(seed=9))
+    with compiles() as count:
+        both = jax.jit(jax.vmap(lambda model: attack(model, images, labels, key=KEY)))(stacked)
+        assert count("lambda") == 1
+    np.testing.assert_allclose(both[0], attack(linear, images, labels, key=KEY), atol=1e-5)
+
+
+def test_rows_do_not_see_each_other(attack, tiny_cnn):
+    x = make_images(rows=9, shape=(8, 8, 1))
+    labels = goal(attack, labels_of(tiny_cnn, x), classes=10)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(KEY, jnp.arange(9))
+    whole = np.asarray(attack(tiny_cnn, x, labels, key=keys))
+    order = np.array([4, 0, 8, 2, 6, 1, 3, 7, 5])
+    permuted = np.asarray(attack(tiny_cnn, x[order], labels[order], key=keys[order]))
+    for batch_size in (1, 7, 64):
+        parts = run_in_batches(attack, tiny_cnn, np.asarray(x), np.asarray(labels), key=KEY, batch_size=batch_size)
+        assert np.mean(np.abs(parts - whole) > 1e-5) <= 0.01
+    assert np.mean(np.abs(permuted - whole[order]) > 1e-5) <= 0.01
+    # Planted: a row that sees its neighbour is not equal under permutation.
+    mixing = whole + 0.1 * np.roll(whole, 1, axis=0)
+    assert np.mean(np.abs(mixing[order] - (whole[order] + 0.1 * np.roll(whole[order], 1, axis=0))) > 1e-5) > 0.01
+
+
+def test_same_key_same_bytes_other_key_other_bytes(attack, linear, images):
+    labels = goal(attack, labels_of(linear, images))
+    first = attack(linear, images, labels, key=KEY)
+    np.testing.assert_array_equal(first, attack(linear, images, labels, key=KEY))
+    if getattr(attack, "needs_key", False):
+        assert (first != attack(linear, images, labels, key=jax.random.key(1))).any()
+        with pytest.raises(ValueError, match="pass key="):
+            attack(linear, images, labels)
+    else:
+        np.testing.assert_array_equal(first, attack(linear, images, labels))
+
+
+def test_jit_equals_eager(attack, linear, images):
+    attack = attack.replace(steps=2) if hasattr(attack, "steps") else attack
+    labels = goal(attack, labels_of(linear, images))
+    compiled = attack(linear, images, labels, key=KEY)
+    with jax.disable_jit():
+        eager = attack(linear, images, labels, key=KEY)
+    np.testing.assert_allclose(compiled, eager, atol=1e-5)
+
+
+def apply_linear(params, x):
+    return Linear(*params)(x)
+
+
+def test_runs_on_partial_and_nnx_models(attack, linear, images, tiny_cnn):
+    labels = goal(attack, labels_of(linear, images))
+    as_partial = jax.tree_util.Partial(apply_linear, (linear.weights, linear.bias))
+    np.testing.assert_allclose(
+        attack(as_partial, images, labels, key=KEY), attack(linear, images, labels, key=KEY), atol=1e-6
+    )
+    x = make_images(shape=(8, 8, 1))
+    assert attack(tiny_cnn, x, jnp.zeros(8, jnp.int32), key=KEY).shape == x.shape
+
+
+def test_randomised_model_gets_fresh_keys(attack, linear, images):
+    labels = goal(attack, labels_of(linear, images))
+    model = Noisy(linear, jax.random.split(jax.random.key(5), 1))
+    x_adv = attack(model, images, labels, key=KEY)
+    assert x_adv.shape == images.shape
+    np.testing.assert_array_equal(x_adv, attack(model, images, labels, key=KEY))
+    stale = Noisy(linear, jax.random.split(jax.random.key(6), 1))  # the keys it comes with do not matter
+    np.testing.assert_array_equal(x_adv, attack(stale, images, labels, key=KEY))
+    with pytest.raises(ValueError, match="pass key="):
+        attack(model, images, labels)
+
+
+def test_presets_exist_and_explain_themselves(attack):
+    name = type(attack).__name__.lower()
+    for dataset in ("mnist", "cifar10", "digits", "svhn_cropped"):
+        for kind in ("paper", "strong"):
+            assert callable(preset(name, dataset, kind))
+            for entry in attacks.preset_card(name, dataset, kind).values():
+                assert entry["source"] and entry["reason"]
+
+
+def test_clear_errors(attack, linear, images, tiny_cnn):
+    labels = jnp.zeros(8, jnp.int32)
+    training = nnx.clone(tiny_cnn)
+    training.bn = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+    cases = [
+        (lambda: attack(lambda x: x, images, labels, key=KEY), "Partial"),
+        (lambda: attack("model", images, labels, key=KEY), "pytree callable"),
+        (lambda: attack(linear, images[0], labels, key=KEY), r"\[B, H, W, C\]"),
+        (lambda: attack(linear, (images * 255).astype(jnp.uint8), labels, key=KEY), "divide uint8 by 255"),
+        (lambda: attack(linear, images, jnp.zeros((8, 3), jnp.int32), key=KEY), "argmax"),
+        (lambda: attack(linear, images, labels.astype(jnp.float32), key=KEY), "integers"),
+        (lambda: attack(linear, images, labels[:4], key=KEY), "integers"),
+        (lambda: attack(training, make_images(shape=(8, 8, 1)), labels, key=KEY), "eval"),
+        (lambda: attack(linear, images, labels, key=jax.random.split(KEY, 3)), "8 keys"),
+        (lambda: attack(linear, images, labels, key=3), "jax.random.key"),
+        (lambda: type(attack)(eps=-0.1), "eps"),
+        (lambda: type(attack)(eps="0.3"), "number"),
+    ]
+    for call, message in cases:
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+
+
+@pytest.mark.parametrize("name", BUDGET)
+def test_success_and_margin_grow_with_eps(name, tiny_cnn):
+    """G.3, by carry-over: the best of all smaller budgets is never lost in a larger one."""
+    attack = ATTACKS[name]()
+    x = make_images(rows=16, shape=(8, 8, 1))
+    labels = goal(attack, labels_of(tiny_cnn, x), classes=10)
+    targets = attack.targets(tiny_cnn, x, labels)
+    # At eps 0 every attack returns the clean image.
+    still = attack.replace(eps=0.0, **({"alpha": 0.0} if hasattr(attack, "alpha") else {}))
+    np.testing.assert_array_equal(still(tiny_cnn, x, labels, key=KEY), x)
+    small = attack.replace(eps=0.05, **({"alpha": 0.025} if hasattr(attack, "alpha") else {}))
+    large = attack.replace(eps=0.5, **({"alpha": 0.25} if hasattr(attack, "alpha") else {}))
+    rate = [
+        float(judge(tiny_cnn, x, a(tiny_cnn, x, labels, key=KEY), labels, targets=targets).success.mean())
+        for a in (small, large)
+    ]
+    assert rate[0] <= rate[1]

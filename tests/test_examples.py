@@ -1,0 +1,33 @@
+"""Every example runs from a reader's shell, in a process of its own, and prints something."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("[0-9]*.py"))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """Where the first example puts the model that the others load."""
+    return tmp_path_factory.mktemp("examples")
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 5
+
+
+# In one group, hence on one worker, so that the model is trained once.
+@pytest.mark.xdist_group("examples")
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path, folder):
+    environment = {**os.environ, "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(
+        [sys.executable, str(path), str(folder)],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "%" in run.stdout  # each prints a success rate or an accuracy

@@ -1,0 +1,105 @@
+"""Imports point one way: a room of the house knows the rooms below it and none beside or above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import deepsec_jax
+
+ROOT = Path(deepsec_jax.__file__).parent
+FOUNDATION = ("protocols", "pytree", "catalog", "progress")
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "protocols": (),
+    "pytree": ("protocols",),
+    "catalog": (),
+    "progress": (),
+    "data": FOUNDATION,
+    "models": FOUNDATION,
+    "attacks": FOUNDATION,
+    "metrics": FOUNDATION,
+    "training": (*FOUNDATION, "data", "models", "attacks", "metrics"),
+    "defenses": (*FOUNDATION, "data", "models", "attacks", "metrics", "training"),
+    "evaluation": (*FOUNDATION, "data", "models", "attacks", "metrics", "training", "defenses"),
+    "cli": (*FOUNDATION, "data", "models", "attacks", "metrics", "training", "defenses", "evaluation"),
+}
+NEVER = ("tensorflow", "torch", "numba")  # TFDS is read without TensorFlow; peers are for benchmarks only
+
+
+def modules_named(node: ast.AST, package: str) -> list[str]:
+    """The full names that an import statement of a module in ``package`` mentions."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parts = package.split(".")
+        base = ".".join(filter(None, [*parts[: len(parts) - node.level + 1], base]))
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def violations(root: Path) -> list[str]:
+    """Every import under ``root`` that MAY_IMPORT and NEVER do not allow, wherever in a file it stands."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        parts = ("deepsec_jax", *path.relative_to(root).with_suffix("").parts)
+        package = ".".join(parts[:-1])
+        room = parts[1]
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name in modules_named(node, package):
+                top, *rest = name.split(".")
+                where = f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)} imports {name}"
+                if top in NEVER:
+                    found.append(where)
+                elif top == "deepsec_jax" and rest and rest[0] in MAY_IMPORT:
+                    if rest[0] != room and rest[0] not in MAY_IMPORT.get(room, ()):
+                        found.append(where)
+    return found
+
+
+def test_imports_point_one_way():
+    assert violations(ROOT) == []
+
+
+def test_every_room_has_its_place():
+    rooms = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("attacks/bad.py", "from deepsec_jax.training import train"),
+        ("attacks/bad.py", "from deepsec_jax import defenses"),
+        ("attacks/bad.py", "def f():\n    import deepsec_jax.evaluation.judge"),
+        ("attacks/bad.py", "from ..data import load"),
+        ("attacks/bad.py", "from .. import metrics"),
+        ("models/bad.py", "from deepsec_jax import data"),
+        ("protocols.py", "from deepsec_jax.pytree import static"),
+        ("__init__.py", "from deepsec_jax import attacks"),
+        ("data/bad.py", "import tensorflow as tf"),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path, path, line):
+    planted = tmp_path / path
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_text(f'"""A room that reaches up."""\n\n{line}\n')
+    assert len(violations(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("attacks/good.py", "from deepsec_jax.attacks.losses import logit_gap"),
+        ("attacks/good.py", "from .losses import logit_gap\nfrom ..protocols import Images"),
+        ("training/good.py", "from deepsec_jax import attacks, models\nimport jax"),
+        ("data/good.py", "import tensorflow_datasets as tfds"),
+        ("evaluation/good.py", "from deepsec_jax import __version__"),
+    ],
+)
+def test_what_is_allowed_is_not_found(tmp_path, path, line):
+    allowed = tmp_path / path
+    allowed.parent.mkdir(exist_ok=True)
+    allowed.write_text(f"{line}\n")
+    assert violations(tmp_path) == []
