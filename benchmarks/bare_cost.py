@@ -70,7 +70,7 @@ def main() -> None:
 
 def measure(subject: Subject, name: str, *, pairs: int, calls: int) -> dict[str, Any]:
     """Time ``pairs`` pairs of one attack and its bare calls; times in ms of one call."""
-    attack = attacks.preset(name, subject.presets)
+    attack: Any = attacks.preset(name, subject.presets)
     gradients, forwards = attack.steps, 2 if name == "illc" else 1
     x, labels = jnp.asarray(subject.images), jnp.asarray(subject.attack_labels(attack))
     key = jax.random.key(0)
@@ -93,8 +93,8 @@ def measure(subject: Subject, name: str, *, pairs: int, calls: int) -> dict[str,
             gradient_time = (gradient_time + seconds(sides["gradient"], half)) / 2
             forward_time = (forward_time + seconds(sides["forward"], 2)) / 2
             ratios.append(attack_time / (gradients * gradient_time + forwards * forward_time))
-            for side, spent in zip(sides, (gradient_time, forward_time, attack_time), strict=True):
-                times[side].append(1e3 * spent)
+            for which, spent in zip(sides, (gradient_time, forward_time, attack_time), strict=True):
+                times[which].append(1e3 * spent)
             advance(1, f"ratio {np.median(ratios):.3f}")
     least = {side: min(values) for side, values in times.items()}
     return {

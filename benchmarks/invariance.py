@@ -49,7 +49,9 @@ def main() -> None:
     if options.child is not None:
         run_on_devices(subject, options.attacks, Path(options.child))
         return
-    rows, listed, same_bits = [], {}, {}
+    rows: list[dict[str, Any]] = []
+    listed: dict[str, dict[str, list[int]]] = {}
+    same_bits: dict[str, bool] = {}
     with tempfile.TemporaryDirectory() as folder:
         spread = start_child(Path(folder))
         total = len(options.attacks) * len(WAYS)
@@ -137,7 +139,7 @@ def run(subject: Subject, attack: Any, *, batch_size: int, sharding: Any = None)
 
 def variant(name: str, presets: str, *, still: bool) -> Any:
     """Return the attack; ``still``: without its gradient step, None for an attack that draws nothing."""
-    attack = attacks.preset(name, presets)
+    attack: Any = attacks.preset(name, presets)
     if not still:
         return attack
     if name == "pgd":

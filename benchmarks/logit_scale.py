@@ -75,7 +75,8 @@ def main() -> None:
 
 def measure(subject: Subject, name: str, loss: str, scale: float, batch: int) -> float:
     """Return the success rate in percent, judged on the scaled model."""
-    attack = attacks.preset(name, subject.presets).replace(loss=attacks.losses.LOSSES[loss])
+    paper: Any = attacks.preset(name, subject.presets)
+    attack = paper.replace(loss=attacks.losses.LOSSES[loss])
     model = Scaled(subject.model, jnp.float32(scale))
     x_adv = attacks.run_in_batches(
         attack, model, subject.images, subject.attack_labels(attack), key=jax.random.key(0), batch_size=batch

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from results import table, verdict, write_json
@@ -74,7 +75,8 @@ def measure(options: argparse.Namespace, size: int) -> dict[str, float]:
     images.flush()
     images = np.lib.format.open_memmap(folder / f"x-{size}.npy", "r")
     out = np.lib.format.open_memmap(folder / f"x-adv-{size}.npy", "w+", np.float32, shape)
-    attack = attacks.preset("pgd", subject.presets).replace(steps=options.steps)
+    paper: Any = attacks.preset("pgd", subject.presets)
+    attack = paper.replace(steps=options.steps)
     with peak_anonymous() as peak, progress(f"pgd on {size}", size) as advance:
         started = time.perf_counter()
         attacks.run_in_batches(

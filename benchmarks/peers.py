@@ -79,7 +79,7 @@ class Child:
 
     def __init__(self, subject: Subject, options: argparse.Namespace, folder: Path):
         archive = folder / "subject.npz"
-        weights = {f"w:{name}": value for name, value in flat_weights(subject.model).items()}
+        weights: dict[str, Any] = {f"w:{name}": value for name, value in flat_weights(subject.model).items()}
         np.savez(archive, network=subject.network, images=subject.images, labels=subject.labels,
                  targets=subject.targets, **weights)  # fmt: skip
         script = Path(__file__).with_name("peers_torch.py")
@@ -121,7 +121,7 @@ class Comparison:
     def __init__(self, subject: Subject, child: Child, folder: Path, *, timed: int):
         self.subject, self.child, self.folder, self.timed = subject, child, folder, timed
         self.batch = dict.fromkeys((OURS, *LIBRARIES), min(BATCHES))
-        first = attacks.preset("bim", subject.presets)
+        first: Any = attacks.preset("bim", subject.presets)
         self._gradient = bare_gradient(subject.model, first.loss)
         missing = child.hello["missing"]
         self.libraries = [name for name in LIBRARIES if name.split(":")[0] not in missing]
@@ -146,23 +146,23 @@ class Comparison:
         return difference
 
     def choose_settings(self) -> dict[str, Any]:
-        """Pick torch's memory format by its bare gradient, then everyone's batch size by a short BIM."""
+        """Pick torch's memory format by its bare gradient, then everyone's batch size by BIM."""
         batches = [batch for batch in BATCHES if batch <= self.timed] or [self.timed]
         formats: dict[str, float] = {}
         for memory in ("contiguous", "channels_last") * 2:
             self.child.ask(do="format", name=memory)
-            spent = [self.child.ask(do="bare", batch=b, calls=4)["seconds_per_image"] for b in batches]
-            formats[memory] = min(formats.get(memory, np.inf), *spent)
+            bare = [self.child.ask(do="bare", batch=b, calls=4)["seconds_per_image"] for b in batches]
+            formats[memory] = min(formats.get(memory, np.inf), *bare)
         memory = min(formats, key=formats.__getitem__)
         self.child.ask(do="format", name=memory)
-        short = attacks.preset("bim", self.subject.presets).replace(steps=4)
+        bim: Any = attacks.preset("bim", self.subject.presets)
         tried: dict[str, dict[int, float]] = {}
         with progress("settings", 2 * len(batches) * (1 + len(self.libraries))) as advance:
             for _ in range(2):
                 for library in (OURS, *self.libraries):
                     for batch in batches:
                         self.batch[library] = batch
-                        spent = self._attack(library, "bim", short, seed=0, bare=0)
+                        spent = self._attack(library, "bim", bim, seed=0, bare=0)
                         if "seconds_per_image" in spent:
                             times = tried.setdefault(library, {})
                             times[batch] = min(times.get(batch, np.inf), spent["seconds_per_image"])
@@ -236,7 +236,7 @@ class Comparison:
 
         jax.block_until_ready([attack(subject.model, *batches[0], key=key), gradient()])  # compile
         before = seconds(gradient, bare) if bare else 0.0
-        spent = seconds(lambda: [attack(subject.model, *each, key=key) for each in batches], 1)
+        spent = seconds(lambda: [attack(subject.model, *each, key=key) for each in batches], repeats(attack))
         after = seconds(gradient, bare) if bare else 0.0
         return {"seconds_per_image": spent / rows, "bare_per_image": (before + after) / 2 / batch}
 
@@ -245,8 +245,13 @@ class Comparison:
     ) -> dict[str, Any]:
         return self.child.ask(
             do="attack", library=library, attack=name, settings=settings(attack), batch=self.batch[library],
-            rows=rows, seed=seed, bare=bare, out=out,
+            rows=rows, seed=seed, bare=bare, times=1 if out else repeats(attack), out=out,
         )  # fmt: skip
+
+
+def repeats(attack: Any) -> int:
+    """Return how often an attack is timed in a row, so that a single step is not lost in the noise."""
+    return 1 if getattr(attack, "steps", 1) >= 10 else 8
 
 
 def settings(attack: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Subject:
         return self.targets if getattr(attack, "targeted", False) else self.labels
 
 
-def load_subject(name: str, n: int, *, data_dir: str | None = None, seed: int = 100) -> Subject:
+def load_subject(name: str, n: int, *, data_dir: str | None = None, seed: int = 0) -> Subject:
     """Build the subject of that name with ``n`` rows, or fewer where its test set holds fewer."""
     if name.startswith("plain"):
         shape = (28, 28, 1)
@@ -64,18 +64,13 @@ def load_subject(name: str, n: int, *, data_dir: str | None = None, seed: int = 
         return _with_noise_images(name, module, network, SHAPES[network], n, seed)
     saved = training.load_model(name)
     dataset = data.load(saved.recipe.data, data_dir=data_dir)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(dataset.test))
     images = data.unit_images(np.asarray(dataset.test.images))
-    right = answers(saved.model, images) == dataset.test.labels
-    rows = order[right[order]][:n]
-    labels = np.asarray(dataset.test.labels[rows], np.int32)
-    note = (
-        f"{len(rows)} of {int(right.sum())} correctly classified test images of {dataset.name}, seed {seed}"
-    )
+    right = int((answers(saved.model, images) == dataset.test.labels).sum())
+    rows = data.make_candidates(lambda x: _forward(saved.model, x), dataset.test, min(n, right), seed)
     return Subject(
-        name, saved.model, saved.recipe.model, _presets(dataset.image_shape), images[rows], labels,
-        _random_targets(labels, dataset.classes, rng), dataset.classes, note,
+        name, saved.model, saved.recipe.model, _presets(dataset.image_shape), rows.images, rows.labels,
+        rows.targets, dataset.classes,
+        f"{len(rows)} of {right} correctly classified test images of {dataset.name}, seed {seed}",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ fail() {
 
 find_python() {
     no_venv=
-    for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    for candidate in "${PYTHON:-python3.13}" python3.13 python3.12 python3.11 python3; do
         # Run it: a name on the path may be an empty shim of a version manager.
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
         if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -22,7 +22,7 @@ find_python() {
     if [ -n "$no_venv" ]; then
         fail "$no_venv lacks venv or ensurepip: install them (Debian, Ubuntu: apt install python3-venv)"
     fi
-    fail "needs Python 3.11 or newer, found none (${PYTHON:-python3.13 python3.12 python3.11 python3}): install one, or name it, PYTHON=/path/to/python $0"
+    fail "needs Python 3.11 or newer, found none on the path: install one, or name it, PYTHON=/path/to/python $0"
 }
 
 # What the installation depends on: where the checkout lies and what pyproject.toml says.

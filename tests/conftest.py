@@ -1,5 +1,6 @@
 """Gates of every test: strict promotion, strict ranks; and the models that tests share."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ class Linear(struct.PyTreeNode):
     bias: jax.Array  # [K]
 
     def __call__(self, x: Images) -> Logits:
-        flat = x.reshape(x.shape[0], -1)
+        flat = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         return flat @ self.weights.astype(flat.dtype) + self.bias.astype(flat.dtype)[None, :]
 
 

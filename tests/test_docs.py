@@ -4,6 +4,10 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shutil
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import jax
 import pytest
 
 import deepsec_jax
-from deepsec_jax import training
+from deepsec_jax import attacks, data, training
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -67,32 +71,67 @@ def test_a_missing_docstring_is_found(tmp_path, monkeypatch):
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """The fenced blocks of a language in a page, each with its first line's number."""
+    """The fenced blocks of a language in a page, each with the number of lines before it."""
     text = page.read_text()
     return [
-        (text[: match.start(1)].count("\n") + 1, match[1])
-        for match in re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        (text[: match.start(2)].count("\n"), textwrap.dedent(match[2]))
+        for match in re.finditer(rf"^( *)```{language}\n(.*?)^\1```", text, re.MULTILINE | re.DOTALL)
     ]
 
 
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
-def test_python_in_pages_runs(page, tmp_path, monkeypatch):
-    """All blocks of a page run in order, as a reader would paste them (training made short)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(training.RECIPES, "digits-small", replace(training.recipe("digits-small"), epochs=2))
-    strict = jax.config.jax_numpy_dtype_promotion, jax.config.jax_numpy_rank_promotion
-    jax.config.update("jax_numpy_dtype_promotion", "standard")  # as in the reader's own process
-    jax.config.update("jax_numpy_rank_promotion", "allow")
-    try:
-        namespace: dict = {"__name__": "page"}
+SHORT = replace(training.recipe("digits-small"), epochs=2)
+
+
+@contextmanager
+def as_for_a_reader() -> Iterator[None]:
+    """Without the strict promotion of the tests, as in a reader's own process."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A model folder of the short recipe, which the pages find where they would train their own."""
+    folder = tmp_path_factory.mktemp("docs") / "digits-small"
+    with as_for_a_reader():
+        training.train(SHORT, data.load("digits"), folder)
+    return folder
+
+
+def run_blocks(page: Path) -> None:
+    """Run a page's Python blocks one after another, in one namespace."""
+    namespace: dict = {"__name__": "page"}
+    with as_for_a_reader():
         for line, block in blocks(page, "python"):
             exec(compile("\n" * line + block, str(page), "exec"), namespace)
-    finally:
-        jax.config.update("jax_numpy_dtype_promotion", strict[0])
-        jax.config.update("jax_numpy_rank_promotion", strict[1])
+
+
+@pytest.mark.xdist_group("docs")  # one worker, so that the model is trained once
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
+def test_python_in_pages_runs(page, trained, tmp_path, monkeypatch):
+    """All blocks of a page run in order, as a reader would paste them (training made short)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(training.RECIPES, "digits-small", SHORT)
+    shutil.copytree(trained, tmp_path / "runs" / "models" / "digits-small")
+    run_blocks(page)
+
+
+def test_a_page_that_lies_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Try\n\n```python\nfrom deepsec_jax.attacks import Teleport\n```\n")
+    with pytest.raises(ImportError, match="Teleport"):
+        run_blocks(page)
+
+
+def test_architecture_marks_the_attacks_that_stand():
+    rows = re.findall(
+        r"^\| (?:un)?targeted attacks .*$", (CHECKOUT / "ARCHITECTURE.md").read_text(), re.MULTILINE
+    )
+    marked = [name for row in rows for bold in re.findall(r"\*\*(.+?)\*\*", row) for name in bold.split()]
+    assert len(rows) == 2 and marked == list(attacks.ATTACKS)
 
 
 def test_readme_is_among_the_pages_that_run():

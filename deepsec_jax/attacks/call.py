@@ -33,6 +33,8 @@ def attack_call(body: Body) -> Callable[..., Images]:
 
     def compiled(self: Any, model: Classifier, x: Images, labels: Labels, key: Key | Keys | None) -> Images:
         check_shapes(model, x, labels)
+        if not x.shape[0]:  # nothing to attack; a model may not even accept it (reshape(0, -1))
+            return x
         if key is None and (getattr(self, "needs_key", False) or is_randomised(model)):
             who = "this model" if is_randomised(model) else type(self).__name__
             raise ValueError(f"{who} draws random numbers: pass key=jax.random.key(seed)")
@@ -93,6 +95,8 @@ def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
             f"labels must be integers [{x.shape[0]}], got {labels.dtype}{list(labels.shape)}"
             + (": use labels.argmax(-1) on one-hot rows" if labels.ndim == 2 else "")
         )
+    if not x.shape[0]:
+        return
     logits = jax.eval_shape(lambda m, images: m(images), model, x)
     if getattr(logits, "ndim", None) != 2 or logits.shape[0] != x.shape[0] or logits.shape[1] < 2:
         shape = list(getattr(logits, "shape", ()))

@@ -67,8 +67,10 @@ class Attack:
             "attacks": {name: hyperparameters(attack) for name, attack in presets.items()},
         }  # fmt: skip
         folder = self.run_dir or _default_folder(settings)
-        _claim(folder, settings)
+        _check_folder(folder, settings)
         candidates = data.stored_candidates(model, dataset, self.n, self.seed, folder / "candidates")
+        if not (folder / "settings.json").exists():
+            _write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
         results = self._results(folder, model, candidates, presets)
         self._write(folder, settings, facts, results, candidates, dataset)
 
@@ -87,11 +89,9 @@ class Attack:
     ) -> "list[Result]":
         import jax
 
-        from deepsec_jax.attacks import check_values
         from deepsec_jax.evaluation.attack_table import run_attack
         from deepsec_jax.progress import progress
 
-        _ours("the candidates", lambda: check_values(model, candidates.images, candidates.labels))
         results = []
         with progress("attack", len(presets) * len(candidates)) as advance:
             for name, attack in presets.items():
@@ -124,7 +124,7 @@ class Attack:
         console = Console()
         console.print(terminal_table(rows, title))
         for warning in warnings(rows):
-            console.print(f"warning: {warning}", markup=False, highlight=False)
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         table, report = folder / "table.json", folder / "report.html"
         if not table.exists():
             figures = [row.to_dict() for row in rows]
@@ -179,10 +179,12 @@ def _check_model(model: Any, dataset: "Dataset") -> None:
     import numpy as np
 
     from deepsec_jax.attacks.call import check_model, check_shapes
+    from deepsec_jax.pytree import example_keys, reseed
 
     images, labels = jnp.zeros((2, *dataset.image_shape)), jnp.zeros(2, jnp.int32)
     where = f"the model on images {'x'.join(map(str, dataset.image_shape))}"
     _ours(where, lambda: check_model(model))
+    model = reseed(model, example_keys(jax.random.key(0), 2))
     _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
     for leaf in jax.tree.leaves(model):
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
@@ -212,19 +214,22 @@ def _default_folder(settings: dict[str, Any]) -> Path:
     return Path("runs") / "attack" / f"{model}-{Path(settings['data']).stem}-{settings['preset']}-{digest}"
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings into a new folder, or see that an old one has the same."""
-    note, wanted = folder / "settings.json", json.dumps(settings, indent=1, sort_keys=True) + "\n"
+def _as_json(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, indent=1) + "\n"
+
+
+def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """See that a folder is new, or holds the beginnings of a run with the same settings."""
+    note = folder / "settings.json"
     if note.is_file():
-        if note.read_text() != wanted:
+        if note.read_text() != _as_json(settings):
             raise InputError(
                 f"{folder} holds results of another model or other settings (settings.json): "
                 "choose another --run-dir or remove it"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(path.name != "candidates" for path in folder.iterdir()):
         raise InputError(f"{folder} exists and holds something else: choose another --run-dir or empty it")
-    _write_aside(note, lambda path: path.write_text(wanted))
 
 
 def _write_aside(path: Path, write: Callable[[Path], Any]) -> None:
@@ -256,7 +261,7 @@ def _read(path: Path) -> "Result":
     from deepsec_jax.evaluation.attack_table import Result, Row
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             row = Row.from_dict(json.loads(str(archive["figures"])))
             return Result(row=row, **{name: archive[name] for name in _ARRAYS})
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError, TypeError) as error:

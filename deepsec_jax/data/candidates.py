@@ -186,7 +186,7 @@ def _write(path: Path, candidates: Candidates) -> None:
 
 def _read(path: Path) -> Candidates:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {field.name: archive[field.name] for field in fields(Candidates) if field.name != "seed"}
             return Candidates(**arrays, seed=int(archive["seed"]))
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:

@@ -19,7 +19,7 @@ from deepsec_jax.attacks import Restarts, run_in_batches
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import example_keys
+from deepsec_jax.pytree import example_keys, reseed
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ def run_attack(
     A targeted attack is given the candidates' targets; any other is given the true labels.
     """
     batch_size = min(batch_size, len(candidates))
+    model = reseed(model, example_keys(key, batch_size))  # one key per row of a batch, whatever it had
     targeted = bool(getattr(attack, "targeted", False))
     labels = candidates.targets if targeted else candidates.labels
     started = time.perf_counter()

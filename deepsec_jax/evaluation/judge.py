@@ -68,6 +68,11 @@ def _judge_once(model: Classifier, x_adv: Images, labels: Labels, targets: Label
 
 @jax.jit(static_argnames="draws")
 def _judge(model, x, x_adv, labels, targets, root, draws) -> Outcome:
+    if not x.shape[0]:  # a model may not even accept an empty batch (reshape(0, -1))
+        one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+        classes = jax.eval_shape(lambda m, images: m(images), model, one).shape[-1]
+        nothing = jnp.zeros(0)
+        return Outcome(nothing, jnp.zeros((0, classes)), nothing, nothing, nothing, nothing)
     if is_randomised(model):
 
         def draw(key: Key) -> tuple:

@@ -78,10 +78,11 @@ def _comparable(weak: Row, strong: Row) -> bool:
 def terminal_table(rows: Sequence[Row], title: str) -> Table:
     """Return the results as a table for ``rich.print``, 80 columns wide."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    table.padding = (0, 1, 0, 0)
+    table.padding = 0
     table.caption = (
-        "success: of n, any wrong class or the target; 8-bit: after rounding to 256 levels\n"
-        "distances: median over the hits; s: all n images, compilation (comp s) apart; grads: per image"
+        "success: share of n; 8-bit: the same after rounding to 256 levels;\n"
+        "L2, Linf, L0: median over the hits; s: for all n, compilation apart\n"
+        "(comp s); grads: gradients per image"
     )
     table.add_column("attack", no_wrap=True)
     table.add_column("goal", no_wrap=True)
@@ -198,7 +199,7 @@ def _example(
         "label": class_names[candidates.labels[index]],
         "largest": _number(float(np.abs(delta).max())),
         "predicted": class_names[result.predicted[index]],
-        "confidence": f"{100 * result.confidence[index]:.0f} %",
+        "confidence": f"{100 * result.confidence[index]:.0f}\N{NO-BREAK SPACE}%",
         "target": class_names[target] if target >= 0 else None,
         "success": bool(result.success[index] >= 0.5),
     }

@@ -5,12 +5,12 @@ import numpy as np
 
 def violations(x, x_adv, eps, norm) -> int:
     """Count rows outside the box or the eps-ball, measured in float64, beyond one ulp at 1.0 of the dtype."""
+    if not len(x):
+        return 0
     name = str(x_adv.dtype)
     ulp = {"bfloat16": 2.0**-7, "float16": 2.0**-10}.get(name, 2.0**-23)
     clean = np.asarray(x).astype(np.float64).reshape(len(x), -1)
     moved = np.asarray(x_adv).astype(np.float64).reshape(len(x), -1)
-    if not moved.size:
-        return 0
     delta = moved - clean
     size = np.abs(delta).max(axis=1) if norm == "linf" else np.sqrt((delta**2).sum(axis=1))
     outside_ball = ~(size <= float(eps) + ulp)

@@ -255,7 +255,7 @@ def test_compile_count_sees_a_second_step_program(tmp_path, compiles, monkeypatc
     monkeypatch.setattr(
         loop, "unit_images", lambda x: unit_images(x).astype(next(kinds) if len(x) == 32 else np.float32)
     )
-    with compiles() as count:
+    with compiles() as count, jax.numpy_dtype_promotion("standard"):
         training.train(replace(RECIPE, seed=22), DATA, tmp_path / "model", score=Figures(0, 0, 0, 0))
         assert count("_step") == 2
 

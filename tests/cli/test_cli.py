@@ -1,0 +1,222 @@
+"""The command line: verbs, one-line errors, resuming, and nothing overwritten."""
+
+import json
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_linear
+from flax import nnx
+
+from deepsec_jax import attacks, models
+from deepsec_jax.cli.main import main
+
+SHAPE = (4, 4, 1)
+MODULE = "deepsec_test_models"
+
+
+class Unsteady:
+    """A module of model functions, as a user's file would be."""
+
+    @staticmethod
+    def linear():
+        return make_linear(SHAPE)
+
+    @staticmethod
+    def plain():
+        return lambda x: x.reshape(len(x), -1)[:, :3]
+
+    @staticmethod
+    def training():
+        return nnx.Dropout(0.5)
+
+    @staticmethod
+    def sick():
+        model = make_linear(SHAPE)
+        return model.replace(bias=model.bias * jnp.nan)
+
+    @staticmethod
+    def larger():
+        return make_linear((8, 8, 1))
+
+
+@pytest.fixture
+def npz(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(120, *SHAPE)).astype(np.float32)
+    y = np.asarray(make_linear(SHAPE)(jnp.asarray(x))).argmax(1)
+    path = tmp_path / "made.npz"
+    np.savez(path, x_train=x[:20], y_train=y[:20], x_test=x[20:], y_test=y[20:])
+    return path
+
+
+@pytest.fixture
+def attack(monkeypatch, npz, tmp_path):
+    """Run ``deepsec attack`` on the linear model in a folder of its own."""
+    monkeypatch.setitem(sys.modules, MODULE, Unsteady)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options, model="linear", data=npz):
+        chosen = [] if data is None else ["--data", str(data)]
+        return main(["attack", f"{MODULE}:{model}", *chosen, "--run-dir", "run", *options])
+
+    return run
+
+
+def _one_line(capsys) -> str:
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if not line.startswith("attack: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), error
+    return lines[0]
+
+
+def test_attack_writes_examples_table_and_report(attack, tmp_path, npz, capsys):
+    assert attack("--attacks", "fgsm", "tmifgsm", "--n", "12") == 0
+    run = tmp_path / "run"
+    table = json.loads((run / "table.json").read_text())
+    assert [row["attack"] for row in table["rows"]] == ["fgsm", "tmifgsm"]
+    assert all(row["n"] == 12 for row in table["rows"])
+    assert table["settings"]["attacks"]["fgsm"]["eps"] == 0.3
+    stored = np.load(run / "aes" / "tmifgsm.npz", allow_pickle=False)
+    x, y = np.load(npz)["x_test"][stored["rows"]], np.load(npz)["y_test"][stored["rows"]]
+    assert np.array_equal(stored["labels"], y) and np.abs(stored["x_adv"] - x).max() <= 0.3 + 1e-6
+    found = np.asarray(make_linear(SHAPE)(jnp.asarray(stored["x_adv"]))).argmax(1)
+    assert table["rows"][1]["success"] == pytest.approx((found == stored["targets"]).mean())
+    assert "n = 12" in (run / "report.html").read_text()
+    assert "report run/report.html" in capsys.readouterr().out
+
+
+def test_attack_goes_on_where_it_was_interrupted(attack, tmp_path, monkeypatch, capsys):
+    from deepsec_jax.evaluation import attack_table
+
+    names = ("--attacks", "fgsm", "bim", "--n", "10")
+    run_attack, ran = attack_table.run_attack, []
+
+    def watched(name, *arguments, **options):
+        ran.append(name)
+        if name == "bim" and ran.count("bim") == 1:
+            raise KeyboardInterrupt
+        return run_attack(name, *arguments, **options)
+
+    monkeypatch.setattr(attack_table, "run_attack", watched)
+    assert attack(*names) == 130
+    assert "goes on" in capsys.readouterr().err and not (tmp_path / "run" / "table.json").exists()
+    assert attack(*names) == 0
+    assert ran == ["fgsm", "bim", "bim"]
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert attack(*names) == 0
+    assert ran == ["fgsm", "bim", "bim"]
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_attack_overwrites_nothing(attack, tmp_path, capsys):
+    assert attack("--attacks", "fgsm", "--n", "10") == 0
+    table = (tmp_path / "run" / "table.json").read_bytes()
+    capsys.readouterr()
+    assert attack("--attacks", "fgsm", "--n", "11") == 2
+    assert "other settings" in _one_line(capsys) and (tmp_path / "run" / "table.json").read_bytes() == table
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    assert attack("--attacks", "fgsm", "--run-dir", "other") == 2
+    assert "holds something else" in _one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("linear", ["--n", "0"], "--n must be at least 1, got 0"),
+        ("linear", ["--batch-size", "0"], "--batch-size must be at least 1"),
+        ("linear", ["--seed", "-1"], "--seed must be at least 0"),
+        ("linear", ["--n", "101"], "only 100 of 100 test images are classified correctly"),
+        ("linear", ["--attacks", "pdg"], "unknown attack 'pdg'. Did you mean pgd"),
+        ("linear", ["--attacks", "pgd@7"], "unknown paper preset"),
+        ("linear", ["--attacks", "pgd", "pgd"], "more than once"),
+        ("plain", [], "Partial(apply, params)"),
+        ("training", [], "model.eval()"),
+        ("sick", [], "NaN or infinite weights"),
+        ("missing", [], "has no function 'missing'"),
+        ("larger", [], "the model on images 4x4x1"),
+    ],
+)
+def test_attack_refuses_in_one_line_before_anything_is_written(
+    attack, tmp_path, capsys, model, options, words
+):
+    assert attack(*options, model=model) == 2
+    assert words in _one_line(capsys)
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").rglob("*.*"))
+
+
+def test_attack_checks_the_data(attack, tmp_path, npz, capsys):
+    arrays = dict(np.load(npz))
+    for name, change, words in (
+        ("nan", {"x_test": arrays["x_test"] * np.nan}, "ranges over [nan, nan]"),
+        ("range", {"x_test": arrays["x_test"] * 255}, "bring floats to [0, 1]"),
+        ("labels", {"y_test": arrays["y_test"] + 1}, "labels range over 1 .. 3"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", **{**arrays, **change})
+        assert attack(data=tmp_path / f"{name}.npz") == 2
+        assert words in _one_line(capsys)
+    assert attack(data=None) == 2
+    assert "--data" in _one_line(capsys)
+    assert main(["attack", "no/such/folder"]) == 2
+    assert "no model in" in _one_line(capsys)
+    assert main(["attack", "no.such.module:model", "--data", "digits"]) == 2
+    assert "cannot import no.such.module" in _one_line(capsys)
+
+
+def test_a_damaged_result_is_named(attack, tmp_path, capsys):
+    assert attack("--attacks", "fgsm", "--n", "10") == 0
+    (tmp_path / "run" / "aes" / "fgsm.npz").write_bytes(b"half")
+    capsys.readouterr()
+    assert attack("--attacks", "fgsm", "--n", "10") == 2
+    assert "fgsm.npz is damaged" in _one_line(capsys)
+
+
+def test_train_knows_its_recipes(capsys):
+    assert main(["train", "digits-smal"]) == 2
+    assert "Did you mean digits-small" in _one_line(capsys)
+
+
+def test_list_shows_every_name(capsys):
+    from deepsec_jax.training import RECIPES
+
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*attacks.ATTACKS, *models.MODELS, *RECIPES, "digits"))
+    assert main(["list", "models"]) == 0
+    assert "digits-small" not in capsys.readouterr().out
+
+
+def test_prepare_says_what_is_missing(monkeypatch, capsys):
+    assert main(["prepare", "digits"]) == 0
+    assert "nothing to prepare" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    assert main(["prepare", "mnist"]) == 2
+    assert 'pip install "deepsec_jax[prepare]"' in _one_line(capsys)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("deepsec_jax.training.recipe", lambda name: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "digits-small"])
+
+
+def test_help_is_quick_and_names_every_verb():
+    started = time.perf_counter()
+    code = (
+        "import sys; from deepsec_jax.cli.main import main; assert 'jax' not in sys.modules; main(['--help'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert all(verb in result.stdout for verb in ("train", "attack", "demo", "list", "prepare"))
+    assert time.perf_counter() - started < 30
+
+
+def test_module_and_command_are_one(capsys):
+    result = subprocess.run(
+        [sys.executable, "-m", "deepsec_jax.cli", "attack"], capture_output=True, text=True
+    )
+    assert result.returncode == 2 and "MODEL" in result.stdout + result.stderr
