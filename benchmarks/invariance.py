@@ -9,7 +9,6 @@ zero (``pgd`` with step size 0, ``rfgsm`` and ``rllc`` with alpha = eps): what i
 """
 
 import argparse
-import dataclasses
 import os
 import subprocess
 import sys
@@ -91,14 +90,14 @@ def run_on_devices(subject: Subject, names: list[str], folder: Path) -> None:
     """In the child: attack with every batch laid out over all devices; leave the images in the folder."""
     mesh = jax.make_mesh((jax.device_count(),), ("batch",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
-    # A loaded model is committed to one device, and jax refuses to mix it with rows on eight.
+    # A loaded model is committed to one device; run_in_batches lays it out itself, a direct call does not.
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    subject = dataclasses.replace(subject, model=jax.device_put(subject.model, everywhere))
+    replicated = jax.device_put(subject.model, everywhere)
     first = attacks.preset("pgd", subject.presets)
     count = min(64, len(subject.images) // DEVICES * DEVICES)
     keys = example_keys(jax.random.key(0), count)
     x, labels, keys = jax.device_put((subject.images[:count], subject.labels[:count], keys), sharding)
-    output = first(subject.model, x, labels, key=keys)
+    output = first(replicated, x, labels, key=keys)
     held = len({shard.device for shard in output.addressable_shards if shard.data.shape[0] < len(x)})
     (folder / "devices").write_text(str(held))
     with progress(f"{DEVICES} devices", len(names)) as advance:

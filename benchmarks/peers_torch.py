@@ -43,8 +43,7 @@ def main() -> None:
     parser.add_argument("archive", help=".npz with network, images, labels, targets and weights")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    answers, _ = os.fdopen(os.dup(1), "w"), os.dup2(2, 1)
     torch.set_num_threads(options.threads)
     server = Server(options.archive)
     for line in sys.stdin:
@@ -122,7 +121,7 @@ class Server:
         seconds = (time.perf_counter() - started) / times
         after = self.do_bare(batch, bare)["seconds_per_image"] if bare else 0.0
         if out:
-            np.save(out, np.ascontiguousarray(x_adv.detach().numpy().transpose(0, 2, 3, 1), np.float32))
+            np.save(out, x_adv.detach().contiguous().numpy().transpose(0, 2, 3, 1))
         return {"seconds_per_image": seconds / rows, "bare_per_image": (before + after) / 2}
 
 

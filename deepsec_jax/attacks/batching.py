@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.pytree import example_keys, typed_key
@@ -64,6 +65,9 @@ def run_in_batches(
         key = typed_key(key)
         if key.shape not in ((), (rows,)):
             raise ValueError(f"key must be one key or {rows} keys, got shape {list(key.shape)}")
+
+    if isinstance(sharding, NamedSharding):  # restored weights are bound to one device
+        model = jax.device_put(model, NamedSharding(sharding.mesh, PartitionSpec()))
 
     def start(first: int) -> jax.Array:
         last = min(first + batch_size, rows)

@@ -38,13 +38,13 @@ def project(x_adv: Images, x: Images, eps: Scalar, norm: str) -> Images:
 
     The clip only shortens the way to ``x``, which lies in the box, so the result stays in the ball.
     """
-    delta = x_adv - x
-    if norm == "linf":
-        delta = jnp.clip(delta, min=-eps, max=eps)
-    else:
-        length = l2_norm(delta)
-        delta = delta * _per_row(jnp.minimum(1.0, eps / jnp.where(length > 0, length, 1.0)))
-    return jnp.clip(x + delta, min=0.0, max=1.0)
+    if norm == "linf":  # both clips are exact, so a point inside stays where it is to the bit
+        return jnp.clip(jnp.clip(x_adv, min=x - eps, max=x + eps), min=0.0, max=1.0)
+    length = l2_norm(x_adv - x)
+    shrink = jnp.minimum(1.0, eps / jnp.where(length > 0, length, 1.0))
+    # A point inside is taken as it is: x + (x_adv - x) would move it by an ulp.
+    inside = jnp.where(_per_row(shrink < 1.0), x + (x_adv - x) * _per_row(shrink), x_adv)
+    return jnp.clip(inside, min=0.0, max=1.0)
 
 
 def towards(x_adv: Images, x: Images) -> Images:

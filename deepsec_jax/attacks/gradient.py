@@ -1,10 +1,9 @@
 """The one place where attacks differentiate a model, and where convolutions are kept fast in loops.
 
-XLA:CPU compiles the backward convolution of an input gradient to its fast kernel only where the
-convolution kernel arrives in the order height, width, in, out.  In the entry computation a layout pass
-sees to that; inside the body of any loop or branch it does not, and the same call is several times
-slower.  So every convolution of the gradient's jaxpr gets its kernel transposed in plain sight.  The
-numbers are the same bits; on other back ends the transposition is folded away.
+XLA:CPU compiles a convolution to its fast kernel only where images arrive channels-last and the kernel
+in the order height, width, in, out.  In the entry computation a layout pass sees to that; inside the
+body of any loop or branch it does not, and the same call is several times slower.  So every convolution
+of the gradient's jaxpr gets its operands transposed in plain sight.  The numbers are the same bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ def value_and_gradient(objective: Objective, x: Images) -> tuple[jax.Array, Any,
 
 
 def fast_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function`` with every convolution kernel brought to height, width, in, out first."""
+    """Return ``function`` with the operands of every convolution brought to the fast order first."""
 
     def rewritten(*args: Any) -> Any:
         jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -67,19 +66,32 @@ def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[
 
 
 def _convolution(images: jax.Array, kernel: jax.Array, *, dimension_numbers: Any, **params: Any) -> jax.Array:
-    spec = dimension_numbers.rhs_spec  # axes of (out, in, spatial ...)
-    kernel = jnp.transpose(kernel, (*spec[2:], spec[1], spec[0]))
+    """Bind the convolution with images and result channels-last and the kernel height, width, in, out."""
+    images_spec, kernel_spec, out_spec = (
+        dimension_numbers.lhs_spec, dimension_numbers.rhs_spec, dimension_numbers.out_spec
+    )  # fmt: skip
     rank = kernel.ndim
-    ordered = lax.ConvDimensionNumbers(
-        dimension_numbers.lhs_spec, (rank - 1, rank - 2, *range(rank - 2)), dimension_numbers.out_spec
-    )
-    return conv_general_dilated_p.bind(images, kernel, dimension_numbers=ordered, **params)
+    channels_last = (0, rank - 1, *range(1, rank - 1))  # where batch, channel and spatial axes lie
+    ordered = lax.ConvDimensionNumbers(channels_last, (rank - 1, rank - 2, *range(rank - 2)), channels_last)
+    images = _transposed(images, (images_spec[0], *images_spec[2:], images_spec[1]))
+    kernel = _transposed(kernel, (*kernel_spec[2:], kernel_spec[1], kernel_spec[0]))
+    result = conv_general_dilated_p.bind(images, kernel, dimension_numbers=ordered, **params)
+    order = (out_spec[0], *out_spec[2:], out_spec[1])
+    return _transposed(result, tuple(order.index(axis) for axis in range(rank)))
+
+
+def _transposed(array: jax.Array, order: tuple[int, ...]) -> jax.Array:
+    return array if order == tuple(range(array.ndim)) else jnp.transpose(array, order)
 
 
 def _rewrite(parameter: Any) -> Any:
     """Rewrite the bodies of loops, branches and calls; leave any other parameter as it is."""
     if isinstance(parameter, ClosedJaxpr):
         return jax.make_jaxpr(fast_convolutions(jaxpr_as_fun(parameter)))(*parameter.in_avals)
+    if isinstance(parameter, Jaxpr) and not parameter.constvars:  # the body of jax.checkpoint
+        closed = _rewrite(ClosedJaxpr(parameter, ()))
+        # An open body has no room for constants; one that would need them stays as it was.
+        return parameter if closed.consts else closed.jaxpr
     if isinstance(parameter, tuple) and any(isinstance(part, ClosedJaxpr) for part in parameter):
         return tuple(_rewrite(part) for part in parameter)
     return parameter

@@ -62,7 +62,8 @@ class Attack:
         presets = {name: attacks.preset(name, dataset.name, self.preset, channels=channels) for name in names}
         _check_model(model, dataset)
         settings = {
-            "model": self.model, "data": dataset_name, "n": self.n, "seed": self.seed, "preset": self.preset,
+            "model": Path(self.model).name, "data": dataset_name,
+            "n": self.n, "seed": self.seed, "preset": self.preset,
             "candidates": data.candidates_name(model, dataset, self.n, self.seed),
             "attacks": {name: hyperparameters(attack) for name, attack in presets.items()},
         }  # fmt: skip
@@ -120,7 +121,7 @@ class Attack:
         from deepsec_jax.evaluation.report import render, terminal_table, warnings, write_report
 
         rows = [result.row for result in results]
-        title = f"Attacks on {self.model} with {settings['data']}, n = {self.n}"
+        title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"
         console = Console()
         console.print(terminal_table(rows, title))
         for warning in warnings(rows):
@@ -210,7 +211,7 @@ def _ours(where: str, check: Callable[[], Any]) -> None:
 
 def _default_folder(settings: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    model = Path(settings["model"].replace(":", ".")).name
+    model = settings["model"].replace(":", ".")
     return Path("runs") / "attack" / f"{model}-{Path(settings['data']).stem}-{settings['preset']}-{digest}"
 
 

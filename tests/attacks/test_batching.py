@@ -80,7 +80,8 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
 
         assert len(jax.devices()) == 8
         sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), P("batch"))
-        model, x = make_linear(), np.asarray(make_images(rows=20))
+        model = jax.device_put(make_linear(), jax.devices()[0])  # bound to one device, as restored weights are
+        x = np.asarray(make_images(rows=20))
         labels, key = np.zeros(20, np.int32), jax.random.key(0)
         for name in ("pgd", "illc"):
             attack = ATTACKS[name]()
