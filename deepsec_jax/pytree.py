@@ -70,3 +70,17 @@ def reseed(model: T, keys: Keys) -> T:
     for order, index in enumerate(rows):
         leaves[index] = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, order)
     return jax.tree.unflatten(structure, leaves)
+
+
+def logits_shape(model: Any, x: Any) -> tuple[int, ...]:
+    """Return the shape of the model's logits on ``x`` without computing them.
+
+    Args:
+        model: a classifier; a randomised one is given as many keys as ``x`` has rows.
+        x: images [B, H, W, C], or their ``jax.ShapeDtypeStruct``.
+    """
+
+    def logits(model: Any, x: jax.Array) -> Any:
+        return reseed(model, jax.random.split(jax.random.key(0), x.shape[0]))(x)
+
+    return tuple(getattr(jax.eval_shape(logits, model, x), "shape", ()))

@@ -35,6 +35,8 @@ class Noisy(struct.PyTreeNode):
     scale: float | jax.Array = 0.05
 
     def __call__(self, x: Images) -> Logits:
+        if self.keys.shape != x.shape[:1]:
+            raise ValueError(f"{self.keys.shape} keys for {x.shape[0]} rows")
         noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(self.keys)
         return self.base(x + self.scale * noise)
 

@@ -109,7 +109,6 @@ def run_blocks(page: Path) -> None:
             exec(compile("\n" * line + block, str(page), "exec"), namespace)
 
 
-@pytest.mark.xdist_group("docs")  # one worker, so that the model is trained once
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_python_in_pages_runs(page, trained, tmp_path, monkeypatch):
     """All blocks of a page run in order, as a reader would paste them (training made short)."""

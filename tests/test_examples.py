@@ -12,7 +12,7 @@ EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("[0
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """Where the first example puts the model that the others load."""
+    """Where a worker's first example puts the model that its others load."""
     return tmp_path_factory.mktemp("examples")
 
 
@@ -20,8 +20,6 @@ def test_there_are_examples():
     assert len(EXAMPLES) >= 5
 
 
-# In one group, hence on one worker, so that the model is trained once.
-@pytest.mark.xdist_group("examples")
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path, folder):
     environment = {**os.environ, "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu"}

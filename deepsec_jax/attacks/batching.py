@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
-from deepsec_jax.pytree import example_keys, typed_key
+from deepsec_jax.pytree import example_keys, logits_shape, typed_key
 
 
 def run_in_batches(
@@ -76,7 +76,8 @@ def run_in_batches(
         classes = _filled(np.asarray(labels[first:last]).astype(np.int32), padding)
         keys = None
         if key is not None:
-            keys = example_keys(key, batch_size, first=first) if key.shape == () else _filled(key[first:last], padding)
+            one = key.shape == ()
+            keys = example_keys(key, batch_size, first=first) if one else _filled(key[first:last], padding)
         if sharding is not None:
             images, classes, keys = jax.device_put((images, classes, keys), sharding)
         return attack(model, images, classes, key=keys)
@@ -130,7 +131,9 @@ def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_
             )
     if len(x):
         sample = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        classes = jax.eval_shape(lambda m, images: m(images), model, sample).shape[-1]
+        classes = logits_shape(model, sample)[-1]
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
-            raise ValueError(f"labels range over {low} .. {high}, but the model has classes 0 .. {classes - 1}")
+            raise ValueError(
+                f"labels range over {low} .. {high}, but the model has classes 0 .. {classes - 1}"
+            )

@@ -19,7 +19,7 @@ from jax import lax
 
 from deepsec_jax.attacks.geometry import NORMS
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import example_keys, is_key, is_randomised
+from deepsec_jax.pytree import example_keys, is_key, is_randomised, logits_shape
 
 Body = Callable[[Any, Classifier, Images, Labels, Keys | None], Images]
 
@@ -70,8 +70,8 @@ def check_model(model: Any) -> None:
         raise TypeError(f"model must be a pytree callable (images -> logits), got {type(model).__name__}")
     if jax.tree_util.all_leaves([model]):
         raise TypeError(
-            f"model is the plain function {getattr(model, '__name__', model)!r}, whose weights would be baked "
-            "in: pass jax.tree_util.Partial(apply, params) with a module-level apply(params, x)"
+            f"model is the plain function {getattr(model, '__name__', model)!r}, whose weights would be "
+            "baked in: pass jax.tree_util.Partial(apply, params) with a module-level apply(params, x)"
         )
 
 
@@ -97,14 +97,13 @@ def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
         )
     if not x.shape[0]:
         return
-    logits = jax.eval_shape(lambda m, images: m(images), model, x)
-    if getattr(logits, "ndim", None) != 2 or logits.shape[0] != x.shape[0] or logits.shape[1] < 2:
-        shape = list(getattr(logits, "shape", ()))
-        raise ValueError(f"the model must return logits [{x.shape[0]}, classes >= 2], got {shape}")
+    shape = logits_shape(model, x)
+    if len(shape) != 2 or shape[0] != x.shape[0] or shape[1] < 2:
+        raise ValueError(f"the model must return logits [{x.shape[0]}, classes >= 2], got {list(shape)}")
 
 
 def one_float_kind(attack: Any) -> Any:
-    """Return the attack with scalar hyperparameters as float32, so 0.3, np.float64(0.3) and 1 share a compile."""
+    """Return the attack with scalars as float32, so that 0.3, np.float64(0.3) and 1 share a compile."""
     return jax.tree.map(_float32, attack)
 
 

@@ -17,7 +17,7 @@ from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import example_keys, static
+from deepsec_jax.pytree import example_keys, logits_shape, static
 
 
 def _needs_key(attack: Any) -> bool:
@@ -35,7 +35,8 @@ def _candidate(
     return Best(x_adv, success, sign * max_margin(logits, goal))
 
 
-def _fold(keys: Keys | None, index: jax.Array | int) -> Keys | None:
+def _fold(keys: Any, index: jax.Array | int) -> Any:
+    """Fold ``index`` into every key; None stays None."""
     return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
 
 
@@ -76,7 +77,9 @@ class Restarts(struct.PyTreeNode):
 
         def run(index: jax.Array | int) -> Best:
             # The first run has the caller's own keys: n runs contain the result of one.
-            inner = keys if keys is None else _where_first(index, keys, _fold(streams.attack, index))
+            inner = None
+            if keys is not None:
+                inner = jnp.where(jnp.asarray(index) == 0, keys, _fold(streams.attack, index))
             x_adv = self.attack(model, x, labels, key=inner)
             return _candidate(model, x_adv, labels, targets, _fold(streams.model, index))
 
@@ -86,10 +89,6 @@ class Restarts(struct.PyTreeNode):
         start = Best(x, jnp.zeros(x.shape[0], bool), jnp.full(x.shape[0], -jnp.inf, jnp.float32))
         best, _ = lax.scan(keep, start, jnp.arange(self.n))
         return best.x
-
-
-def _where_first(index: jax.Array | int, first: Keys, others: Keys | None) -> Keys:
-    return jnp.where(jnp.asarray(index) == 0, first, others)
 
 
 class WorstCase(struct.PyTreeNode):
@@ -180,7 +179,7 @@ class RandomTarget(struct.PyTreeNode):
         """
         if key is None:
             raise ValueError("RandomTarget draws its targets: pass the attack's key=")
-        classes = jax.eval_shape(lambda m, images: m(images), model, x).shape[-1]
+        classes = logits_shape(model, x)[-1]
         # A stream of its own, apart from the one that the inner attack draws from.
         keys = _fold(example_keys(key, x.shape[0]), 1)
         offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes))(keys)
@@ -213,9 +212,7 @@ class MultiTarget(struct.PyTreeNode):
         """As the inner attack."""
         return _needs_key(self.attack)
 
-    def targets(
-        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
-    ) -> None:
+    def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
 

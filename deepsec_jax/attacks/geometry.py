@@ -16,7 +16,7 @@ def _per_row(values: jax.Array) -> jax.Array:
 
 
 def l2_norm(delta: Images) -> jax.Array:
-    """Return the L2 norm of each row, [B]; scaled first, so tiny and huge entries do not under- or overflow."""
+    """Return the L2 norm of each row, [B], scaled first so that no square under- or overflows."""
     largest = jnp.max(jnp.abs(delta), axis=(1, 2, 3), initial=0.0)
     scale = jnp.where(largest > 0, largest, 1.0)
     return scale * jnp.sqrt(jnp.sum((delta / _per_row(scale)) ** 2, axis=(1, 2, 3)))

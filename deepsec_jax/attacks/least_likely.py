@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import is_randomised, reseed
+from deepsec_jax.pytree import is_randomised, logits_shape, reseed
 
 DRAWS = 10
 """Draws over which a randomised model's probabilities are averaged."""
@@ -25,8 +25,8 @@ def least_likely_class(model: Classifier, x: Images) -> Labels:
         keys = jnp.broadcast_to(key, x.shape[:1])
         return total + jax.nn.softmax(reseed(model, keys)(x).astype(jnp.float32)), None
 
-    shape = jax.eval_shape(lambda images: reseed(model, jnp.broadcast_to(jax.random.key(0), x.shape[:1]))(images), x)
-    total, _ = jax.lax.scan(draw, jnp.zeros(shape.shape), jax.random.split(jax.random.key(0), DRAWS))
+    nothing = jnp.zeros(logits_shape(model, x))
+    total, _ = jax.lax.scan(draw, nothing, jax.random.split(jax.random.key(0), DRAWS))
     return jnp.argmin(total, axis=-1)
 
 

@@ -53,7 +53,9 @@ class Steepest(struct.PyTreeNode):
         """Return no state."""
         return ()
 
-    def update(self, gradient: Images, state: tuple[()], step_size: Scalar, norm: str) -> tuple[Images, tuple[()]]:
+    def update(
+        self, gradient: Images, state: tuple[()], step_size: Scalar, norm: str
+    ) -> tuple[Images, tuple[()]]:
         """Return the step along this gradient alone."""
         return step_size * steepest(gradient, norm), state
 

@@ -62,9 +62,8 @@ def preset(name: str, dataset: str, kind: str = "paper", *, channels: int | None
         UnknownName: no such attack, kind or variant; names near matches.
     """
     attack = lookup(ATTACKS, name.partition("@")[0], "attack")
-    values = {field: entry["value"] for field, entry in preset_card(name, dataset, kind, channels=channels).items()}
+    card = preset_card(name, dataset, kind, channels=channels)
+    values = {field: entry["value"] for field, entry in card.items()}
     restarts = values.pop("restarts", None)
     built: Attack = attack(**values)
     return built if restarts is None else Restarts(built, n=restarts)
-
-

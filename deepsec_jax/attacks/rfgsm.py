@@ -80,7 +80,7 @@ def random_then_gradient(
 ) -> Images:
     """Return the R+FGSM images of a batch: the body shared with R+LLC."""
 
-    def random_signs(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
+    def random_signs(keys: Keys | None, x: Images, eps: Scalar, norm: str) -> Images:
         noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], jnp.float32))(keys)
         return jnp.clip(x + alpha * jnp.sign(noise), min=0.0, max=1.0)
 

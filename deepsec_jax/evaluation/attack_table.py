@@ -222,7 +222,7 @@ def _judge(
     for rows in _batches(len(candidates), batch_size):
         outcome = judge(
             model, candidates.images[rows], x_adv[rows], candidates.labels[rows],
-            targets=None if targets is None else targets[rows],
+            targets=None if targets is None else targets[rows], first=int(rows[0]),
         )  # fmt: skip
         for name in names:
             parts[name].append(np.asarray(getattr(outcome, name)))

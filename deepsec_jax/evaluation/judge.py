@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits
-from deepsec_jax.pytree import example_keys, is_randomised, reseed
+from deepsec_jax.pytree import example_keys, is_randomised, logits_shape, reseed
 
 _JUDGE = 0x6A756467  # "judg": a root of its own, so that judging draws are none an attack has seen
 
@@ -39,6 +39,7 @@ def judge(
     targets: Labels | None = None,
     key: Key | None = None,
     draws: int = 10,
+    first: int = 0,
 ) -> Outcome:
     """Classify the adversarial images and measure how far they are from the clean ones.
 
@@ -51,12 +52,13 @@ def judge(
             any class but the label.
         key: root of the draws of a randomised model; default a fixed key that no attack draws from.
         draws: number of draws of a randomised model.
+        first: index of the first image in its data set, so that its draws do not depend on the batch.
 
     Returns:
         An :class:`Outcome`.
     """
     root = jax.random.key(_JUDGE) if key is None else key
-    return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, draws)
+    return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws)
 
 
 def _judge_once(model: Classifier, x_adv: Images, labels: Labels, targets: Labels | None) -> tuple:
@@ -67,16 +69,17 @@ def _judge_once(model: Classifier, x_adv: Images, labels: Labels, targets: Label
 
 
 @jax.jit(static_argnames="draws")
-def _judge(model, x, x_adv, labels, targets, root, draws) -> Outcome:
+def _judge(model, x, x_adv, labels, targets, root, first, draws) -> Outcome:
     if not x.shape[0]:  # a model may not even accept an empty batch (reshape(0, -1))
         one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        classes = jax.eval_shape(lambda m, images: m(images), model, one).shape[-1]
+        classes = logits_shape(model, one)[-1]
         nothing = jnp.zeros(0)
         return Outcome(nothing, jnp.zeros((0, classes)), nothing, nothing, nothing, nothing)
     if is_randomised(model):
 
         def draw(key: Key) -> tuple:
-            return _judge_once(reseed(model, example_keys(key, x.shape[0])), x_adv, labels, targets)
+            keys = example_keys(key, x.shape[0], first=first)
+            return _judge_once(reseed(model, keys), x_adv, labels, targets)
 
         each = jax.lax.map(draw, jax.random.split(root, draws))
         success, logits = jax.tree.map(lambda values: values.mean(axis=0), each)

@@ -46,9 +46,7 @@ class ResNet(nnx.Module):
     Global average pooling, so larger images (random resizing and padding to 36x36) are accepted.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], classes: int, *, depth: int = 20, rngs: nnx.Rngs
-    ):
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, *, depth: int = 20, rngs: nnx.Rngs):
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth must be 6n+2 (8, 14, 20, ...), got {depth}")
         blocks = (depth - 2) // 6

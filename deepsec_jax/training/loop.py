@@ -171,6 +171,8 @@ def train(
                     losses.append(loss)
                     advance(1, f"epoch {epoch + 1}/{recipe.epochs}")
                 figure = score(_evaluation_model(graph, model_state), validation)
+                if np.isnan(figure):
+                    raise ValueError(f"epoch {epoch + 1} scored NaN: it diverged, lower the learning rate")
                 state = _keep_best(model_state, optimizer_state, state, figure, epoch)
                 mean_loss = float(np.mean(jax.device_get(losses)))
                 history = [*history, {"epoch": epoch, "loss": mean_loss, "validation": figure}]

@@ -22,7 +22,9 @@ def test_memory_maps_in_and_out(linear, tmp_path):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, x.shape)
     seen = []
-    result = run_in_batches(ATTACK, linear, mapped, labels, key=KEY, batch_size=4, out=out, on_batch=seen.append)
+    result = run_in_batches(
+        ATTACK, linear, mapped, labels, key=KEY, batch_size=4, out=out, on_batch=seen.append
+    )
     assert result is out and seen == [4, 4, 3]
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), ATTACK(linear, x, labels, key=KEY))
 
@@ -80,7 +82,7 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
 
         assert len(jax.devices()) == 8
         sharding = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), P("batch"))
-        model = jax.device_put(make_linear(), jax.devices()[0])  # bound to one device, as restored weights are
+        model = jax.device_put(make_linear(), jax.devices()[0])  # bound, as restored weights are
         x = np.asarray(make_images(rows=20))
         labels, key = np.zeros(20, np.int32), jax.random.key(0)
         for name in ("pgd", "illc"):
@@ -95,8 +97,7 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
         assert len(laid_out.sharding.device_set) == 8 and not laid_out.sharding.is_fully_replicated
         print("fine")
     """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], env=environment, capture_output=True, text=True, check=False
-    )
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "fine", done.stderr[-2000:]

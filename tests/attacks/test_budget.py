@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attacks.checkers import violations
 from conftest import make_linear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attacks.checkers import violations
 from deepsec_jax.attacks import ATTACKS, BIM, PGD
 from deepsec_jax.attacks.geometry import steepest
 from deepsec_jax.evaluation import judge

@@ -41,7 +41,9 @@ def numpy_momentum(weights, bias, x, labels, eps, step_size, steps, decay):
         rival = others.argmax(1)
         margin = others.max(1) - logits[rows, labels]
         rank = np.stack([logits.argmax(1) != labels, margin], axis=1)
-        takes = (rank[:, 0] > best_rank[:, 0]) | ((rank[:, 0] == best_rank[:, 0]) & (rank[:, 1] > best_rank[:, 1]))
+        takes = (rank[:, 0] > best_rank[:, 0]) | (
+            (rank[:, 0] == best_rank[:, 0]) & (rank[:, 1] > best_rank[:, 1])
+        )
         best[takes], best_rank[takes] = point[takes], rank[takes]
         if step == steps:
             break

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attacks.checkers import violations
 from conftest import Noisy
 
+from attacks.checkers import violations
 from deepsec_jax.attacks import BIM, FGSM, PGD, LeastLikely, MultiTarget, RandomTarget, Restarts, WorstCase
 from deepsec_jax.evaluation import judge
 

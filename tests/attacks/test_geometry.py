@@ -38,8 +38,12 @@ def test_linf_projection_is_the_nearest_point():
 def test_l2_projection_lands_on_the_sphere_only_from_outside():
     x = jnp.full(SHAPE, 0.5)
     direction = jnp.zeros(SHAPE).at[:, 0, 0, 0].set(1.0)
-    np.testing.assert_allclose(geometry.project(x + 0.3 * direction, x, 0.1, "l2"), x + 0.1 * direction, atol=1e-7)
-    np.testing.assert_allclose(geometry.project(x + 0.05 * direction, x, 0.1, "l2"), x + 0.05 * direction, atol=1e-7)
+    np.testing.assert_allclose(
+        geometry.project(x + 0.3 * direction, x, 0.1, "l2"), x + 0.1 * direction, atol=1e-7
+    )
+    np.testing.assert_allclose(
+        geometry.project(x + 0.05 * direction, x, 0.1, "l2"), x + 0.05 * direction, atol=1e-7
+    )
 
 
 def test_steepest_steps_have_unit_length_and_zero_stays_zero():

@@ -41,7 +41,10 @@ def looped_network(params, x):
 
 def networks():
     plain = (jax.random.normal(jax.random.key(0), (3, 3, 1, 4)), jax.random.normal(jax.random.key(1), (4, 3)))
-    square = (jax.random.normal(jax.random.key(0), (3, 3, 1, 1)), jax.random.normal(jax.random.key(1), (1, 3)))
+    square = (
+        jax.random.normal(jax.random.key(0), (3, 3, 1, 1)),
+        jax.random.normal(jax.random.key(1), (1, 3)),
+    )
     cnn = models.build("small_cnn", (8, 8, 1), 3)
     resnet = models.build("resnet20", (8, 8, 1), 3)
     resnet.eval()
@@ -81,7 +84,8 @@ def layouts(jaxpr):
         if equation.primitive.name == "conv_general_dilated":
             yield tuple(equation.params["dimension_numbers"])
         for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
+            list(equation.params.values()),
+            is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
         ):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):

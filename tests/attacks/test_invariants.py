@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attacks.checkers import ever_falls
 from conftest import Scaled
 
+from attacks.checkers import ever_falls
 from deepsec_jax.attacks import (
     ATTACKS,
     BIM,
@@ -84,7 +84,9 @@ def test_g3_carried_over_eps_never_lose_an_example(digits_model):
     model, x, labels = digits_model
     grid = (0.02, 0.05, 0.1, 0.2, 0.5)
     members = tuple(BIM(eps=eps, step_size=eps / 4, steps=5) for eps in grid)
-    curve = [success(model, x, WorstCase(members[: n + 1])(model, x, labels), labels) for n in range(len(grid))]
+    curve = [
+        success(model, x, WorstCase(members[: n + 1])(model, x, labels), labels) for n in range(len(grid))
+    ]
     assert not ever_falls(curve)
     assert curve[-1].mean() >= 0.9  # at eps 0.5 any image can be made grey
     rates = [success(model, x, member(model, x, labels), labels).mean() for member in members]
@@ -98,7 +100,9 @@ def test_g3_more_restarts_never_lose_an_example(digits_model):
     assert not ever_falls(rates)
     single = success(model, x, attack(model, x, labels, key=KEY), labels)
     np.testing.assert_array_equal(rates[0], single)  # the first restart is the attack itself
-    fresh = [success(model, x, attack(model, x, labels, key=jax.random.key(seed)), labels) for seed in range(6)]
+    fresh = [
+        success(model, x, attack(model, x, labels, key=jax.random.key(seed)), labels) for seed in range(6)
+    ]
     assert ever_falls(fresh)  # planted: independent draws do lose examples
 
 
@@ -183,7 +187,9 @@ def test_g10_the_family_agrees_where_it_meets(digits_model):
     bim = BIM(**values)(model, x, labels)
     np.testing.assert_array_equal(UMIFGSM(**values, decay=0.0)(model, x, labels), bim)
     np.testing.assert_array_equal(PGD(**values, start=parts.at_input)(model, x, labels), bim)
-    np.testing.assert_array_equal(PGD(**values, start=parts.at_input, rule=parts.Momentum(0.0))(model, x, labels), bim)
+    np.testing.assert_array_equal(
+        PGD(**values, start=parts.at_input, rule=parts.Momentum(0.0))(model, x, labels), bim
+    )
     np.testing.assert_array_equal(
         BIM(eps=EPS, step_size=EPS, steps=1)(model, x, labels), FGSM(eps=EPS)(model, x, labels)
     )

@@ -15,7 +15,9 @@ LABELS = np.array([0, 2], np.int32)
 def test_values_against_scipy():
     others = [np.delete(row, label) for row, label in zip(LOGITS, LABELS, strict=True)]
     true = LOGITS[[0, 1], LABELS]
-    np.testing.assert_allclose(losses.logit_gap(LOGITS, LABELS), [logsumexp(o) for o in others] - true, rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.logit_gap(LOGITS, LABELS), [logsumexp(o) for o in others] - true, rtol=1e-6
+    )
     np.testing.assert_allclose(losses.max_margin(LOGITS, LABELS), [o.max() for o in others] - true, rtol=1e-6)
     third = np.sort(LOGITS, axis=1)[:, -3]
     expected = ([o.max() for o in others] - true) / (LOGITS.max(axis=1) - third)

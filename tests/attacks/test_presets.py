@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepsec_jax.attacks import ATTACKS, ROWS, BIM, Restarts, preset, preset_card
+from deepsec_jax.attacks import ATTACKS, BIM, ROWS, Restarts, preset, preset_card
 from deepsec_jax.catalog import UnknownName
 
 
@@ -47,7 +47,7 @@ def test_every_value_has_source_and_reason():
 def test_unknown_names_come_with_near_ones():
     with pytest.raises(UnknownName, match="pgd"):
         preset("pdg", "mnist")
-    with pytest.raises(UnknownName, match="fgsm@0.5"):
+    with pytest.raises(UnknownName, match=r"fgsm@0\.5"):
         preset("fgsm@0.6", "mnist")
     with pytest.raises(UnknownName, match="strong"):
         preset("pgd", "mnist", "stronk")

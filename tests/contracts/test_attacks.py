@@ -51,7 +51,11 @@ def test_table_is_complete():
         assert hasattr(functional, name)
         card = cls.card
         assert card.name and card.title and "arXiv" in card.reference
-        assert card.goal in ("untargeted", "targeted") and card.kind in ("budget", "minimum-norm", "universal")
+        assert card.goal in ("untargeted", "targeted") and card.kind in (
+            "budget",
+            "minimum-norm",
+            "universal",
+        )
 
 
 def test_shape_dtype_box_and_ball(attack, linear, images):
@@ -104,7 +108,9 @@ def test_vmap_over_every_traced_field(attack, linear, images):
         if not hasattr(attack, field):
             continue
         grid = jnp.asarray([0.5, 1.0]) * getattr(attack, field)
-        swept = jax.vmap(lambda value, f=field: attack.replace(**{f: value})(linear, images, labels, key=KEY))(grid)
+        swept = jax.vmap(
+            lambda value, f=field: attack.replace(**{f: value})(linear, images, labels, key=KEY)
+        )(grid)
         for value, x_adv in zip(grid, swept, strict=True):
             alone = attack.replace(**{field: value})(linear, images, labels, key=KEY)
             np.testing.assert_allclose(x_adv, alone, atol=1e-5)
@@ -132,12 +138,16 @@ def test_rows_do_not_see_each_other(attack, tiny_cnn):
     order = np.array([4, 0, 8, 2, 6, 1, 3, 7, 5])
     permuted = np.asarray(attack(tiny_cnn, x[order], labels[order], key=keys[order]))
     for batch_size in (1, 7, 64):
-        parts = run_in_batches(attack, tiny_cnn, np.asarray(x), np.asarray(labels), key=KEY, batch_size=batch_size)
+        parts = run_in_batches(
+            attack, tiny_cnn, np.asarray(x), np.asarray(labels), key=KEY, batch_size=batch_size
+        )
         assert np.mean(np.abs(parts - whole) > 1e-5) <= 0.01
     assert np.mean(np.abs(permuted - whole[order]) > 1e-5) <= 0.01
     # Planted: a row that sees its neighbour is not equal under permutation.
     mixing = whole + 0.1 * np.roll(whole, 1, axis=0)
-    assert np.mean(np.abs(mixing[order] - (whole[order] + 0.1 * np.roll(whole[order], 1, axis=0))) > 1e-5) > 0.01
+    assert (
+        np.mean(np.abs(mixing[order] - (whole[order] + 0.1 * np.roll(whole[order], 1, axis=0))) > 1e-5) > 0.01
+    )
 
 
 def test_same_key_same_bytes_other_key_other_bytes(attack, linear, images):

@@ -154,3 +154,15 @@ def test_judge_draws_are_none_that_the_attack_saw():
         assert not by_attack & by_judge
         # The comparison does see shared draws: the same attack again, as a judge in its place would.
         assert by_attack == seen_by(lambda seed=seed: pgd(model, CLEAN, labels, key=jax.random.key(seed)))
+
+
+def test_draws_do_not_depend_on_the_batch():
+    from conftest import Noisy, make_images, make_linear
+
+    model = Noisy(make_linear(), jax.random.split(jax.random.key(0), 1), 0.5)
+    x, labels = make_images(rows=6), jnp.zeros(6, jnp.int32)
+    whole = judge(model, x, x, labels)
+    part = judge(model, x[4:], x[4:], labels[4:], first=4)
+    np.testing.assert_array_equal(part.success, whole.success[4:])
+    unaware = judge(model, x[4:], x[4:], labels[4:])  # planted: the draws of rows 0 and 1
+    assert np.any(np.asarray(unaware.logits) != np.asarray(whole.logits[4:]))
