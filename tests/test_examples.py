@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("[0-9]*.py"))
+CHECKOUT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((CHECKOUT / "examples").glob("[0-9]*.py"))
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,9 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path, folder):
-    environment = {**os.environ, "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu"}
+    environment = {
+        **os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu"
+    }  # fmt: skip
     run = subprocess.run(
         [sys.executable, str(path), str(folder)],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
