@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from dataclasses import fields
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,8 @@ def test_functional_shares_compiled_code(attack, linear, images, compiles):
     labels = goal(attack, labels_of(linear, images))
     expected = attack(linear, images, labels, key=KEY)
     with compiles() as count:
-        result = getattr(functional, name)(linear, images, labels, key=KEY, eps=attack.eps)
+        values = {field.name: getattr(attack, field.name) for field in fields(attack)}
+        result = getattr(functional, name)(linear, images, labels, key=KEY, **values)
         assert count(type(attack).__name__) == 0
     np.testing.assert_array_equal(result, expected)
 
