@@ -1,10 +1,13 @@
 """The one gradient helper: equal bits, transposed kernels everywhere, any user's network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_images
+from flax import nnx
 from jax import lax
 
 from deepsec_jax import models
@@ -39,6 +42,7 @@ def looped_network(params, x):
     return x.mean(axis=(1, 2)) @ weights
 
 
+@functools.cache
 def networks():
     plain = (jax.random.normal(jax.random.key(0), (3, 3, 1, 4)), jax.random.normal(jax.random.key(1), (4, 3)))
     square = (
@@ -46,7 +50,7 @@ def networks():
         jax.random.normal(jax.random.key(1), (1, 3)),
     )
     cnn = models.build("small_cnn", (8, 8, 1), 3)
-    resnet = models.build("resnet20", (8, 8, 1), 3)
+    resnet = models.ResNet((8, 8, 1), 3, depth=8, rngs=nnx.Rngs(0))
     resnet.eval()
     return {
         "plain": jax.tree_util.Partial(plain_network, plain),
