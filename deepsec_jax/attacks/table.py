@@ -1,5 +1,7 @@
 """The table of attacks: the paper's names in lower case, in the paper's order."""
 
+from typing import Any
+
 from deepsec_jax.attacks.bim import BIM
 from deepsec_jax.attacks.fgsm import FGSM
 from deepsec_jax.attacks.illc import ILLC
@@ -10,7 +12,7 @@ from deepsec_jax.attacks.rllc import RLLC
 from deepsec_jax.attacks.tmifgsm import TMIFGSM
 from deepsec_jax.attacks.umifgsm import UMIFGSM
 
-ATTACKS: dict[str, type] = {
+ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "fgsm": FGSM,
     "rfgsm": RFGSM,
     "bim": BIM,

@@ -46,7 +46,7 @@ def _attacks() -> "Table":
 
     table = _table("attacks", "name", "what it does", "goal", "reference")
     for name, attack in ATTACKS.items():
-        card: Card = attack.card  # type: ignore[attr-defined]  # every class of the table has one
+        card: Card = attack.card
         table.add_row(name, card.title, card.goal, card.reference)
     return table
 
