@@ -30,8 +30,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(title: str, total: int, *, log_every: float = 30.0) -> Iterator[Advance]:
-    """Show progress of ``total`` units on stderr.
+def progress(title: str, total: int, *, done_before: int = 0, log_every: float = 30.0) -> Iterator[Advance]:
+    """Show progress of ``total`` units on stderr; ``done_before`` of them do not count for the rate.
 
     On a terminal this is one live bar; elsewhere a plain line every ``log_every`` seconds, so that a
     log file of a background run stays readable.
@@ -42,7 +42,7 @@ def progress(title: str, total: int, *, log_every: float = 30.0) -> Iterator[Adv
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
                    TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=total, note="")
+            task = bar.add_task(title, total=total, completed=done_before, note="")
 
             def advance(done: int = 1, note: str = "") -> None:
                 bar.update(task, advance=done, note=note)
@@ -51,7 +51,7 @@ def progress(title: str, total: int, *, log_every: float = 30.0) -> Iterator[Adv
         return
 
     started = last = time.monotonic()
-    count = 0
+    count = done_before
 
     def log(done: int = 1, note: str = "") -> None:
         nonlocal count, last
@@ -60,7 +60,7 @@ def progress(title: str, total: int, *, log_every: float = 30.0) -> Iterator[Adv
         if now - last < log_every and count < total:
             return
         last = now
-        rate = count / max(now - started, 1e-9)
+        rate = (count - done_before) / max(now - started, 1e-9)
         left = (total - count) / max(rate, 1e-9)
         print(
             f"{title}: {count}/{total}, {rate:,.1f}/s, {left:,.0f} s left {note}".rstrip(),

@@ -31,7 +31,7 @@ def typed_key(key: Any) -> Key:
     raise TypeError(f"key must be made by jax.random.key(seed), got {type(key).__name__}")
 
 
-def example_keys(key: Key | Keys, rows: int, *, first: int = 0) -> Keys:
+def example_keys(key: Key | Keys, rows: int, *, first: int | jax.Array = 0) -> Keys:
     """Return one key per example, [rows].
 
     One key gives row i of the data set ``fold_in(key, i)``, whatever batch it stands in; keys that

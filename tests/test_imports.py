@@ -9,6 +9,7 @@ import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = ("protocols", "pytree", "catalog", "progress")
+PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
     "pytree": ("protocols",),
@@ -17,11 +18,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,
-    "metrics": FOUNDATION,
-    "training": (*FOUNDATION, "data", "models", "attacks", "metrics"),
-    "defenses": (*FOUNDATION, "data", "models", "attacks", "metrics", "training"),
-    "evaluation": (*FOUNDATION, "data", "models", "attacks", "metrics", "training", "defenses"),
-    "cli": (*FOUNDATION, "data", "models", "attacks", "metrics", "training", "defenses", "evaluation"),
+    "transforms": FOUNDATION,
+    "metrics": PURE,
+    "training": (*PURE, "data", "models", "attacks", "metrics"),
+    "defenses": (*PURE, "data", "models", "attacks", "metrics", "training"),
+    "evaluation": (*PURE, "data", "models", "attacks", "metrics", "training", "defenses"),
+    "cli": (*PURE, "data", "models", "attacks", "metrics", "training", "defenses", "evaluation"),
 }
 NEVER = ("tensorflow", "torch", "numba")  # TFDS is read without TensorFlow; peers are for benchmarks only
 

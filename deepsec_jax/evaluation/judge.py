@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits
-from deepsec_jax.pytree import example_keys, is_randomised, logits_shape, reseed
+from deepsec_jax.metrics import classify
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
+from deepsec_jax.pytree import example_keys, is_randomised, logits_shape
 
 _JUDGE = 0x6A756467  # "judg": a root of its own, so that judging draws are none an attack has seen
 
@@ -61,11 +62,22 @@ def judge(
     return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws)
 
 
-def _judge_once(model: Classifier, x_adv: Images, labels: Labels, targets: Labels | None) -> tuple:
-    logits = model(x_adv).astype(jnp.float32)
-    predicted = jnp.argmax(logits, axis=-1)
-    hit = predicted != labels if targets is None else predicted == targets
-    return hit.astype(jnp.float32), logits
+def judging_keys(
+    model: Classifier, rows: int, *, first: int | jax.Array = 0, root: Key | None = None, draws: int = 10
+) -> Keys | None:
+    """Return the keys [draws, rows] under which a randomised model is judged; None for any other model.
+
+    Args:
+        model: the model.
+        rows: number of images.
+        first: index of the first of them in its data set, so that draws do not depend on the batch.
+        root: where the keys come from; default a fixed one that no attack draws from.
+        draws: number of draws per image.
+    """
+    if not is_randomised(model):
+        return None
+    root = jax.random.key(_JUDGE) if root is None else root
+    return jax.vmap(lambda key: example_keys(key, rows, first=first))(jax.random.split(root, draws))
 
 
 @jax.jit(static_argnames="draws")
@@ -75,16 +87,8 @@ def _judge(model, x, x_adv, labels, targets, root, first, draws) -> Outcome:
         classes = logits_shape(model, one)[-1]
         nothing = jnp.zeros(0)
         return Outcome(nothing, jnp.zeros((0, classes)), nothing, nothing, nothing, nothing)
-    if is_randomised(model):
-
-        def draw(key: Key) -> tuple:
-            keys = example_keys(key, x.shape[0], first=first)
-            return _judge_once(reseed(model, keys), x_adv, labels, targets)
-
-        each = jax.lax.map(draw, jax.random.split(root, draws))
-        success, logits = jax.tree.map(lambda values: values.mean(axis=0), each)
-    else:
-        success, logits = _judge_once(model, x_adv, labels, targets)
+    keys = judging_keys(model, x.shape[0], first=first, root=root, draws=draws)
+    success, logits, _ = classify(model, x_adv, labels, targets, keys)
     delta = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32)).reshape(x.shape[0], -1)
     return Outcome(
         success=success,

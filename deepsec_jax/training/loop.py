@@ -154,8 +154,7 @@ def train(
             restored = _restore(manager, done, state, partial_folder)
             state, history = jax.device_put(restored["state"], everywhere), restored["history"]
         first = 0 if done is None else done + 1
-        with progress(f"train {recipe.name}", recipe.epochs * steps) as advance:
-            advance(first * steps)
+        with progress(f"train {recipe.name}", recipe.epochs * steps, done_before=first * steps) as advance:
             for epoch in range(first, recipe.epochs):
                 order = _epoch_order(recipe, epoch, len(fit))
                 model_state, optimizer_state = state.model, state.optimizer

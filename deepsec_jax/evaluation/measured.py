@@ -1,0 +1,138 @@
+"""A cell's arrays through the metric columns, batch by batch, and what one bare gradient costs."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.losses import logit_gap
+from deepsec_jax.evaluation.judge import judging_keys
+from deepsec_jax.metrics import METRICS, AttackRecord, classify, measure
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels
+from deepsec_jax.pytree import example_keys, reseed
+
+
+def record_of(
+    model: Classifier,
+    x: Images,
+    x_adv: Images,
+    labels: Labels,
+    *,
+    targets: Labels | None = None,
+    first: int | jax.Array = 0,
+    seconds: float = float("nan"),
+    gradients: float = float("nan"),
+    forwards: float = float("nan"),
+    gradient_seconds: float = float("nan"),
+) -> AttackRecord:
+    """Return the record of an attack's result that metrics read; success is judged from outside.
+
+    Args:
+        model: the classifier that was attacked.
+        x: clean images [B, H, W, C].
+        x_adv: adversarial images [B, H, W, C].
+        labels: true classes [B].
+        targets: classes the images were driven to [B], or None.
+        first: index of the first image in its set; decides the draws of a randomised model.
+        seconds: wall time of the attack per image.
+        gradients: gradients of the model per image.
+        forwards: further forward passes per image.
+        gradient_seconds: wall time per image of one bare gradient.
+    """
+    costs = (seconds, gradients, forwards, gradient_seconds)
+    return _record(model, x, x_adv, labels, targets, first, np.asarray(costs, np.float32))
+
+
+@jax.jit
+def _record(model, x, x_adv, labels, targets, first, costs) -> AttackRecord:
+    rows = x.shape[0]
+    draws = judging_keys(model, rows, first=first)
+    success, logits, probabilities = classify(model, x_adv, labels, targets, draws)
+    seconds, gradients, forwards, gradient_seconds = (jnp.full(rows, cost) for cost in costs)
+    return AttackRecord(
+        model=model, x=x, x_adv=x_adv, labels=labels, targets=targets, draws=draws,
+        success=success, logits=logits, probabilities=probabilities, seconds=seconds,
+        gradients=gradients, forwards=forwards, gradient_seconds=gradient_seconds,
+    )  # fmt: skip
+
+
+def measure_cell(
+    model: Classifier,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    names: Sequence[str] = tuple(METRICS),
+    batch_size: int = 128,
+    seconds: float = float("nan"),
+    gradients: float = float("nan"),
+    forwards: float = float("nan"),
+    gradient_seconds: float = float("nan"),
+    on_batch: Callable[[int], Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return metric column -> float64 values [N] of a cell's arrays.
+
+    Args:
+        model: the classifier that was attacked.
+        arrays: ``x``, ``x_adv`` [N, H, W, C], ``labels`` and ``targets`` [N] (-1: untargeted).
+        names: columns of ``deepsec_jax.metrics.METRICS``.
+        batch_size: images per call; the last batch is filled up and cut, so that it shares the compile.
+        seconds: wall time of the attack per image.
+        gradients: gradients per image.
+        forwards: further forward passes per image.
+        gradient_seconds: wall time per image of one bare gradient.
+        on_batch: called after every batch with the number of images just done.
+    """
+    rows = len(arrays["x"])
+    batch_size = max(1, min(batch_size, rows))
+    model = reseed(model, example_keys(jax.random.key(0), batch_size))  # a key per row; draws replace them
+    targeted = rows > 0 and int(arrays["targets"].min()) >= 0
+    values: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for first in range(0, rows, batch_size):
+        chosen = np.minimum(np.arange(first, first + batch_size), rows - 1)
+        batch = {name: jnp.asarray(arrays[name][chosen]) for name in ("x", "x_adv", "labels", "targets")}
+        record = record_of(
+            model, batch["x"], batch["x_adv"], batch["labels"],
+            targets=batch["targets"] if targeted else None, first=first,
+            seconds=seconds, gradients=gradients, forwards=forwards, gradient_seconds=gradient_seconds,
+        )  # fmt: skip
+        done = min(batch_size, rows - first)
+        for name, column in measure(record, names).items():
+            values[name].append(column[:done].astype(np.float64))
+        if on_batch is not None:
+            on_batch(done)
+    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+
+
+def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repeats: int = 5) -> float:
+    """Return the wall time per image of one compiled gradient of the loss, alone: the unit of CC.
+
+    Args:
+        model: the classifier.
+        x: one batch [B, H, W, C].
+        labels: its classes [B].
+        repeats: runs after the first; the median counts.
+    """
+    rows = len(x)
+    if not rows:
+        return float("nan")
+    keys = example_keys(jax.random.key(0), rows)
+    batch = jax.device_put((np.asarray(x, np.float32), np.asarray(labels, np.int32)))
+    jax.block_until_ready(_bare_gradient(model, *batch, keys))
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(_bare_gradient(model, *batch, keys))
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) / rows
+
+
+@jax.jit
+def _bare_gradient(model: Classifier, x: Images, labels: Labels, keys: Keys) -> Images:
+    def objective(point: Images) -> tuple[jax.Array, None]:
+        return logit_gap(reseed(model, keys)(point), labels), None
+
+    return value_and_gradient(objective, x)[2]

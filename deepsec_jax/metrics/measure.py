@@ -1,0 +1,35 @@
+"""All columns of one record: the device ones in one compiled program, the host ones after it."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from deepsec_jax.catalog import lookup
+from deepsec_jax.metrics.record import AttackRecord
+from deepsec_jax.metrics.table import METRICS
+
+
+def measure(record: AttackRecord, names: Sequence[str] = tuple(METRICS)) -> dict[str, np.ndarray]:
+    """Return column name -> values [B] of one batch.
+
+    The device columns share one jitted program, so that what several need is computed once.
+
+    Args:
+        record: the attack's result on the batch.
+        names: columns of :data:`METRICS`.
+
+    Raises:
+        UnknownName: a name that is no column, with near matches.
+    """
+    columns = [lookup(METRICS, name, "metric") for name in names]
+    on_device = _on_device(record, tuple(column.name for column in columns if not column.host))
+    return {
+        column.name: np.asarray(column.values(record) if column.host else on_device[column.name])
+        for column in columns
+    }
+
+
+@jax.jit(static_argnames="names")
+def _on_device(record: AttackRecord, names: tuple[str, ...]) -> dict[str, jax.Array]:
+    return {name: METRICS[name].values(record) for name in names}
