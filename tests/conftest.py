@@ -1,19 +1,35 @@
 """Gates of every test: strict promotion, strict ranks; and the models that tests share."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx, struct
+from hypothesis import HealthCheck, settings
 
 from deepsec_jax import models
 from deepsec_jax.protocols import Images, Logits
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compiled programs are kept: both workers, the examples' processes and the next run share them.
+PROGRAMS = os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
+)
+jax.config.update("jax_compilation_cache_dir", PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# A busy machine decides no test.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("any machine")
 
 
 class Linear(struct.PyTreeNode):

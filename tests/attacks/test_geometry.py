@@ -17,7 +17,7 @@ def draw(seed, low=-1.0, high=2.0):
 
 
 @pytest.mark.parametrize("norm", geometry.NORMS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**31 - 1), eps=st.floats(0.0, 2.0, width=32))
 def test_projection_is_inside_idempotent_and_keeps_inner_points(norm, seed, eps):
     x, anywhere = draw(seed, 0.0, 1.0), draw(seed + 1)
