@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
     from deepsec_jax.catalog import Card
 
-What = Literal["all", "attacks", "models", "recipes", "data"]
+What = Literal["all", "attacks", "metrics", "models", "recipes", "data"]
 
 
 @dataclass(frozen=True)
 class List:
-    """Show what there is: attacks, models, recipes, data sets.
+    """Show what there is: attacks, metrics, models, recipes, data sets.
 
     Attributes:
         what: Which table to show.
@@ -28,7 +28,9 @@ class List:
         from rich.console import Console
 
         console = Console()
-        tables = {"attacks": _attacks, "models": _models, "recipes": _recipes, "data": _data}
+        tables = {
+            "attacks": _attacks, "metrics": _metrics, "models": _models, "recipes": _recipes, "data": _data,
+        }  # fmt: skip
         for name, table in tables.items():
             if self.what in ("all", name):
                 console.print(table())
@@ -48,6 +50,17 @@ def _attacks() -> "Table":
     for name, attack in ATTACKS.items():
         card: Card = attack.card
         table.add_row(name, card.title, card.goal, card.reference)
+    return table
+
+
+def _metrics() -> "Table":
+    from deepsec_jax.metrics import METRICS
+
+    table = _table("metrics", "name", "values", "over", "better", "on")
+    table.columns[0].no_wrap = True
+    for name, column in METRICS.items():
+        where = "host" if column.host else "device"
+        table.add_row(name, f"{column.formula} ({column.section})", column.over, column.better, where)
     return table
 
 
