@@ -1,6 +1,7 @@
 """The documentation says what is there: public names explain themselves, examples in the pages run."""
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -15,7 +16,7 @@ import jax
 import pytest
 
 import deepsec_jax
-from deepsec_jax import attacks, data, training
+from deepsec_jax import attacks, data, metrics, training
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
@@ -131,6 +132,37 @@ def test_architecture_marks_the_attacks_that_stand():
     )
     marked = [name for row in rows for bold in re.findall(r"\*\*(.+?)\*\*", row) for name in bold.split()]
     assert len(rows) == 2 and marked == list(attacks.ATTACKS)
+
+
+@pytest.fixture
+def hooks():
+    """What mkdocs calls while it builds the pages."""
+    spec = importlib.util.spec_from_file_location("hooks", CHECKOUT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_in_pages_come_from_the_code(hooks, monkeypatch):
+    page = (CHECKOUT / "docs" / "metrics.md").read_text()
+    shown = hooks.on_page_markdown(page)
+    assert all(f"| `{name}` |" in shown and f"| `{name}` |" not in page for name in metrics.METRICS)
+    toy = replace(metrics.METRICS["l2"], name="toy", formula="a toy's | figure")
+    monkeypatch.setitem(metrics.METRICS, "toy", toy)
+    assert "| `toy` |" in hooks.on_page_markdown(page) and "| `toy` |" not in shown
+    assert all(
+        f"| `{name}` |" in hooks.on_page_markdown("<!-- table: attacks -->") for name in attacks.ATTACKS
+    )
+
+
+def test_reference_has_every_public_module(hooks):
+    listed = re.findall(r"^::: (.+)$", hooks.on_page_markdown("<!-- reference -->"), re.MULTILINE)
+    assert listed == MODULES
+
+
+def test_every_page_is_in_the_navigation():
+    named = re.findall(r": (\S+\.md)$", (CHECKOUT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(page.name for page in (CHECKOUT / "docs").glob("*.md"))
 
 
 def test_readme_is_among_the_pages_that_run():

@@ -1,0 +1,65 @@
+"""What mkdocs fills in while it builds: tables from the code's own tables, one reference entry a module.
+
+A page asks with a comment: ``<!-- table: attacks -->``, ``<!-- table: metrics -->``, ``<!-- reference -->``.
+"""
+
+import pkgutil
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace every request of a page; a link out of docs/ becomes the name of the file in the checkout."""
+    filled = re.sub(r"<!-- table: (\w+) -->", lambda asked: TABLES[asked[1]](), markdown)
+    filled = filled.replace("<!-- reference -->", reference())
+    return re.sub(r"\[([^\]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2`)", filled)
+
+
+def attacks_table() -> str:
+    """Return the attacks as a Markdown table."""
+    from deepsec_jax.attacks import ATTACKS
+
+    rows = ((f"`{name}`", cls.card.title, cls.card.goal, cls.card.reference) for name, cls in ATTACKS.items())
+    return _markdown(("name", "what it does", "goal", "reference"), rows)
+
+
+def metrics_table() -> str:
+    """Return the metric columns as a Markdown table."""
+    from deepsec_jax.metrics import METRICS
+
+    rows = (
+        (f"`{name}`", column.title, column.formula, column.section, column.unit, column.better, column.over,
+         "host" if column.host else "device")
+        for name, column in METRICS.items()
+    )  # fmt: skip
+    head = (
+        "name",
+        "heading",
+        "values",
+        "section",
+        "unit",
+        "better for the attacker",
+        "averaged over",
+        "runs on",
+    )
+    return _markdown(head, rows)
+
+
+TABLES = {"attacks": attacks_table, "metrics": metrics_table}
+
+
+def reference() -> str:
+    """Return one mkdocstrings entry for every public module."""
+    import deepsec_jax
+
+    modules = pkgutil.walk_packages(deepsec_jax.__path__, "deepsec_jax.")
+    public = sorted(module.name for module in modules if not module.name.rpartition(".")[2].startswith("_"))
+    return "\n\n".join(f"::: {name}" for name in public)
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
