@@ -5,6 +5,7 @@ TFDS sets are decoded once and kept as ``.npy`` files in the cache folder
 (``$DEEPSEC_CACHE``, else ``~/.cache/deepsec_jax``).
 """
 
+import hashlib
 import os
 import tempfile
 import zipfile
@@ -47,6 +48,15 @@ class Dataset:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def digest(self) -> str:
+        """Return 16 hex digits that tell this set from others, from its labels and some images."""
+        content = hashlib.sha256()
+        for split in (self.train, self.test):
+            few = split.images[:: max(1, len(split) // 1000)]
+            for array in (np.asarray(split.labels, np.int64), np.ascontiguousarray(few)):
+                content.update(f"{array.shape}{array.dtype}".encode() + array.tobytes())
+        return content.hexdigest()[:16]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -1,15 +1,44 @@
 """Plain convolutional networks: the paper's seven-layer MNIST model and a small one for digits."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
 
 from deepsec_jax.protocols import Images, Logits
 
 _he = nnx.initializers.he_normal()
 
 
-def _conv(inputs: int, filters: int, padding: str, rngs: nnx.Rngs) -> nnx.Conv:
-    return nnx.Conv(inputs, filters, (3, 3), padding=padding, kernel_init=_he, rngs=rngs)
+_by_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform in +-1/sqrt(fan in), what layers get by default in the framework of the paper's code."""
+
+
+def _bias_by(fan_in: int) -> Initializer:
+    """Uniform in +-1/sqrt(fan in), as that framework does for biases, too."""
+
+    def bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return bias
+
+
+def _paper_conv(inputs: int, filters: int, rngs: nnx.Rngs) -> nnx.Conv:
+    return nnx.Conv(
+        inputs, filters, (3, 3), padding="VALID", kernel_init=_by_fan_in, bias_init=_bias_by(9 * inputs),
+        rngs=rngs,
+    )  # fmt: skip
+
+
+def _paper_linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    return nnx.Linear(inputs, outputs, kernel_init=_by_fan_in, bias_init=_bias_by(inputs), rngs=rngs)
+
+
+def _conv(inputs: int, filters: int, rngs: nnx.Rngs) -> nnx.Conv:
+    return nnx.Conv(inputs, filters, (3, 3), padding="SAME", kernel_init=_he, rngs=rngs)
 
 
 def _pooled(side: int) -> int:
@@ -21,22 +50,22 @@ class MnistCNN(nnx.Module):
     """The paper's Table X: conv 32-32, pool, conv 64-64, pool, dense 200, dropout, dense 200, dense K.
 
     312,202 parameters for 28x28x1 and ten classes.  Convolutions are valid, so a 31x31 image (random
-    resizing and padding) reaches the same 4x4 map.  ``rngs`` is needed in training only, for dropout.
+    resizing and padding) reaches the same 4x4 map.  Initial weights are drawn as in the paper's code.
+    ``rngs`` is needed in training only, for dropout.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs):
         height, width, channels = image_shape
         if _pooled(min(height, width)) < 1:
             raise ValueError(f"MnistCNN needs images of at least 16x16, got {height}x{width}")
-        self.conv1 = _conv(channels, 32, "VALID", rngs)
-        self.conv2 = _conv(32, 32, "VALID", rngs)
-        self.conv3 = _conv(32, 64, "VALID", rngs)
-        self.conv4 = _conv(64, 64, "VALID", rngs)
-        features = _pooled(height) * _pooled(width) * 64
-        self.dense1 = nnx.Linear(features, 200, kernel_init=_he, rngs=rngs)
+        self.conv1 = _paper_conv(channels, 32, rngs)
+        self.conv2 = _paper_conv(32, 32, rngs)
+        self.conv3 = _paper_conv(32, 64, rngs)
+        self.conv4 = _paper_conv(64, 64, rngs)
+        self.dense1 = _paper_linear(_pooled(height) * _pooled(width) * 64, 200, rngs)
         self.dropout = nnx.Dropout(0.5)
-        self.dense2 = nnx.Linear(200, 200, kernel_init=_he, rngs=rngs)
-        self.out = nnx.Linear(200, classes, rngs=rngs)
+        self.dense2 = _paper_linear(200, 200, rngs)
+        self.out = _paper_linear(200, classes, rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]; ``rngs`` drives the dropout."""
@@ -56,8 +85,8 @@ class SmallCNN(nnx.Module):
         height, width, channels = image_shape
         if min(height, width) < 2:
             raise ValueError(f"SmallCNN needs images of at least 2x2, got {height}x{width}")
-        self.conv1 = _conv(channels, 16, "SAME", rngs)
-        self.conv2 = _conv(16, 32, "SAME", rngs)
+        self.conv1 = _conv(channels, 16, rngs)
+        self.conv2 = _conv(16, 32, rngs)
         self.dense = nnx.Linear((height // 2) * (width // 2) * 32, 64, kernel_init=_he, rngs=rngs)
         self.out = nnx.Linear(64, classes, rngs=rngs)
 

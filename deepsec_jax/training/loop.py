@@ -122,12 +122,18 @@ def train(
         ValueError: a batch larger than the training part.
     """
     folder = Path(folder).absolute()
+    trained_on = {"data": data.digest(), "objective": _name_of(objective)}
     if folder.exists():
         saved = load_model(folder)
         if saved.recipe != recipe:
             raise CheckpointError(
                 f"{folder} holds a model of recipe {saved.recipe.name!r}, not of this {recipe.name!r}: "
                 "choose another folder or remove it"
+            )
+        if saved.figures.get("trained_on", trained_on) != trained_on:
+            raise CheckpointError(
+                f"{folder} was trained on other data or another objective "
+                f"({saved.figures['trained_on']}, now {trained_on}): choose another folder or remove it"
             )
         return saved
     fit, validation = _split_validation(data.train, recipe)
@@ -145,7 +151,7 @@ def train(
     batches, everywhere = _shardings(recipe.batch_size)
     state, key = jax.device_put((state, key), everywhere)
     partial_folder = folder.with_name(folder.name + ".partial")
-    _check_same_recipe(partial_folder, recipe)
+    _check_same_training(partial_folder, {"recipe": recipe.to_dict(), **trained_on})
     history: list[dict[str, float]] = []
     options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
     with ocp.CheckpointManager(partial_folder / "epochs", options=options) as manager:
@@ -183,6 +189,7 @@ def train(
     best = _evaluation_model(graph, state.best_model)
     figures = {
         "test_accuracy": accuracy(best, data.test), "test_images": len(data.test),
+        "trained_on": trained_on,
         "best_epoch": int(state.best_epoch), "validation": float(state.best_score), "history": history,
     }  # fmt: skip
     save_model(folder, best, recipe, image_shape=data.image_shape, classes=data.classes, figures=figures)
@@ -211,19 +218,24 @@ def _restore(manager: ocp.CheckpointManager, epoch: int, state: TrainingState, p
         ) from None
 
 
-def _check_same_recipe(partial_folder: Path, recipe: Recipe) -> None:
-    """Write the recipe into an unfinished training's folder, or refuse another one's."""
+def _name_of(objective: Objective) -> str:
+    function = getattr(objective, "func", objective)
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def _check_same_training(partial_folder: Path, training: dict[str, Any]) -> None:
+    """Write what is trained into an unfinished training's folder, or refuse another one's."""
     partial_folder.mkdir(parents=True, exist_ok=True)
-    note = partial_folder / "recipe.json"
-    wanted = json.dumps(recipe.to_dict(), sort_keys=True)
+    note = partial_folder / "training.json"
+    wanted = json.dumps(training, sort_keys=True)
     if not note.exists():
         aside = note.with_suffix(".tmp")
         aside.write_text(wanted)
-        aside.rename(note)  # a kill never leaves half a note, which would look like another recipe
+        aside.rename(note)  # a kill never leaves half a note, which would look like another training
     elif note.read_text() != wanted:
         raise CheckpointError(
-            f"{partial_folder} holds an unfinished training of another recipe: finish it, remove it, "
-            "or choose another folder"
+            f"{partial_folder} holds an unfinished training of another recipe, data set or objective: finish "
+            "it, remove it, or choose another folder"
         )
 
 

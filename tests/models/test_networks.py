@@ -62,6 +62,16 @@ def test_parameter_counts(networks):
     assert 0.85e6 < parameters(resnet56) < 0.86e6
 
 
+def test_the_papers_network_starts_as_in_the_papers_code():
+    """PyTorch's default for a layer: weights and biases uniform in +-1/sqrt(fan in)."""
+    model = models.build("mnist_cnn", (16, 16, 1), 10, seed=1)
+    for layer in (model.conv1, model.conv4, model.dense2):
+        kernel, bias = np.asarray(layer.kernel[...]), np.asarray(layer.bias[...])
+        bound = np.prod(kernel.shape[:-1]) ** -0.5
+        assert np.abs(kernel).max() <= bound and np.abs(bias).max() <= bound
+        assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.1) and np.ptp(bias) > bound
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_logits(networks, name):
     x = images(SHAPES[name])

@@ -134,16 +134,17 @@ def test_killed_training_resumes(undisturbed, tmp_path):
     assert same_weights(resumed.model, undisturbed[1].model)
 
 
-def exploding(model, x, labels, key):
+def exploding(*_, **__):
     raise AssertionError("trained")
 
 
-def test_finished_folder_is_loaded_not_trained(undisturbed, tmp_path):
+def test_finished_folder_is_loaded_not_trained(undisturbed, tmp_path, monkeypatch):
     folder, saved = undisturbed
-    again = training.train(RECIPE, DATA, folder, objective=exploding)
+    monkeypatch.setattr(loop, "_step", exploding)
+    again = training.train(RECIPE, DATA, folder)
     assert same_weights(again.model, saved.model) and again.figures == saved.figures
     with pytest.raises(AssertionError, match="trained"):  # the same call where nothing is finished
-        training.train(RECIPE, DATA, tmp_path / "model", objective=exploding)
+        training.train(RECIPE, DATA, tmp_path / "model")
 
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"epochs": 5}, {"learning_rate": 0.03}])
@@ -164,6 +165,20 @@ def test_another_recipe_is_refused_in_an_unfinished_folder(tmp_path):
         training.train(replace(RECIPE, seed=8), DATA, tmp_path / "model")
     assert len(str(refused.value).splitlines()) == 1
     assert contents(tmp_path) == before
+
+
+def test_other_data_or_another_objective_is_refused(undisturbed, tmp_path):
+    folder, _ = undisturbed
+    others = replace(DATA, train=replace(DATA.train, labels=DATA.train.labels[::-1]))
+    before = contents(folder.parent)
+    for options in ({"data": others}, {"data": DATA, "objective": exploding}):
+        with pytest.raises(CheckpointError, match="other data or another objective"):
+            training.train(RECIPE, folder=folder, **options)
+    with pytest.raises(Interrupted):
+        training.train(RECIPE, DATA, tmp_path / "model", score=tiny.ActsInEpoch(1, interrupt))
+    with pytest.raises(CheckpointError, match="another recipe, data set or objective"):
+        training.train(RECIPE, others, tmp_path / "model")
+    assert contents(folder.parent) == before
 
 
 def test_damaged_unfinished_training_is_refused(tmp_path):
@@ -297,6 +312,6 @@ def test_accuracy_counts_a_last_partial_batch():
 
 
 def test_recipe_note_is_whole_json(tmp_path):
-    loop._check_same_recipe(tmp_path / "x.partial", RECIPE)
-    assert json.loads((tmp_path / "x.partial" / "recipe.json").read_text()) == RECIPE.to_dict()
-    assert [path.name for path in (tmp_path / "x.partial").iterdir()] == ["recipe.json"]
+    loop._check_same_training(tmp_path / "x.partial", {"recipe": RECIPE.to_dict()})
+    assert json.loads((tmp_path / "x.partial" / "training.json").read_text()) == {"recipe": RECIPE.to_dict()}
+    assert [path.name for path in (tmp_path / "x.partial").iterdir()] == ["training.json"]
