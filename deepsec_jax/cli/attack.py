@@ -1,19 +1,18 @@
 """``deepsec attack``."""
 
 import hashlib
-import importlib
 import json
-import sys
-import tempfile
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from deepsec_jax.cli import InputError
+from deepsec_jax.cli import InputError, models
+from deepsec_jax.cli.batch_size import BatchSize, choose
+from deepsec_jax.cli.batch_size import check as check_batch_size
+from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Candidates, Dataset
@@ -28,15 +27,17 @@ class Attack:
     where it was interrupted; other settings need another folder.
 
     Attributes:
-        model: Model folder, or package.module:function that returns a pytree model in eval mode.
+        model: Model folder, or package.module:function that returns a pytree model in eval mode; or --model.
         data: Data set name or path of an .npz; default the set that the model folder was trained on.
         data_dir: Where TFDS sets lie; default TFDS's own folder.
         attacks: Names, e.g. fgsm pgd fgsm@0.5; default all, see deepsec list attacks.
         n: Number of correctly classified test images to attack.
         seed: Seed of images, targets and random attacks.
         preset: Hyperparameters: the paper's tables, or an honest evaluation today.
-        batch_size: Images per call.
+        batch_size: Images per call; auto is 64 on a CPU (fewer where images are large), elsewhere what fits.
         run_dir: Folder to write; default one under runs/attack named after the settings.
+        spec: TOML file with these options, by these names; what the command line says goes first.
+        dry_run: Check everything, print the plan and the time it will take, and write nothing.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -46,44 +47,68 @@ class Attack:
     n: int = 200
     seed: int = 0
     preset: Literal["paper", "strong"] = "paper"
-    batch_size: int = 128
+    batch_size: BatchSize = 128
     run_dir: Path | None = None
+    spec: Path | None = None
+    dry_run: bool = False
 
     def run(self) -> None:
         """Attack, or go on with what an interrupted run left."""
         from deepsec_jax import attacks, data
+        from deepsec_jax.evaluation.aside import check_room, write_aside
         from deepsec_jax.evaluation.attack_table import hyperparameters
 
         names = self.attacks or tuple(attacks.ATTACKS)
         self._check_values(names)
-        model, facts, dataset_name = _load_model(self.model, self.data)
-        dataset = data.load(dataset_name, data_dir=self.data_dir)
+        loaded = models.load(self.model, self.data)
+        dataset = data.load(loaded.data, data_dir=self.data_dir)
         channels = dataset.image_shape[2]
         presets = {name: attacks.preset(name, dataset.name, self.preset, channels=channels) for name in names}
-        _check_model(model, dataset)
+        models.check(loaded.model, dataset)
         settings = {
-            "model": Path(self.model).name, "data": dataset_name,
+            "model": loaded.about["name"], "data": loaded.data,
             "n": self.n, "seed": self.seed, "preset": self.preset,
-            "candidates": data.candidates_name(model, dataset, self.n, self.seed),
+            "candidates": data.candidates_name(loaded.model, dataset, self.n, self.seed),
             "attacks": {name: hyperparameters(attack) for name, attack in presets.items()},
         }  # fmt: skip
         folder = self.run_dir or _default_folder(settings)
         _check_folder(folder, settings)
-        candidates = data.stored_candidates(model, dataset, self.n, self.seed, folder / "candidates")
+        if self.dry_run:
+            self._show(folder, settings, presets, loaded.model, dataset)
+            return
+        check_room(folder, 4 * self.n * len(presets) * math.prod(dataset.image_shape))
+        candidates = data.stored_candidates(loaded.model, dataset, self.n, self.seed, folder / "candidates")
         if not (folder / "settings.json").exists():
-            _write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
-        results = self._results(folder, model, candidates, presets)
-        self._write(folder, settings, facts, results, candidates, dataset)
+            write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
+        results = self._results(folder, loaded.model, candidates, presets)
+        self._write(folder, settings, loaded.facts, results, candidates, dataset)
 
     def _check_values(self, names: tuple[str, ...]) -> None:
-        for option, value in (("--n", self.n), ("--batch-size", self.batch_size)):
-            if value < 1:
-                raise InputError(f"{option} must be at least 1, got {value}")
-        if self.seed < 0:
-            raise InputError(f"--seed must be at least 0, got {self.seed}")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InputError(f"--attacks names {', '.join(twice)} more than once: name each attack once")
+        at_least("--n", self.n, 1)
+        at_least("--seed", self.seed, 0)
+        check_batch_size(self.batch_size)
+        once("--attacks", names)
+
+    def _show(
+        self, folder: Path, settings: dict[str, Any], presets: dict[str, Any], model: Any, dataset: "Dataset"
+    ) -> None:
+        """Print what is there, what is missing, and how long it will take."""
+        from deepsec_jax.cli.dry_run import time_bare_gradient
+        from deepsec_jax.evaluation.attack_table import gradients
+        from deepsec_jax.evaluation.estimate import estimate
+
+        print(f"{folder}: {len(presets)} attacks, n = {self.n}; nothing is written")
+        missing = [name for name in presets if not (folder / "aes" / f"{name}.npz").is_file()]
+        for name in presets:
+            print(f"{'missing' if name in missing else 'present'}  {name}")
+        wanted = []
+        for name in missing:
+            attack = {
+                "name": name, "class": type(presets[name]).__name__,
+                "hyperparameters": settings["attacks"][name],
+            }  # fmt: skip
+            wanted.append(({**settings, "attack": attack}, gradients(presets[name])))
+        print(estimate(wanted, (), time_bare_gradient(model, dataset, self.batch_size, self.n)))
 
     def _results(
         self, folder: Path, model: Any, candidates: "Candidates", presets: dict[str, Any]
@@ -93,6 +118,7 @@ class Attack:
         from deepsec_jax.evaluation.attack_table import run_attack
         from deepsec_jax.progress import progress
 
+        batch_size = choose(self.batch_size, model, candidates.images.shape[1:], len(candidates))
         results = []
         with progress("attack", len(presets) * len(candidates)) as advance:
             for name, attack in presets.items():
@@ -104,7 +130,7 @@ class Attack:
                 advance(0, name)
                 result = run_attack(
                     name, attack, model, candidates,
-                    key=jax.random.key(self.seed), batch_size=self.batch_size, on_batch=advance,
+                    key=jax.random.key(self.seed), batch_size=batch_size, on_batch=advance,
                 )  # fmt: skip
                 _save(path, result, candidates)
                 results.append(result)
@@ -117,6 +143,7 @@ class Attack:
         from rich.console import Console
 
         from deepsec_jax.attacks import preset_card
+        from deepsec_jax.evaluation.aside import write_aside
         from deepsec_jax.evaluation.demo import machine_facts
         from deepsec_jax.evaluation.report import render, terminal_table, warnings, write_report
 
@@ -130,7 +157,7 @@ class Attack:
         if not table.exists():
             figures = [row.to_dict() for row in rows]
             content = {"settings": settings, "rows": figures, "warnings": warnings(rows)}
-            _write_aside(table, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+            write_aside(table, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
         if not report.exists():
             cards = {
                 name: preset_card(name, dataset.name, self.preset, channels=dataset.image_shape[2])
@@ -143,70 +170,6 @@ class Attack:
             }  # fmt: skip
             write_report(report, render(title, facts, results, cards, candidates, dataset.class_names))
         console.print(f"report {report}", soft_wrap=True)
-
-
-def _load_model(name: str, dataset: str | None) -> tuple[Any, dict[str, str], str]:
-    """Return the model, what a page says about it, and the name of the data set."""
-    if ":" in name and not Path(name).exists():
-        if dataset is None:
-            raise InputError(f"{name} carries no data set: name one with --data")
-        return _call(name), {"Model": name}, dataset
-    from deepsec_jax.evaluation.demo import model_facts
-    from deepsec_jax.training import load_model
-
-    saved = load_model(name)
-    return saved.model, model_facts(saved), dataset or saved.recipe.data
-
-
-def _call(name: str) -> Any:
-    """Return what ``package.module:function`` returns; the current folder is searched too."""
-    module_name, _, function_name = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise InputError(f"cannot import {module_name} ({error}): give package.module:function") from None
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise InputError(f"{module_name} has no function {function_name!r} that returns a model")
-    return function()
-
-
-def _check_model(model: Any, dataset: "Dataset") -> None:
-    """Check the model against the images before any compute: kind, mode, shapes, NaN in the weights."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from deepsec_jax.attacks.call import check_model, check_shapes
-    from deepsec_jax.pytree import example_keys, reseed
-
-    images, labels = jnp.zeros((2, *dataset.image_shape)), jnp.zeros(2, jnp.int32)
-    where = f"the model on images {'x'.join(map(str, dataset.image_shape))}"
-    _ours(where, lambda: check_model(model))
-    model = reseed(model, example_keys(jax.random.key(0), 2))
-    _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
-    for leaf in jax.tree.leaves(model):
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
-            raise InputError("the model has NaN or infinite weights: train it again or load another one")
-    for half, split in (("train", dataset.train), ("test", dataset.test)):
-        low, high = int(np.min(split.labels)), int(np.max(split.labels))
-        classes = jax.eval_shape(lambda m, x: m(x), model, images).shape[-1]
-        if low < 0 or high >= classes:
-            raise InputError(
-                f"{half} labels range over {low} .. {high}, but the model has classes 0 .. {classes - 1}: "
-                "name the data set it was trained on with --data"
-            )
-
-
-def _ours(where: str, check: Callable[[], Any]) -> None:
-    """Run a check of the library, whose ValueError or TypeError says what to do."""
-    try:
-        check()
-    except (ValueError, TypeError) as error:
-        message = str(error).strip().partition("\n")[0]
-        raise InputError(f"{where}: {message}") from None
 
 
 def _default_folder(settings: dict[str, Any]) -> Path:
@@ -229,17 +192,9 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
                 "choose another --run-dir or remove it"
             )
         return
-    if folder.exists() and any(path.name != "candidates" for path in folder.iterdir()):
+    ours = ("candidates", ".aside-")  # the second is what a kill leaves of a file that was being written
+    if folder.exists() and any(not path.name.startswith(ours) for path in folder.iterdir()):
         raise InputError(f"{folder} exists and holds something else: choose another --run-dir or empty it")
-
-
-def _write_aside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name and rename it, so that a file that is there is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".aside-") as aside:
-        written = Path(aside) / path.name
-        write(written)
-        written.rename(path)
 
 
 _ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success")
@@ -248,10 +203,12 @@ _ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success")
 def _save(path: Path, result: "Result", candidates: "Candidates") -> None:
     import numpy as np
 
+    from deepsec_jax.evaluation.aside import write_aside
+
     arrays = {name: getattr(result, name) for name in _ARRAYS}
     arrays |= {"labels": candidates.labels, "rows": candidates.rows}
     figures = np.array(json.dumps(result.row.to_dict()))
-    _write_aside(path, lambda file: np.savez(file, **arrays, figures=figures))
+    write_aside(path, lambda file: np.savez(file, **arrays, figures=figures))
 
 
 def _read(path: Path) -> "Result":

@@ -1,38 +1,90 @@
 """From the words of a command line to one verb, and from known errors to one line."""
 
+import functools
+import operator
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Annotated, Any
 
 import tyro
 
+from deepsec_jax.cli import spec
 from deepsec_jax.cli.attack import Attack
 from deepsec_jax.cli.demo import Demo
+from deepsec_jax.cli.evaluate import Evaluate
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
+from deepsec_jax.cli.report import Report
 from deepsec_jax.cli.train import Train
+
+VERBS: dict[str, Any] = {
+    "train": Train,
+    "attack": Attack,
+    "evaluate": Evaluate,
+    "report": Report,
+    "demo": Demo,
+    "list": List,
+    "prepare": Prepare,
+}
+"""Every verb by name, in the order of the help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``deepsec`` with these arguments (default: the process's) and return the exit code."""
-    verb = tyro.cli(
-        Train | Attack | Demo | List | Prepare,
-        prog="deepsec",
-        description="Attack, defend and honestly evaluate image classifiers, on JAX.",
-        args=arguments,
-    )
+    """Run ``deepsec`` with these arguments (default: the process's) and return the exit code.
+
+    Returns:
+        0; 1 where part of the work failed and the rest is done; 2 for input that cannot be used; 130
+        where it was interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        verb.run()
+        return _parse(words).run() or 0
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
+    except OSError as error:
+        print(f"error: {_system_error(error)}", file=sys.stderr)
+        return 2
     except Exception as error:
-        if not _is_known(error):
-            raise
+        if type(error).__module__.partition(".")[0] != "deepsec_jax":
+            raise  # a bug keeps its traceback; our own errors say what to do
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _is_known(error: Exception) -> bool:
-    """Tell our own errors, whose message says what to do, and the system's, from bugs."""
-    return type(error).__module__.partition(".")[0] == "deepsec_jax" or isinstance(error, OSError)
+def _parse(words: list[str]) -> Any:
+    """Return the verb with its options, after those of a spec file."""
+    chosen = VERBS.get(words[0]) if words else None
+    default = None
+    if chosen is not None:
+        words = _model_first(words, chosen)
+        default = spec.defaults(chosen, words)
+    given = {} if default is None else {"default": default}
+    choices: list[Any] = [
+        Annotated[verb, tyro.conf.subcommand(name=name, **(given if verb is chosen else {}))]
+        for name, verb in VERBS.items()
+    ]
+    any_of_them: Any = functools.reduce(operator.or_, choices)
+    return tyro.cli(
+        any_of_them,
+        prog="deepsec",
+        description="Attack, defend and honestly evaluate image classifiers, on JAX.",
+        args=words,
+    )
+
+
+def _model_first(words: list[str], verb: Any) -> list[str]:
+    """Return ``VERB --model M`` as ``VERB M``: the model may be given either way."""
+    model = spec.option("--model", words)
+    if model is None or "model" not in {field.name for field in fields(verb)}:
+        return words
+    place = next(index for index, word in enumerate(words) if word.startswith("--model"))
+    rest = words[:place] + words[place + (1 if "=" in words[place] else 2) :]
+    first = next((index for index, word in enumerate(rest) if word.startswith("-")), len(rest))
+    return [*rest[:first], model, *rest[first:]]
+
+
+def _system_error(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}: see that the path is right, can be written and has room"

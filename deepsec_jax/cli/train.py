@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from deepsec_jax.data import Dataset
+    from deepsec_jax.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -15,22 +19,60 @@ class Train:
         recipe: Name of a recipe, see deepsec list recipes.
         data_dir: Where TFDS sets lie; default TFDS's own folder.
         run_dir: Model folder to write; default runs/models/RECIPE.
+        spec: TOML file with these options, by these names; what the command line says goes first.
+        dry_run: Print what is left to train and how long it will take, and write nothing.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
     data_dir: Path | None = None
     run_dir: Path | None = None
+    spec: Path | None = None
+    dry_run: bool = False
 
     def run(self) -> None:
         """Train and print the model's folder and accuracy."""
         from deepsec_jax import data, training
+        from deepsec_jax.evaluation.aside import check_room
 
         recipe = training.recipe(self.recipe)
         folder = self.run_dir or Path("runs") / "models" / recipe.name
-        saved = training.train(recipe, data.load(recipe.data, data_dir=self.data_dir), folder)
+        dataset = data.load(recipe.data, data_dir=self.data_dir)
+        if self.dry_run:
+            _show(recipe, dataset, folder)
+            return
+        if not folder.exists():
+            check_room(folder.parent)
+        saved = training.train(recipe, dataset, folder)
         figures = saved.figures
         print(
             f"{folder}: {recipe.model} on {recipe.data}, "
             f"test accuracy {100 * figures['test_accuracy']:.2f} % of n = {figures['test_images']}, "
             f"epoch {figures['best_epoch'] + 1} of {recipe.epochs}"
         )
+
+
+def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
+    """Print the epochs that are left and about how long they take."""
+    from deepsec_jax import models, training
+    from deepsec_jax.cli.dry_run import time_bare_gradient
+    from deepsec_jax.evaluation.estimate import duration
+
+    if folder.exists():
+        saved = training.load_model(folder)
+        print(f"{folder}: holds a finished model of recipe {saved.recipe.name}; nothing is written")
+        return
+    epochs = folder.with_name(folder.name + ".partial") / "epochs"
+    finished = [int(path.name) for path in epochs.iterdir() if path.name.isdigit()] if epochs.is_dir() else []
+    left = recipe.epochs - (1 + max(finished, default=-1))
+    images = round(len(dataset.train) * (1 - recipe.validation))
+    print(
+        f"{folder}: {left} of {recipe.epochs} epochs of {images} images are left, {recipe.model} on "
+        f"{recipe.data}; nothing is written"
+    )
+    model = models.build(recipe.model, dataset.image_shape, dataset.classes, seed=recipe.seed)
+    model.eval()
+    each = time_bare_gradient(model, dataset, recipe.batch_size, recipe.batch_size)()
+    print(
+        f"about {duration(left * images * each)}, counting one bare gradient per image "
+        f"({1000 * each:.3g} ms, measured now); compilation and validation come on top"
+    )

@@ -195,6 +195,22 @@ def gradients(attack: Any) -> int | None:
     return 1 if card is not None and card.kind == "budget" else None
 
 
+def forwards(attack: Any) -> int | None:
+    """Return the forward passes per image beside those in the gradients; None if not known.
+
+    More than one step ends with one, for the last iterate; finding the least likely class costs one (on a
+    deterministic model), and so does judging each restart.
+    """
+    if isinstance(attack, Restarts):
+        each = forwards(attack.attack)
+        return None if each is None else (each + 1) * attack.n
+    steps = gradients(attack)
+    if steps is None:
+        return None
+    finds_its_target = attack.card.goal == "targeted" and not hasattr(attack, "targeted")
+    return int(steps > 1) + int(finds_its_target)
+
+
 def _batches(rows: int, batch_size: int) -> Iterator[np.ndarray]:
     """Yield row indices in batches of one size; the last one is filled up with its last row."""
     for first in range(0, rows, batch_size):

@@ -23,10 +23,11 @@ class AttackCell:
 
     Attributes:
         name: folder name.
-        config: ``data``, ``model``, ``attack`` (``name`` of the preset row, ``class``, ``preset`` kind,
+        config: ``data``, ``model`` (``name``; of a model folder also ``network``, ``recipe``,
+            ``test_accuracy``), ``attack`` (``name`` of the preset row, ``class``, ``preset`` kind,
             ``hyperparameters``), ``n``, ``seed``, ``candidates``.
-        environment: ``versions``, ``device``, ``batch_size``, ``seconds``, ``compile_seconds``,
-            ``gradient_seconds``.
+        environment: ``versions``, ``device``, ``batch_size``, ``class_names``, ``seconds``,
+            ``compile_seconds``, ``gradient_seconds``, ``gradients``, ``forwards``, ``started``, ``finished``.
         arrays: name -> array, the names of :data:`ARRAYS`; empty if it failed.
         columns: metric column -> values [N].
         error: one line, or None.

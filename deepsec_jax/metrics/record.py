@@ -90,6 +90,7 @@ class Column:
         rate: values are successes and failures, so that the mean is a share.
         host: see ``values``.
         quick: whether it stands in tables by default.
+        measured_once: one measurement shared by all images, so that it has no interval.
     """
 
     name: str
@@ -104,3 +105,4 @@ class Column:
     rate: bool = False
     host: bool = False
     quick: bool = True
+    measured_once: bool = False

@@ -52,7 +52,7 @@ def _interval(column: Column, values: np.ndarray, mean: float) -> tuple[float, f
     if column.rate and bool(np.isin(values, (0.0, 1.0)).all()):
         interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(0.95, method="wilson")
         return float(interval.low), float(interval.high)
-    if len(values) < 2:
+    if len(values) < 2 or column.measured_once:
         return math.nan, math.nan
     error = float(values.std(ddof=1)) / math.sqrt(len(values))
     if error == 0.0:

@@ -1,11 +1,11 @@
 """Plain convolutional networks: the paper's seven-layer MNIST model and a small one for digits."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.nn.initializers import Initializer
 
 from deepsec_jax.protocols import Images, Logits
 
@@ -16,7 +16,7 @@ _by_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform in +-1/sqrt(fan in), what layers get by default in the framework of the paper's code."""
 
 
-def _bias_by(fan_in: int) -> Initializer:
+def _bias_by(fan_in: int) -> Callable[..., jax.Array]:
     """Uniform in +-1/sqrt(fan in), as that framework does for biases, too."""
 
     def bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> jax.Array:

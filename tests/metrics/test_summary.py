@@ -51,6 +51,11 @@ def test_one_value_has_no_interval_and_equal_ones_have_a_point():
     assert (equal.low, equal.high) == (equal.mean, equal.mean)
 
 
+def test_one_measurement_for_all_has_no_interval():
+    found = summarise(METRICS["cc"], np.full(4, 0.1), np.ones(4))
+    assert found.mean == pytest.approx(0.1) and math.isnan(found.low) and math.isnan(found.high)
+
+
 def test_values_that_do_not_exist_are_left_out():
     found = summarise(METRICS["l2_relative"], np.array([math.nan, 1.0, 3.0]), np.ones(3))
     assert (found.mean, found.n) == (2.0, 2)

@@ -1,0 +1,90 @@
+"""``--batch-size auto``: a fixed size on the CPU, on an accelerator what its memory holds."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from deepsec_jax.cli import InputError
+from deepsec_jax.cli.options import at_least
+
+BatchSize = int | Literal["auto"]
+
+_CPU_BATCH = 64
+_CPU_VALUES = 32 * 32 * 3
+"""On CPUs 16 to 64 small images a batch are as fast per image as hundreds; larger images take fewer."""
+
+_SMALLEST, _LARGEST = 16, 4096
+
+
+def check(size: BatchSize) -> None:
+    """Raise InputError for a number of images below 1."""
+    if size != "auto":
+        at_least("--batch-size", size, 1)
+
+
+def choose(size: BatchSize, model: Any, image_shape: Sequence[int], n: int) -> int:
+    """Return images per call.
+
+    ``auto`` is :func:`on_cpu` where jax computes on the CPU; elsewhere the largest batch of which one
+    gradient fits into memory is looked for, and half of it taken.
+
+    Args:
+        size: a number, or ``auto``.
+        model: the model under attack.
+        image_shape: height, width, channels.
+        n: number of images; more than them is never taken.
+    """
+    if size != "auto":
+        return size
+    import jax
+
+    if jax.default_backend() == "cpu":
+        return min(n, on_cpu(image_shape))
+    return largest_fitting(lambda rows: _gradient_fits(model, image_shape, rows), n)
+
+
+def on_cpu(image_shape: Sequence[int]) -> int:
+    """Return 64 for images of up to 32 x 32 x 3 values, in proportion fewer for larger ones, at least 1."""
+    return max(1, min(_CPU_BATCH, _CPU_BATCH * _CPU_VALUES // math.prod(image_shape)))
+
+
+def largest_fitting(fits: Callable[[int], bool], n: int) -> int:
+    """Double from 16 until memory refuses, or 4096 or ``n`` is reached; halve from 16 where that is refused.
+
+    An attack and its metrics hold more than the one gradient that was tried, so after a refusal half of
+    the largest batch that fitted is taken.
+
+    Args:
+        fits: tells whether a batch of this many images fits.
+        n: number of images.
+
+    Raises:
+        InputError: not even one image fits.
+    """
+    most = min(_LARGEST, n)
+    size, refused = min(_SMALLEST, most), False
+    while not fits(size):
+        if size == 1:
+            raise InputError("not even one image's gradient fits into memory: take a smaller model")
+        size, refused = size // 2, True
+    while not refused and size < most:
+        following = min(2 * size, most)
+        refused = not fits(following)
+        size = size if refused else following
+    return max(1, size // 2) if refused else size
+
+
+def _gradient_fits(model: Any, image_shape: Sequence[int], rows: int) -> bool:
+    import jax
+    import jax.numpy as jnp
+
+    from deepsec_jax.evaluation.measured import bare_gradient_seconds
+
+    images, labels = jnp.zeros((rows, *image_shape)), jnp.zeros(rows, jnp.int32)
+    try:
+        bare_gradient_seconds(model, images, labels, repeats=1)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return False
+        raise
+    return True

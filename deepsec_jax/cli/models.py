@@ -1,0 +1,128 @@
+"""From what the command line calls a model to a checked one."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepsec_jax.cli import InputError
+
+if TYPE_CHECKING:
+    from deepsec_jax.data import Dataset
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as the command line names it.
+
+    Attributes:
+        model: a pytree callable in evaluation mode.
+        about: ``name`` (what tables and folders call it), and what else a model folder says: ``network``,
+            ``recipe``, ``test_accuracy``.
+        facts: the same in words for a page, label -> text.
+        data: name of its data set, or what --data says.
+    """
+
+    model: Any
+    about: dict[str, Any]
+    facts: dict[str, str]
+    data: str
+
+
+def load(name: str, data: str | None) -> Loaded:
+    """Return the model of a folder, or of a function ``package.module:function``.
+
+    Args:
+        name: folder or function.
+        data: data set; default the one that a folder's model was trained on.
+
+    Raises:
+        InputError: no such function, or no data set named.
+        CheckpointError: no model in the folder, or a damaged one.
+    """
+    if ":" in name and not Path(name).exists():
+        if data is None:
+            raise InputError(f"{name} carries no data set: name one with --data")
+        return Loaded(_call(name), {"name": name}, {"Model": name}, data)
+    from deepsec_jax.evaluation.demo import model_facts
+    from deepsec_jax.training import load_model
+
+    saved = load_model(name)
+    about = {
+        "name": Path(name).resolve().name, "network": saved.recipe.model, "recipe": saved.recipe.name,
+        "test_accuracy": saved.figures["test_accuracy"],
+    }  # fmt: skip
+    return Loaded(saved.model, about, model_facts(saved), data or saved.recipe.data)
+
+
+def _call(name: str) -> Any:
+    """Return what ``package.module:function`` returns; the current folder is searched too."""
+    module_name, _, function_name = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything
+        raise InputError(
+            f"cannot import {module_name or 'nothing'} ({_line(error)}): give package.module:function"
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise InputError(f"{module_name} has no function {function_name!r} that returns a model")
+    try:
+        return function()
+    except Exception as error:
+        raise InputError(
+            f"{name}() failed ({_line(error)}): it must return a model when called without arguments"
+        ) from error
+
+
+def check(model: Any, dataset: "Dataset") -> int:
+    """Check the model against the images before any compute: kind, mode, shapes, NaN in the weights.
+
+    Returns:
+        The number of its classes.
+
+    Raises:
+        InputError: it cannot be attacked on this data set.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from deepsec_jax.attacks.call import check_model, check_shapes
+    from deepsec_jax.pytree import example_keys, logits_shape, reseed
+
+    images, labels = jnp.zeros((2, *dataset.image_shape)), jnp.zeros(2, jnp.int32)
+    where = f"the model on images {'x'.join(map(str, dataset.image_shape))}"
+    _ours(where, lambda: check_model(model))
+    model = reseed(model, example_keys(jax.random.key(0), 2))
+    _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
+    for leaf in jax.tree.leaves(model):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
+            raise InputError("the model has NaN or infinite weights: train it again or load another one")
+    classes = logits_shape(model, images)[-1]
+    for half, split in (("train", dataset.train), ("test", dataset.test)):
+        low, high = int(np.min(split.labels)), int(np.max(split.labels))
+        if low < 0 or high >= classes:
+            raise InputError(
+                f"{half} labels range over {low} .. {high}, but the model has classes 0 .. {classes - 1}: "
+                "name the data set it was trained on with --data"
+            )
+    return classes
+
+
+def _ours(where: str, check: Callable[[], Any]) -> None:
+    """Run a check of the library, whose ValueError or TypeError says what to do."""
+    try:
+        check()
+    except (ValueError, TypeError) as error:
+        message = str(error).strip().partition("\n")[0]
+        raise InputError(f"{where}: {message}") from None
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,33 @@
+"""``deepsec report``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Report:
+    """Make tables and a page of a run directory: terminal, CSV, JSON, LaTeX, HTML. It only reads cells.
+
+    Attributes:
+        run_dir: Folder that deepsec evaluate attacks has written.
+        out: Folder for the files; default RUN_DIR/report.
+        times: Keep what depends on the clock; without it, runs of one plan give the same bytes.
+    """
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    out: Path | None = None
+    times: bool = True
+
+    def run(self) -> None:
+        """Print the tables, write the files, and say where they are."""
+        from rich.console import Console
+
+        from deepsec_jax.evaluation.attack_report import print_report, write_report
+        from deepsec_jax.evaluation.store import read_cells
+
+        print_report(read_cells(self.run_dir), Console(), times=self.times)
+        for path in write_report(self.run_dir, self.out or self.run_dir / "report", times=self.times):
+            print(f"report {path}")

@@ -1,0 +1,171 @@
+"""The cells of an attack evaluation as jobs: what each is made of, how it is computed and measured."""
+
+import platform
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache, partial
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax import __version__
+from deepsec_jax.attacks import ATTACKS
+from deepsec_jax.catalog import lookup
+from deepsec_jax.data import Candidates
+from deepsec_jax.evaluation.attack_table import forwards, gradients, hyperparameters, run_attack
+from deepsec_jax.evaluation.demo import machine_facts
+from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell, record_of
+from deepsec_jax.evaluation.runner import Job, OnBatch
+from deepsec_jax.metrics import METRICS
+from deepsec_jax.protocols import Attack, Classifier
+from deepsec_jax.pytree import example_keys, reseed
+
+_MANY = 1000  # gradients per image taken for progress where an attack does not say
+
+
+def attack_config(
+    name: str,
+    attack: Attack,
+    *,
+    preset: str,
+    data: str,
+    model: dict[str, Any],
+    candidates: str,
+    n: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the config of a cell: all that decides its arrays, and nothing else.
+
+    Args:
+        name: name of the preset row, e.g. ``fgsm@0.5``.
+        attack: the attack of that row.
+        preset: ``paper`` or ``strong``.
+        data: data set name.
+        model: what the model is called (``name``), and what else is known of it.
+        candidates: name of the candidate set, a hash over the model's weights, the test split, n and seed.
+        n: number of candidates.
+        seed: of candidates, targets and random attacks.
+    """
+    return {
+        "data": data, "model": model,
+        "attack": {
+            "name": name, "class": ATTACKS[name.partition("@")[0]].__name__, "preset": preset,
+            "hyperparameters": hyperparameters(attack),
+        },
+        "n": n, "seed": seed, "candidates": candidates,
+    }  # fmt: skip
+
+
+def column_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return group -> columns: those on the device together, each host column alone.
+
+    Raises:
+        UnknownName: no such column; names near matches.
+    """
+    columns = [lookup(METRICS, name, "metric") for name in names]
+    device = tuple(column.name for column in columns if not column.host)
+    groups = {"device": device} if device else {}
+    return groups | {column.name: (column.name,) for column in columns if column.host}
+
+
+def cell_bytes(n: int, image_shape: Sequence[int], classes: int, columns: int) -> int:
+    """Return what a cell and its columns take on disk, about."""
+    image = 2 * 4 * int(np.prod(image_shape))
+    return n * (image + 4 * (classes + 4) + 8 * columns) + 65536
+
+
+def gradient_clock(model: Classifier, candidates: Candidates, batch_size: int) -> Callable[[], float]:
+    """Return a function that measures one bare gradient, in seconds per image, at its first call."""
+    images, labels = (jnp.asarray(part[:batch_size]) for part in (candidates.images, candidates.labels))
+    return cache(partial(bare_gradient_seconds, model, images, labels))
+
+
+def attack_job(
+    config: dict[str, Any],
+    attack: Attack,
+    model: Classifier,
+    candidates: Candidates,
+    *,
+    groups: dict[str, tuple[str, ...]],
+    batch_size: int,
+    gradient_seconds: Callable[[], float],
+    class_names: Sequence[str],
+) -> Job:
+    """Return the job that makes one cell and measures its columns.
+
+    Args:
+        config: the cell's config.
+        attack: the attack that the config describes.
+        model: the model under attack.
+        candidates: the set that the config names.
+        groups: columns wanted, see :func:`column_groups`.
+        batch_size: images per call.
+        gradient_seconds: see :func:`gradient_clock`.
+        class_names: what the classes are called in pictures.
+    """
+    rows, per_image = len(candidates), gradients(attack)
+    batch_size = min(batch_size, rows)
+
+    def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        started = _now()
+        result = run_attack(
+            config["attack"]["name"], attack, model, candidates,
+            key=jax.random.key(config["seed"]), batch_size=batch_size, on_batch=on_batch,
+        )  # fmt: skip
+        arrays = {
+            "x_adv": result.x_adv, "x": candidates.images, "labels": candidates.labels,
+            "targets": result.targets, "rows": candidates.rows.astype(np.int32),
+            "success": result.success,
+        }  # fmt: skip
+        arrays["probabilities"] = _probabilities(model, arrays, batch_size)
+        environment = {
+            "versions": _versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
+            "seconds": result.row.seconds, "compile_seconds": result.row.compile_seconds,
+            "gradient_seconds": gradient_seconds(), "gradients": per_image, "forwards": forwards(attack),
+            "class_names": list(class_names),
+            "started": started, "finished": _now(),
+        }  # fmt: skip
+        return environment, arrays
+
+    def measure(
+        environment: dict[str, Any], arrays: dict[str, np.ndarray], names: tuple[str, ...], on_batch: OnBatch
+    ) -> dict[str, np.ndarray]:
+        return measure_cell(
+            model, arrays, names=names, batch_size=batch_size, on_batch=on_batch,
+            seconds=environment["seconds"] / rows,
+            gradients=_count(per_image), forwards=_count(forwards(attack)),
+            gradient_seconds=environment["gradient_seconds"],
+        )  # fmt: skip
+
+    return Job(config, groups, compute, measure, images=rows, gradients=per_image or _MANY)
+
+
+def _count(number: int | None) -> float:
+    return float("nan") if number is None else float(number)
+
+
+def _probabilities(model: Classifier, arrays: dict[str, np.ndarray], batch_size: int) -> np.ndarray:
+    """Return the model's mean softmax on the adversarial images, float32 [N, K]."""
+    rows = len(arrays["x"])
+    model = reseed(model, example_keys(jax.random.key(0), batch_size))  # a key per row; draws replace them
+    parts = []
+    for first in range(0, rows, batch_size):
+        chosen = np.minimum(np.arange(first, first + batch_size), rows - 1)
+        x, x_adv, labels = (jnp.asarray(arrays[name][chosen]) for name in ("x", "x_adv", "labels"))
+        record = record_of(model, x, x_adv, labels, first=first)
+        parts.append(np.asarray(record.probabilities)[: rows - first])
+    return np.concatenate(parts)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "deepsec_jax": __version__, "jax": jax.__version__, "flax": flax.__version__,
+        "numpy": np.__version__, "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

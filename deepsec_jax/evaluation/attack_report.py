@@ -1,0 +1,138 @@
+"""The report of an attack evaluation: terminal, CSV, JSON, LaTeX and one self-contained HTML page.
+
+It reads the folders of a run and computes nothing on a model.  The same folders give the same bytes; with
+``times=False`` so do two runs that differ in their clocks only.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+
+from deepsec_jax.evaluation import published, table_formats
+from deepsec_jax.evaluation.aside import write_aside
+from deepsec_jax.evaluation.attack_details import compared, details, overview
+from deepsec_jax.evaluation.attack_warnings import warnings
+from deepsec_jax.evaluation.cells import AttackCell
+from deepsec_jax.evaluation.paper_numbers import families, short
+from deepsec_jax.evaluation.paper_table import Section, TableRow, groups, sections
+from deepsec_jax.evaluation.published import Reason
+from deepsec_jax.evaluation.store import read_cells
+
+
+def write_report(
+    run_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], *, times: bool = True
+) -> list[Path]:
+    """Write attacks.html, attacks.csv, attacks.json and attacks.tex; files of an earlier report are replaced.
+
+    Args:
+        run_dir: a run directory; see :mod:`deepsec_jax.evaluation.cells`.
+        out_dir: folder of the four files.
+        times: whether to keep what depends on the clock and the machine's load; without it two runs of the
+            same plan have the same bytes.
+
+    Returns:
+        The four paths, the page first.
+
+    Raises:
+        StoreError: ``run_dir`` is no run directory or damaged, or ``out_dir`` cannot be written.
+    """
+    paths = []
+    for name, text in render(read_cells(run_dir), times=times).items():
+        path = Path(out_dir) / name
+        write_aside(path, _writer(text), replace=True)
+        paths.append(path)
+    return paths
+
+
+def _writer(text: str) -> Any:
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def render(cells: Sequence[AttackCell], *, times: bool = True) -> dict[str, str]:
+    """Return file name -> text of the four files.
+
+    Args:
+        cells: finished and failed ones.
+        times: see :func:`write_report`.
+    """
+    parts = sections(cells, times=times)
+    said = [warnings(section) for section in parts]
+    return {
+        "attacks.html": _page(parts, said, times),
+        "attacks.csv": table_formats.to_csv(parts),
+        "attacks.json": table_formats.to_json(parts, said, times=times),
+        "attacks.tex": table_formats.to_latex(parts),
+    }
+
+
+def print_report(cells: Sequence[AttackCell], console: Console, *, times: bool = True) -> None:
+    """Print the tables and the warnings.
+
+    Args:
+        cells: finished and failed ones.
+        console: where to.
+        times: see :func:`write_report`.
+    """
+    for section in sections(cells, times=times):
+        for table in table_formats.terminal_tables(section):
+            console.print(table)
+        for row in section.rows:
+            for line in table_formats.explanations(row, section):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for warning in warnings(section):
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _page(parts: Sequence[Section], said: Sequence[Sequence[str]], times: bool) -> str:
+    environment = Environment(
+        loader=PackageLoader("deepsec_jax.evaluation"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    views = [_view(section, said[index], f"s{index}") for index, section in enumerate(parts)]
+    return environment.get_template("attacks.html").render(sections=views, times=times)
+
+
+def _view(section: Section, said: Sequence[str], anchor: str) -> dict[str, Any]:
+    """Return what the template shows of a section."""
+    anchors = {id(row): f"{anchor}-a{index}" for index, row in enumerate(section.rows)}
+    reasons = _reasons(section)
+    return {
+        "anchor": anchor,
+        "section": section,
+        "warnings": said,
+        "families": families(section.columns),
+        "groups": [
+            {"goal": goal, "objective": objective,
+             "rows": [_line(row, section, anchors[id(row)]) for row in rows]}
+            for (goal, objective), rows in groups(section.rows).items()
+        ],
+        "overview": overview(section.rows, anchor),
+        "details": [details(row, section, anchors[id(row)]) for row in section.rows],
+        "reasons": {reason.label: (f"{anchor}-r{index}", reason) for index, reason in enumerate(reasons)},
+        "columns": [(column, published.note(column.name)) for column in (*section.columns, *section.further)],
+        "compares": bool(reasons),
+    }  # fmt: skip
+
+
+def _line(row: TableRow, section: Section, anchor: str) -> dict[str, Any]:
+    entries = [compared(row.entries[column.name]) for column in section.columns]
+    for entry in entries:
+        usual = row.hits if entry["column"].over == "successful" else row.n
+        entry["interval"] = short(entry["interval"]).removeprefix("n/a, ")
+        entry["other_n"] = entry["n"] if entry["n"] and entry["n"] != usual else None
+    return {"row": row, "anchor": anchor, "entries": entries}
+
+
+def _reasons(section: Section) -> list[Reason]:
+    """Return the reasons that the section's differences have, each once, in the order of first use."""
+    found: dict[str, Reason] = {}
+    for row in section.rows:
+        for column in section.columns + section.further:
+            entry = row.entries[column.name]
+            if not entry.inside:
+                found |= {reason.label: reason for reason in entry.reasons if reason.label not in found}
+    return list(found.values())

@@ -1,0 +1,168 @@
+"""Plots as inline SVG whose bytes follow from their data alone.
+
+Colours are CSS variables of the page (``--ink``, ``--rule``, ``--s1`` to ``--s8``), so that one drawing is
+readable on light and on dark ground; texts stay texts, and every drawing says in words what it shows.
+"""
+
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+_WIDTH, _HEIGHT = 5.0, 2.9  # inches of 72 points: a phone shows the 12 point labels at about their size
+_MOST_POINTS = 100
+_BINS = 20
+_DECADES = 1.5  # from this range on, distances of several attacks need a logarithmic axis
+
+# matplotlib wants colours; these stand for the page's variables until the drawing is done.
+_VARIABLES = {"#000101": "var(--ink)", "#000102": "var(--rule)"} | {
+    f"#0002{index:02x}": f"var(--s{index})" for index in range(1, 9)
+}
+_INK, _RULE, *_SERIES = _VARIABLES
+# Neighbours differ in their dashes, so that a curve under another one shows through.
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+
+_SETTINGS: Any = {
+    "svg.hashsalt": "deepsec_jax", "svg.fonttype": "none", "font.size": 12, "font.family": "sans-serif",
+    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _RULE, "xtick.color": _INK,
+    "ytick.color": _INK, "grid.color": _RULE, "axes.grid": True, "grid.linewidth": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "none",
+    "axes.facecolor": "none", "legend.frameon": False, "axes.axisbelow": True, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Success of one attack as distance is allowed to grow.
+
+    Attributes:
+        label: whose it is.
+        distances: of the images that it succeeded on, in any order.
+        n: number of candidates.
+    """
+
+    label: str
+    distances: np.ndarray
+    n: int
+
+
+def success_distance(name: str, norm: str, curves: Sequence[Curve]) -> str:
+    """Draw the share of all n with success at a distance of at most r, for each r.
+
+    Args:
+        name: unlike that of any other drawing of the page.
+        norm: of the distance, e.g. ``L2``.
+        curves: one or more; where their typical distances differ widely the axis is logarithmic.
+    """
+    said = f"Share of all n with success within {norm} distance r. " + " ".join(map(_in_words, curves))
+
+    def draw(axes: Axes) -> None:
+        everything = [curve.distances[curve.distances > 0] for curve in curves]
+        typical = [float(np.median(values)) for values in everything if len(values)]
+        farthest = max((float(values.max()) for values in everything if len(values)), default=1.0)
+        wide = len(typical) > 1 and np.log10(max(typical) / min(typical)) > _DECADES
+        for index, curve in enumerate(curves):
+            r, share = _steps(curve, farthest * 1.05)
+            axes.step(
+                r, share, where="post", label=curve.label, linewidth=2,
+                color=_SERIES[index % 8], linestyle=_DASHES[index % 3],
+            )  # fmt: skip
+        axes.set_ylim(0, 103)
+        if wide:
+            axes.set_xscale("log")
+            axes.set_xlim(min(float(values.min()) for values in everything if len(values)) / 1.2)
+        else:
+            axes.set_xlim(0, farthest * 1.05)
+        axes.set_xlabel(f"{norm} distance r")
+        axes.set_ylabel("success, % of n")
+        if len(curves) > 1:
+            axes.legend(
+                loc="upper left", bbox_to_anchor=(-0.12, -0.22), ncols=3, fontsize=11, handlelength=2.2
+            )
+
+    return _svg(name, said, draw, legend_rows=-(-len(curves) // 3) if len(curves) > 1 else 0)
+
+
+def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, float] | None = None) -> str:
+    """Draw how many images have which value.
+
+    Args:
+        name: unlike that of any other drawing of the page.
+        what: the quantity, for the axis.
+        values: one per image.
+        limits: ends of the axis; default from 0 to a little more than the largest value.
+    """
+    values = np.asarray(values, np.float64)
+    low, high = limits or (0.0, 1.05 * float(values.max(initial=0.0)) or 1.0)
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
+    said = f"Distribution of {what} over {len(values)} images. {_quartiles(values)}"
+
+    def draw(axes: Axes) -> None:
+        axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=_SERIES[0], linewidth=0)
+        axes.set_xlim(low, high)
+        axes.set_ylim(0, max(1.0, 1.06 * float(counts.max())))
+        axes.set_xlabel(what)
+        axes.set_ylabel("images")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+
+    return _svg(name, said, draw)
+
+
+def _steps(curve: Curve, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return corners of the curve in percent, at most a hundred of them; the last one is exact."""
+    distances = np.sort(np.asarray(curve.distances, np.float64))
+    kept = np.unique(np.linspace(0, len(distances) - 1, min(_MOST_POINTS, len(distances))).astype(int))
+    share = 100 * (kept + 1) / max(curve.n, 1)
+    top = share[-1] if len(share) else 0.0
+    return np.concatenate(([0.0], distances[kept], [end])), np.concatenate(([0.0], share, [top]))
+
+
+def _in_words(curve: Curve) -> str:
+    reached = len(curve.distances) / curve.n if curve.n else 0.0
+    levels = [level for level in (0.5, 0.9, 1.0) if level <= reached]
+    distances = np.sort(np.asarray(curve.distances, np.float64))
+    points = [f"{100 * p:.0f} % at {distances[int(np.ceil(p * curve.n)) - 1]:.3g}" for p in levels]
+    return f"{curve.label}: {', '.join([*points, f'{100 * reached:.1f} % of n = {curve.n} in all'])}."
+
+
+def _quartiles(values: np.ndarray) -> str:
+    if not len(values):
+        return "There is none."
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return f"Quartiles {low:.3g}, {middle:.3g}, {high:.3g}."
+
+
+def _svg(name: str, said: str, draw: Callable[[Axes], None], legend_rows: int = 0) -> str:
+    height = _HEIGHT + 0.24 * legend_rows
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the reader's own settings are
+        matplotlib.rcParams.update(_SETTINGS)
+        figure = Figure(figsize=(_WIDTH, height))
+        low = (0.56 + 0.24 * legend_rows) / height
+        draw(figure.add_axes((0.135, low, 0.825, 0.96 - low)))
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return _for_page(buffer.getvalue(), name, said, f"0 0 {72 * _WIDTH:g} {72 * height:g}")
+
+
+def _for_page(svg: str, name: str, said: str, box: str) -> str:
+    """Take a drawing out of its file: no prologue, ids of its own, the page's colours and type."""
+    body = svg[svg.index("<svg") :].rstrip()
+    body = re.sub(r"<(metadata|style)[ >].*?</\1>", "", body[body.index(">") + 1 :], flags=re.DOTALL)
+    body = body.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    body = re.sub(r'<g id="[^"]*">', "<g>", body)
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
+    body = re.sub(r"font-family: [^;\"]*; ", "", body)
+    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
+    body = re.sub(r"\s*\n\s*", "\n", body)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    return f'<svg class="chart" role="img" aria-label="{html.escape(said)}" viewBox="{box}">{body}'

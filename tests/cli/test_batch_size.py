@@ -1,0 +1,66 @@
+"""--batch-size auto: a fixed size on the CPU, elsewhere what memory holds, tried on a memory of our own."""
+
+import jax
+import pytest
+from conftest import make_linear
+
+from deepsec_jax.cli import InputError, batch_size
+
+
+class Memory:
+    """Holds up to ``most`` images and remembers what was tried."""
+
+    def __init__(self, most):
+        self.most, self.tried = most, []
+
+    def __call__(self, rows):
+        self.tried.append(rows)
+        return rows <= self.most
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((28, 28, 1), 64), ((32, 32, 3), 64), ((64, 64, 3), 16), ((224, 224, 3), 1), ((1000, 1000, 3), 1)],
+)
+def test_on_the_cpu_the_image_size_decides(shape, size):
+    assert batch_size.on_cpu(shape) == size
+    assert batch_size.choose("auto", None, shape, 1000) == size
+    assert batch_size.choose("auto", None, shape, 1) == 1
+    assert batch_size.choose(7, None, shape, 1000) == 7
+
+
+@pytest.mark.parametrize(
+    ("most", "n", "size", "tried"),
+    [
+        (10**9, 1000, 1000, [16, 32, 64, 128, 256, 512, 1000]),  # all images at once
+        (10**9, 10**6, 4096, [16, 32, 64, 128, 256, 512, 1024, 2048, 4096]),
+        (100, 1000, 32, [16, 32, 64, 128]),  # half of 64, the largest that fitted
+        (31, 1000, 8, [16, 32]),
+        (5, 1000, 2, [16, 8, 4]),
+        (1, 1000, 1, [16, 8, 4, 2, 1]),
+        (10**9, 3, 3, [3]),
+    ],
+)
+def test_elsewhere_it_doubles_until_memory_refuses_and_goes_back(most, n, size, tried):
+    memory = Memory(most)
+    assert batch_size.largest_fitting(memory, n) == size
+    assert memory.tried == tried and size <= most
+
+
+def test_a_memory_that_holds_nothing_is_an_error():
+    with pytest.raises(InputError, match="not even one image"):
+        batch_size.largest_fitting(Memory(0), 10)
+
+
+def test_only_a_full_memory_counts_as_one(monkeypatch):
+    model, said = make_linear(), ["RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 GiB"]
+
+    def refuses(*arguments, **options):
+        raise jax.errors.JaxRuntimeError(said[0])
+
+    assert batch_size._gradient_fits(model, (4, 4, 1), 2)
+    monkeypatch.setattr("deepsec_jax.evaluation.measured.bare_gradient_seconds", refuses)
+    assert not batch_size._gradient_fits(model, (4, 4, 1), 2)
+    said[0] = "INTERNAL: the device is gone"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="gone"):
+        batch_size._gradient_fits(model, (4, 4, 1), 2)

@@ -1,0 +1,166 @@
+"""Carrying out a plan: only what is missing, past failures, beside other processes."""
+
+import itertools
+from dataclasses import replace
+
+import fake_run
+import numpy as np
+import pytest
+
+from deepsec_jax.evaluation import aside, runner
+from deepsec_jax.evaluation.aside import StoreError
+from deepsec_jax.evaluation.runner import CELL, Failure, missing, run_plan, work
+from deepsec_jax.evaluation.store import Store, read_cells
+
+
+def quiet(done=1, note=""):
+    """Progress that nobody watches."""
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "run")
+
+
+def go(store, jobs, **options):
+    store.add_to_plan(job.config for job in jobs)
+    return run_plan(store, jobs, **{"advance": quiet, "wait": lambda: pytest.fail("waited"), **options})
+
+
+def starts(store):
+    return [(entry["cell"], entry["group"]) for entry in store.read_log() if entry["event"] == "start"]
+
+
+def failing(job, error, times=10**6):
+    """The job, whose cell fails the first ``times`` times."""
+    counter = itertools.count()
+
+    def compute(on_batch):
+        if next(counter) < times:
+            raise error
+        return job.compute(on_batch)
+
+    return replace(job, compute=compute)
+
+
+def test_only_what_is_missing_is_computed(store):
+    first, second = fake_run.job(0), fake_run.job(1)
+    assert go(store, [replace(first, groups={"device": ("a",)})]) == []
+    assert starts(store) == [(first.name, CELL), (first.name, "device")]
+    assert go(store, [first, second]) == []
+    assert starts(store)[2:] == [(first.name, "device"), (first.name, "host"),
+                                 *((second.name, stage) for stage in (CELL, "device", "host"))]  # fmt: skip
+    before = {path: path.stat().st_mtime_ns for path in store.folder.rglob("*") if path.is_file()}
+    assert go(store, [first, second]) == [] and len(starts(store)) == 7
+    assert before == {path: path.stat().st_mtime_ns for path in store.folder.rglob("*") if path.is_file()}
+    cells = read_cells(store.folder)
+    assert [cell.name for cell in cells] == [first.name, second.name]
+    assert sorted(cells[0].columns) == ["a", "b", "c"]
+    assert np.array_equal(cells[1].arrays["x"], fake_run.arrays(1)["x"])
+
+
+def test_a_failing_cell_is_recorded_and_the_rest_goes_on(store):
+    jobs = [
+        fake_run.job(0),
+        failing(fake_run.job(1), ZeroDivisionError("no\n such thing"), 2),
+        fake_run.job(2),
+    ]
+    expected = [Failure(jobs[1].name, CELL, "ZeroDivisionError: no such thing")]
+    assert go(store, jobs) == expected
+    assert store.has_cell(jobs[2].name) and store.columns(jobs[2].name) == {"a", "b", "c"}
+    assert [cell.error for cell in read_cells(store.folder)] == [None, expected[0].error, None]
+    assert go(store, jobs) == expected  # a failure blocks no retry, and the next one gets the next number
+    folder = store.folder / "failed" / jobs[1].name
+    assert sorted(path.name for path in folder.iterdir()) == ["0001.json", "0002.json"]
+    assert "raise error" in store.failures(jobs[1].name)[0]["traceback"]
+    assert go(store, jobs) == []
+    assert [cell.error for cell in read_cells(store.folder)] == [None, None, None]
+
+
+def test_a_failing_group_of_columns_leaves_the_others(store):
+    job = fake_run.job(0)
+
+    def measure(environment, arrays, names, on_batch):
+        if names == ("a", "b"):
+            raise OSError("codec missing")
+        return job.measure(environment, arrays, names, on_batch)
+
+    failures = go(store, [replace(job, measure=measure)])
+    assert failures == [Failure(job.name, "device", "OSError: codec missing")]
+    (cell,) = read_cells(store.folder)
+    assert cell.error is None and list(cell.columns) == ["c"]
+    assert missing(store, job.name, job.groups) == {"device": ("a", "b")}
+
+
+def test_a_cell_that_another_process_holds_is_waited_for(store):
+    jobs, held = [fake_run.job(0), fake_run.job(1)], store.lock(fake_run.job(0).name)
+    assert held.__enter__()
+    waits = []
+
+    def wait():
+        waits.append(starts(store))
+        held.__exit__(None, None, None)  # the other process dies without having finished
+
+    assert go(store, jobs, wait=wait) == []
+    assert waits == [[(jobs[1].name, stage) for stage in (CELL, "device", "host")]]
+    assert store.has_cell(jobs[0].name)
+
+
+def test_what_fails_elsewhere_meanwhile_is_not_tried_again(store):
+    job = fake_run.job(0)
+    store.write_failure(job.name, CELL, "an old failure", "")
+    held = store.lock(job.name)
+    assert held.__enter__()
+
+    def wait():
+        store.write_failure(job.name, CELL, "RuntimeError: too large", "")
+        held.__exit__(None, None, None)
+
+    assert go(store, [job], wait=wait) == [Failure(job.name, CELL, "RuntimeError: too large")]
+    assert starts(store) == []
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(store, monkeypatch):
+    jobs, write = [fake_run.job(0), fake_run.job(1), fake_run.job(2)], aside.sync
+
+    def full(path):
+        if jobs[1].name in path.parts and path.suffix == ".npz":
+            raise OSError(28, "No space left on device")
+        write(path)
+
+    monkeypatch.setattr(aside, "sync", full)
+    with pytest.raises(StoreError, match=r"No space left on device.*free some space.*same command goes on"):
+        go(store, jobs)
+    assert [store.has_cell(job.name) for job in jobs] == [True, False, False]
+    assert list((store.folder / "aside").iterdir()) == []
+    monkeypatch.undo()
+    assert go(store, jobs) == [] and len(read_cells(store.folder)) == 3
+    assert starts(store).count((jobs[0].name, CELL)) == 1
+
+
+def test_a_damaged_cell_is_a_failure_of_its_columns(store):
+    job, other = fake_run.job(0), fake_run.job(1)
+    go(store, [replace(job, groups={})])
+    archive = store.folder / "cells" / job.name / "arrays.npz"
+    archive.write_bytes(archive.read_bytes()[:-50])
+    failures = go(store, [job, other])
+    assert {failure.stage for failure in failures} == {"device", "host"}
+    assert "is damaged" in failures[0].error and "remove it" in failures[0].error
+    assert store.columns(other.name) == {"a", "b", "c"}
+
+
+def test_progress_counts_each_job_for_what_it_was_announced_with(store):
+    jobs = [fake_run.job(0), failing(fake_run.job(1), ValueError("no")), fake_run.job(2)]
+    total = sum(work(job, missing(store, job.name, job.groups)) for job in jobs)
+    told = []
+    go(store, jobs, advance=lambda done=1, note="": told.append((done, note)))
+    assert sum(done for done, _ in told) == total == 3 * fake_run.ROWS * (2 + 2 * runner._MEASURING)
+    assert (fake_run.ROWS, "fake0") in told
+
+
+def test_an_interrupt_frees_the_lock(store):
+    job = fake_run.job(0)
+    with pytest.raises(KeyboardInterrupt):
+        go(store, [failing(job, KeyboardInterrupt())])
+    assert store.failures(job.name) == []
+    assert go(store, [job]) == []
