@@ -83,7 +83,7 @@ def test_g3_more_steps_never_lose_an_example(digits_model):
 
 def test_g3_carried_over_eps_never_lose_an_example(digits_model):
     model, x, labels = digits_model
-    grid = (0.02, 0.05, 0.1, 0.2, 0.5)
+    grid = (0.02, 0.1, 0.5)
     members = tuple(BIM(eps=eps, step_size=eps / 4, steps=5) for eps in grid)
     curve = [
         success(model, x, WorstCase(members[: n + 1])(model, x, labels), labels) for n in range(len(grid))
@@ -131,17 +131,20 @@ def test_g5_random_noise_is_weaker_than_fgsm(digits_model):
 def test_g7_logits_times_100_do_not_protect(digits_model, name, loss):
     model, x, labels = digits_model
     attack = ATTACKS[name](loss=losses.LOSSES[loss])  # the paper's settings
-    plain = success(model, x, attack(model, x, labels, key=KEY), labels).mean()
-    scaled = Scaled(model, 100.0)
-    sharp = success(scaled, x, attack(scaled, x, labels, key=KEY), labels).mean()
+    plain, sharp = (
+        success(scaled, x, attack(scaled, x, labels, key=KEY), labels).mean()
+        for scaled in (Scaled(model, jnp.float32(factor)) for factor in (1, 100))  # one compile for both
+    )
     assert sharp >= plain - (0.02 if loss == "logit_gap" else 0.0)
 
 
 def test_g7_planted_cross_entropy_is_masked_by_sharp_logits(digits_model):
     model, x, labels = digits_model
     attack = FGSM(eps=EPS, loss=losses.cross_entropy)
-    plain = success(model, x, attack(model, x, labels), labels).mean()
-    sharp = success(Scaled(model, 100.0), x, attack(Scaled(model, 100.0), x, labels), labels).mean()
+    plain, sharp = (
+        success(scaled, x, attack(scaled, x, labels), labels).mean()
+        for scaled in (Scaled(model, jnp.float32(factor)) for factor in (1, 100))
+    )
     assert sharp < plain - 0.02
 
 

@@ -132,16 +132,18 @@ def test_vmap_over_sixteen_eps_and_two_models_is_one_compile(attack, linear, ima
     np.testing.assert_allclose(both[0], attack(linear, images, labels, key=KEY), atol=1e-5)
 
 
-def test_rows_do_not_see_each_other(attack, tiny_cnn):
-    x = make_images(rows=9, shape=(8, 8, 1))
-    labels = goal(attack, labels_of(tiny_cnn, x), classes=10)
+@pytest.mark.parametrize(("network", "batch_sizes"), [("cnn", (7,)), ("linear", (1, 7, 64))])
+def test_rows_do_not_see_each_other(attack, network, batch_sizes, tiny_cnn, linear):
+    model, shape, classes = (tiny_cnn, (8, 8, 1), 10) if network == "cnn" else (linear, (4, 4, 1), 3)
+    x = make_images(rows=9, shape=shape)
+    labels = goal(attack, labels_of(model, x), classes=classes)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(KEY, jnp.arange(9))
-    whole = np.asarray(attack(tiny_cnn, x, labels, key=keys))
+    whole = np.asarray(attack(model, x, labels, key=keys))
     order = np.array([4, 0, 8, 2, 6, 1, 3, 7, 5])
-    permuted = np.asarray(attack(tiny_cnn, x[order], labels[order], key=keys[order]))
-    for batch_size in (1, 7, 64):
+    permuted = np.asarray(attack(model, x[order], labels[order], key=keys[order]))
+    for batch_size in batch_sizes:
         parts = run_in_batches(
-            attack, tiny_cnn, np.asarray(x), np.asarray(labels), key=KEY, batch_size=batch_size
+            attack, model, np.asarray(x), np.asarray(labels), key=KEY, batch_size=batch_size
         )
         assert np.mean(np.abs(parts - whole) > 1e-5) <= 0.01
     assert np.mean(np.abs(permuted - whole[order]) > 1e-5) <= 0.01
