@@ -23,6 +23,7 @@ PROGRAMS = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
 )
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # for the examples' processes
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 # A busy machine decides no test.
