@@ -119,8 +119,8 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         _DIGITS,
         _MNIST,
-        replace(_MNIST, name="mnist-small", epochs=5, learning_rate=0.1, schedule="one_cycle",
-                source="ours: the paper's network, 5 epochs of one-cycle SGD"),
+        replace(_MNIST, name="mnist-small", epochs=5, schedule="one_cycle",
+                source="ours: the paper's network and peak rate, 5 epochs of one-cycle SGD"),
         _CIFAR10,
         replace(_CIFAR10, name="cifar10-small", epochs=8, batch_size=64, optimizer="sgd",
                 learning_rate=0.1, schedule="one_cycle",
