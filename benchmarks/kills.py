@@ -6,7 +6,7 @@
 3. The same with two processes on each directory, one of which is killed each time.
 
 Each directory must end with one finished record per cell and the same report byte for byte, and its log must
-show that nothing finished was computed again.  A moment is drawn evenly over the time an undisturbed run took.
+show that nothing finished was computed again.  Moments are drawn evenly over the time of an undisturbed run.
 """
 
 import argparse
@@ -57,19 +57,8 @@ def main() -> None:
         passed = same and not unexplained(again)
         rows.append([processes, len(runs), killed, cells, len(again), verdict(passed)])
     write_json(options.out, "kills", {"seconds_undisturbed": length, "rows": rows})
-    print(
-        table(
-            [
-                "processes",
-                "directories",
-                "kills",
-                "cells",
-                "stages started again",
-                "same report, nothing twice",
-            ],
-            rows,
-        )
-    )
+    head = ["processes", "directories", "kills", "cells", "stages started again", "same, nothing twice"]
+    print(table(head, rows))
 
 
 def start(options: argparse.Namespace, run: Path) -> subprocess.Popen[bytes]:
