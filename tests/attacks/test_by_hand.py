@@ -6,6 +6,7 @@ import numpy as np
 from conftest import Linear, make_images, make_linear
 
 from deepsec_jax.attacks import BIM, FGSM, PGD, UMIFGSM, losses
+from deepsec_jax.attacks.rfgsm import fair_signs
 
 # One image of three pixels, two classes: z0 - z1 = 2 a - b + 0 c - 0.2.
 MODEL = Linear(jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.array([0.0, 0.2]))
@@ -51,6 +52,19 @@ def numpy_momentum(weights, bias, x, labels, eps, step_size, steps, decay):
         momentum = decay * momentum + gradient / np.abs(gradient).sum(1, keepdims=True)
         point = np.clip(np.clip(point + step_size * np.sign(momentum), flat - eps, flat + eps), 0, 1)
     return best.reshape(x.shape)
+
+
+def test_signs_are_fair_and_independent():
+    """Against the binomial law: each pixel's, each row's and each pair of neighbours' sum of signs."""
+    keys = jax.random.split(jax.random.key(0), 4000)
+    signs = np.asarray(fair_signs(keys, (3, 5, 3)), np.float64).reshape(4000, 45)
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    pairs = signs[:, 1:] * signs[:, :-1]
+    for sums in (signs.sum(axis=0), pairs.sum(axis=0)):
+        assert np.abs(sums).max() <= 4.5 * np.sqrt(4000)
+    assert abs(signs.sum(axis=1).var() / 45 - 1) < 0.15
+    repeated = np.repeat(signs[:, :1], 44, axis=1) * signs[:, :44]  # planted: a pixel against itself
+    assert np.abs(repeated.sum(axis=0)).max() > 4.5 * np.sqrt(4000)
 
 
 def test_momentum_against_numpy():
