@@ -94,6 +94,7 @@ def random_then_gradient(
     """Return the R+FGSM images of a batch: the body shared with R+LLC."""
 
     def random_signs(keys: Keys | None, x: Images, eps: Scalar, norm: str) -> Images:
+        assert keys is not None  # needs_key: the call has refused to go on without
         return jnp.clip(x + alpha * fair_signs(keys, x.shape[1:]), min=0.0, max=1.0)
 
     return ascend(
