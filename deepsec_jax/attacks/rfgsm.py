@@ -64,13 +64,12 @@ class RFGSM(struct.PyTreeNode):
 def fair_signs(keys: Keys, shape: tuple[int, ...]) -> Images:
     """Return +1 or -1 with equal odds for every entry, [B, *shape]: the law of a standard normal's sign.
 
-    One random word gives 32 signs; drawing normals would take a tenth of a small model's gradient.
+    One random byte gives eight signs; drawing normals would take a tenth of a small model's gradient.
     """
     size = math.prod(shape)
-    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 32),), jnp.uint32))(keys)
-    places = jnp.arange(32, dtype=jnp.uint32)[None, None, :]
-    bits = ((words[:, :, None] >> places) & jnp.uint32(1)).reshape(keys.shape[0], -1)[:, :size]
-    return (2.0 * bits.astype(jnp.float32) - 1.0).reshape(keys.shape[0], *shape)
+    octets = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 8),), jnp.uint8))(keys)
+    bits = jnp.unpackbits(octets, axis=1)[:, :size].astype(jnp.float32)
+    return (2.0 * bits - 1.0).reshape(keys.shape[0], *shape)
 
 
 def check_alpha(attack: "RFGSM | object") -> None:
