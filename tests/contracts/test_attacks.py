@@ -69,14 +69,15 @@ def test_shape_dtype_box_and_ball(attack, linear, images):
     assert all(np.ptp(row) > 0 for row in values), "a constant image"
 
 
-def test_wins_on_the_linear_model(attack, linear, images):
+def test_wins_on_the_linear_model(attack, linear):
+    images = make_images(rows=64)  # R+LLC spends half its eps on a coin: eight images would judge the coin
     labels = labels_of(linear, images)
     given = goal(attack, labels)
     targets = attack.targets(linear, images, given)
     outcome = judge(linear, images, attack(linear, images, given, key=KEY), labels, targets=targets)
     clean = judge(linear, images, images, labels, targets=targets)
-    assert outcome.success.mean() > 0.6
-    assert clean.success.mean() < 0.2  # the attack's doing, not the images'
+    assert outcome.success.mean() > 0.5
+    assert clean.success.mean() < 0.1  # the attack's doing, not the images'
 
 
 def test_functional_shares_compiled_code(attack, linear, images, compiles):
