@@ -5,7 +5,8 @@ This process is ours; the PyTorch libraries run in one child process under anoth
 child's logits must equal ours to 1e-4.
 
 1. Each side picks its best settings by wall time: torch its memory format, everyone the batch size.
-2. Success: every library attacks all images once; the saved images are judged by ``judge`` on OUR model.
+2. Success: every library attacks all images; the saved images are judged by ``judge`` on OUR model.  Where
+   a single random draw decides (R+FGSM, R+LLC) it is the mean over ``--draws`` keys on every side.
 3. Time: rounds in which all of them attack the first ``--timed`` images in turn, the order rotating.  Each
    attack is timed together with bare gradients of its own library before and after it (ours: a separately
    jitted value-and-gradient; torch: forward and autograd.grad).  Figures are medians over rounds of
@@ -50,6 +51,9 @@ def main() -> None:
         "--bare", type=int, default=4, help="bare gradients before and after each timed attack"
     )
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument(
+        "--draws", type=int, default=8, help="keys over which one-step random attacks are averaged"
+    )
     parser.add_argument("--attacks", nargs="+", default=list(NINE))
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--out", default="benchmarks/results")
@@ -59,7 +63,7 @@ def main() -> None:
         run = Comparison(subject, child, Path(folder), timed=min(options.timed, len(subject.images)))
         difference = run.check_logits()
         chosen = run.choose_settings()
-        success = run.success(options.attacks)
+        success = run.success(options.attacks, options.draws)
         rounds = run.rounds(options.attacks, success, options.rounds, options.bare)
         payload = {
             "subject": options.subject, "note": subject.note, "images": len(subject.images),
@@ -171,28 +175,30 @@ class Comparison:
             self.batch[library] = min(times, key=times.__getitem__)
         return {"format": memory, "bare_by_format": formats, "batch": self.batch, "batches_tried": tried}
 
-    def success(self, names: list[str]) -> dict[str, dict[str, Any]]:
-        """Attack all images once with everyone; judge everybody's images on our model."""
+    def success(self, names: list[str], draws: int) -> dict[str, dict[str, Any]]:
+        """Attack all images with everyone; judge everybody's images on our model."""
         found: dict[str, dict[str, Any]] = {}
         with progress("success", len(names) * (1 + len(self.libraries))) as advance:
             for name in names:
                 attack = attacks.preset(name, self.subject.presets)
                 found[name] = {}
                 for library in (OURS, *self.libraries):
-                    found[name][library] = self._success(library, name, attack)
+                    one_draw = getattr(attack, "needs_key", False) and not hasattr(attack, "steps")
+                    seeds = range(1, 1 + (draws if one_draw else 1))
+                    found[name][library] = _mean([self._success(library, name, attack, s) for s in seeds])
                     advance(1, f"{name} {library}")
         return found
 
-    def _success(self, library: str, name: str, attack: Any) -> dict[str, Any]:
+    def _success(self, library: str, name: str, attack: Any, seed: int) -> dict[str, Any]:
         subject = self.subject
         if library == OURS:
-            labels, key = subject.attack_labels(attack), jax.random.key(1)
+            labels, key = subject.attack_labels(attack), jax.random.key(seed)
             x_adv = attacks.run_in_batches(
                 attack, subject.model, subject.images, labels, key=key, batch_size=self.batch[OURS]
             )
         else:
             out = str(self.folder / "x_adv.npy")
-            answer = self._peer(library, name, attack, rows=len(subject.images), seed=1, bare=0, out=out)
+            answer = self._peer(library, name, attack, rows=len(subject.images), seed=seed, bare=0, out=out)
             if "seconds_per_image" not in answer:
                 return answer
             x_adv = np.load(out)
@@ -247,6 +253,18 @@ class Comparison:
             do="attack", library=library, attack=name, settings=settings(attack), batch=self.batch[library],
             rows=rows, seed=seed, bare=bare, times=1 if out else repeats(attack), out=out,
         )  # fmt: skip
+
+
+def _mean(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean success over draws, with the largest distance; what a library lacks stays as it is."""
+    if "success" not in found[0]:
+        return found[0]
+    return {
+        "success": float(np.mean([draw["success"] for draw in found])),
+        "linf": max(draw["linf"] for draw in found),
+        "nan_rows": sum(draw["nan_rows"] for draw in found),
+        "draws": len(found),
+    }
 
 
 def repeats(attack: Any) -> int:

@@ -34,6 +34,7 @@ class Card:
         reference: authors, title, venue, arXiv.
         goal: "untargeted" or "targeted", as the paper files it.
         kind: "budget" (stays within eps), "minimum-norm", or "universal".
+        budget: the field that bounds a minimum-norm attack all the same; None where nothing does.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Card:
     reference: str
     goal: str
     kind: str
+    budget: str | None = None

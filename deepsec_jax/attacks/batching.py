@@ -4,6 +4,7 @@ This is host code: it streams NumPy arrays (memory-mapped ones too) through the 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -80,6 +81,8 @@ def run_in_batches(
             keys = example_keys(key, batch_size, first=first) if one else _filled(key[first:last], padding)
         if sharding is not None:
             images, classes, keys = jax.device_put((images, classes, keys), sharding)
+        if isinstance(sharding, NamedSharding):
+            return _per_shard(attack, model, images, classes, keys, sharding=sharding)
         return attack(model, images, classes, key=keys)
 
     def finish(first: int, adversarial: jax.Array) -> None:
@@ -97,6 +100,29 @@ def run_in_batches(
     if waiting is not None:
         finish(*waiting)
     return out
+
+
+@partial(jax.jit, static_argnames="sharding")
+def _per_shard(
+    attack: Attack, model: Classifier, x: jax.Array, labels: jax.Array, keys: Any, *, sharding: NamedSharding
+) -> jax.Array:
+    """Run the attack on every device's rows by themselves.
+
+    An attack that sorts live rows to the front would otherwise send rows between devices, and all would
+    wait for the slowest.
+    """
+
+    def local(attack: Attack, model: Classifier, x: Any, labels: Any, keys: Any) -> Any:
+        return attack(model, x, labels, key=keys)
+
+    everywhere, split = PartitionSpec(), sharding.spec
+    return jax.shard_map(
+        local,
+        mesh=sharding.mesh,
+        in_specs=(everywhere, everywhere, split, split, split),
+        out_specs=split,
+        check_vma=False,
+    )(attack, model, x, labels, keys)
 
 
 def _filled(array: Any, padding: int) -> Any:

@@ -17,21 +17,25 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from deepsec_jax.attacks.closest import Counted
 from deepsec_jax.attacks.geometry import NORMS
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import example_keys, is_key, is_randomised, logits_shape
 
-Body = Callable[[Any, Classifier, Images, Labels, Keys | None], Images]
+Body = Callable[[Any, Classifier, Images, Labels, Keys | None], Images | Counted]
 
 
 def attack_call(body: Body) -> Callable[..., Images]:
     """Turn ``body(self, model, x, labels, keys)`` into ``__call__(self, model, x, labels, *, key=None)``.
 
     The body is compiled once per class and static fields: other weights, hyperparameters and keys hit
-    the cache.  No gradient flows through an attack.
+    the cache.  No gradient flows through an attack.  A body that returns :class:`Counted` gives its images
+    to the caller, and its counts to :func:`count_calls`.
     """
 
-    def compiled(self: Any, model: Classifier, x: Images, labels: Labels, key: Key | Keys | None) -> Images:
+    def compiled(
+        self: Any, model: Classifier, x: Images, labels: Labels, key: Key | Keys | None
+    ) -> Images | Counted:
         check_shapes(model, x, labels)
         if not x.shape[0]:  # nothing to attack; a model may not even accept it (reshape(0, -1))
             return x
@@ -49,11 +53,33 @@ def attack_call(body: Body) -> Callable[..., Images]:
     def call(
         self: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Images:
+        result = counted(self, model, x, labels, key=key)
+        return result.x if isinstance(result, Counted) else result
+
+    def counted(
+        self: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Images | Counted:
         check_model(model)
         return run(one_float_kind(self), model, jnp.asarray(x), jnp.asarray(labels), key)
 
+    call.counted = counted  # type: ignore[attr-defined]  # found by count_calls
     call.__doc__ = body.__doc__ or "Return adversarial images; see the class and the Attack protocol."
     return call
+
+
+def count_calls(
+    attack: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+) -> Counted | None:
+    """Return the attack's images with the model calls that each took; None if it does not count.
+
+    The attacks that search count, since their work differs from image to image; the same compiled code
+    as the call itself.  Arguments as in the Attack protocol.
+    """
+    counted = getattr(type(attack).__call__, "counted", None)
+    if counted is None:
+        return None
+    result = counted(attack, model, x, labels, key=key)
+    return result if isinstance(result, Counted) else None
 
 
 def label_targets(
@@ -124,24 +150,34 @@ def _constant(tree: Any) -> Any:
     return jax.tree.map(stopped, tree)
 
 
-def check_hyperparameters(attack: Any) -> None:
+_COUNTS = ("steps", "search_steps", "copies", "passes", "inner_steps", "memory", "n", "k")
+
+
+def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
     """Raise at construction for values that no attack can mean; traced values pass unseen.
 
     Called from ``__post_init__``, which jax also runs with tracers and placeholders in the fields.
+
+    Args:
+        attack: the attack.
+        signed: fields that may be of either sign, but not 0.
     """
     name = type(attack).__name__
     for field in fields(attack):
         value = getattr(attack, field.name)
-        if field.name in ("steps", "n", "k"):
+        if field.name in _COUNTS:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}.{field.name} must be an integer of at least 1, got {value!r}")
         elif field.name == "norm":
             if value not in NORMS:
                 raise ValueError(f"{name}.norm must be one of {', '.join(NORMS)}, got {value!r}")
-        elif field.name == "targeted":
+        elif field.name in ("targeted", "abort_early"):
             if not isinstance(value, bool):
-                raise ValueError(f"{name}.targeted must be True or False, got {value!r}")
-        elif isinstance(value, str):
+                raise ValueError(f"{name}.{field.name} must be True or False, got {value!r}")
+        elif isinstance(value, str) and not isinstance(field.default, str):
             raise ValueError(f"{name}.{field.name} must be a number, got {value!r}")
+        elif field.name in signed and isinstance(value, int | float):
+            if not math.isfinite(value) or value == 0:
+                raise ValueError(f"{name}.{field.name} must be finite and not 0, got {value!r}")
         elif isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name}.{field.name} must be finite and at least 0, got {value!r}")

@@ -1,21 +1,14 @@
 """The attacks as plain functions: ``pgd(model, x, labels, key=key, eps=0.3)``.
 
 ``functional.pgd(model, x, labels, key=key, **hyperparameters)`` is
-``PGD(**hyperparameters)(model, x, labels, key=key)``: the same compiled code, no second cache.
+``PGD(**hyperparameters)(model, x, labels, key=key)``: the same compiled code, no second cache.  There is one
+function for every name of :data:`deepsec_jax.attacks.ATTACKS`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from deepsec_jax.attacks.bim import BIM
-from deepsec_jax.attacks.fgsm import FGSM
-from deepsec_jax.attacks.illc import ILLC
-from deepsec_jax.attacks.llc import LLC
-from deepsec_jax.attacks.pgd import PGD
-from deepsec_jax.attacks.rfgsm import RFGSM
-from deepsec_jax.attacks.rllc import RLLC
-from deepsec_jax.attacks.tmifgsm import TMIFGSM
-from deepsec_jax.attacks.umifgsm import UMIFGSM
+from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 
 
@@ -32,12 +25,11 @@ def functional(attack: type) -> Callable[..., Images]:
     return function
 
 
-fgsm = functional(FGSM)
-rfgsm = functional(RFGSM)
-bim = functional(BIM)
-pgd = functional(PGD)
-umifgsm = functional(UMIFGSM)
-llc = functional(LLC)
-rllc = functional(RLLC)
-illc = functional(ILLC)
-tmifgsm = functional(TMIFGSM)
+def __getattr__(name: str) -> Callable[..., Images]:
+    if name not in ATTACKS:
+        raise AttributeError(f"no attack {name!r}; known: {', '.join(ATTACKS)}")
+    return functional(ATTACKS[name])
+
+
+def __dir__() -> list[str]:
+    return ["functional", *ATTACKS]

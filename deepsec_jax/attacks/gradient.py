@@ -32,6 +32,32 @@ def value_and_gradient(objective: Objective, x: Images) -> tuple[jax.Array, Any,
     return values, aux, gradient
 
 
+def pullbacks(
+    logits_of: Callable[[Images], jax.Array], x: Images, cotangents: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return logits [B, K] and, for every cotangent, the gradient of its product with them.
+
+    Args:
+        logits_of: maps images to logits, row by row.
+        x: images [B, H, W, C], float32.
+        cotangents: float32 [n, B, K]; one forward serves all n backward passes.
+
+    Returns:
+        Logits float32 [B, K] and gradients [n, B, H, W, C].
+    """
+
+    def both(x: Images, cotangents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, pull = jax.vjp(lambda point: logits_of(point).astype(jnp.float32), x)
+        return logits, jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents)
+
+    return fast_convolutions(both)(x, cotangents)
+
+
+def forward(model: Callable[[Images], jax.Array], x: Images) -> jax.Array:
+    """Return the model's logits, for use in the body of a loop."""
+    return fast_convolutions(lambda point: model(point))(x)
+
+
 def fast_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``function`` with the operands of every convolution brought to the fast order first."""
 

@@ -39,17 +39,19 @@ def table_of(dataset: str, channels: int | None = None) -> str:
 def preset_card(
     name: str, dataset: str, kind: str = "paper", *, channels: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return field -> {value, source, reason} of a row; see :func:`preset`."""
+    """Return field -> {value, source, reason} of a row, {} for an attack without one; see :func:`preset`."""
     rows = lookup(_tables(), kind, "kind of preset")
     column = table_of(dataset, channels)
     known = {row: values[column] for row, values in rows.items() if column in values}
     base = name.partition("@")[0]
+    if name in ATTACKS and name not in known:
+        return {}  # an attack of one's own, without rows: its defaults
     values = lookup(known, name, f"{kind} preset on {column}")
     return {**known.get(base, {}), **values}
 
 
 def preset(name: str, dataset: str, kind: str = "paper", *, channels: int | None = None) -> Attack:
-    """Return an attack with the hyperparameters of a table row.
+    """Return an attack with the hyperparameters of a table row, its defaults where it has none.
 
     Args:
         name: key of ``ATTACKS``, with a suffix for a variant (``fgsm@0.5``).

@@ -3,13 +3,20 @@
 from typing import Any
 
 from deepsec_jax.attacks.bim import BIM
+from deepsec_jax.attacks.blb import BLB
+from deepsec_jax.attacks.cw2 import CW2
+from deepsec_jax.attacks.deepfool import DeepFool
+from deepsec_jax.attacks.ead import EAD
 from deepsec_jax.attacks.fgsm import FGSM
 from deepsec_jax.attacks.illc import ILLC
+from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.llc import LLC
+from deepsec_jax.attacks.optmargin import OptMargin
 from deepsec_jax.attacks.pgd import PGD
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
 from deepsec_jax.attacks.tmifgsm import TMIFGSM
+from deepsec_jax.attacks.uap import UAP
 from deepsec_jax.attacks.umifgsm import UMIFGSM
 
 ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
@@ -18,8 +25,15 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "bim": BIM,
     "pgd": PGD,
     "umifgsm": UMIFGSM,
+    "uap": UAP,
+    "deepfool": DeepFool,
+    "optmargin": OptMargin,
     "llc": LLC,
     "rllc": RLLC,
     "illc": ILLC,
     "tmifgsm": TMIFGSM,
+    "jsma": JSMA,
+    "blb": BLB,
+    "cw2": CW2,
+    "ead": EAD,
 }

@@ -80,7 +80,7 @@ class Attack:
         candidates = data.stored_candidates(loaded.model, dataset, self.n, self.seed, folder / "candidates")
         if not (folder / "settings.json").exists():
             write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
-        results = self._results(folder, loaded.model, candidates, presets)
+        results = self._results(folder, loaded.model, candidates, presets, dataset)
         self._write(folder, settings, loaded.facts, results, candidates, dataset)
 
     def _check_values(self, names: tuple[str, ...]) -> None:
@@ -111,10 +111,12 @@ class Attack:
         print(estimate(wanted, (), time_bare_gradient(model, dataset, self.batch_size, self.n)))
 
     def _results(
-        self, folder: Path, model: Any, candidates: "Candidates", presets: dict[str, Any]
-    ) -> "list[Result]":
+        self, folder: Path, model: Any, candidates: "Candidates", presets: dict[str, Any],
+        dataset: "Dataset",
+    ) -> "list[Result]":  # fmt: skip
         import jax
 
+        from deepsec_jax.data import training_sample
         from deepsec_jax.evaluation.attack_table import run_attack
         from deepsec_jax.progress import progress
 
@@ -130,7 +132,9 @@ class Attack:
                 advance(0, name)
                 result = run_attack(
                     name, attack, model, candidates,
-                    key=jax.random.key(self.seed), batch_size=batch_size, on_batch=advance,
+                    key=jax.random.key(self.seed),
+                    train_images=lambda: training_sample(dataset, self.seed),
+                    batch_size=batch_size, on_batch=advance,
                 )  # fmt: skip
                 _save(path, result, candidates)
                 results.append(result)
@@ -197,7 +201,7 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{folder} exists and holds something else: choose another --run-dir or empty it")
 
 
-_ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success")
+_ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success", "probabilities")
 
 
 def _save(path: Path, result: "Result", candidates: "Candidates") -> None:

@@ -126,7 +126,7 @@ class Evaluate:
         model: Any, dataset: "Dataset", folder: Path,
     ) -> "list[Job]":  # fmt: skip
         """Draw the candidates, choose the batch size, and return one job per cell."""
-        from deepsec_jax.data import stored_candidates
+        from deepsec_jax.data import stored_candidates, training_sample
         from deepsec_jax.evaluation.attack_jobs import attack_job, gradient_clock
 
         candidates = stored_candidates(model, dataset, self.n, self.seed, folder)
@@ -137,6 +137,7 @@ class Evaluate:
                 config, attack, model, candidates,
                 groups=groups, batch_size=batch_size, gradient_seconds=clock,
                 class_names=dataset.class_names,
+                train_images=lambda: training_sample(dataset, self.seed),
             )
             for config, attack in cells.values()
         ]  # fmt: skip

@@ -84,8 +84,11 @@ def _recipes() -> "Table":
 
 
 def _data() -> "Table":
+    from deepsec_jax.data import DATASETS
+
     table = _table("data sets", "name", "where it comes from")
-    table.add_row("digits", "embedded: 1797 images of 8x8 from scikit-learn")
+    for name, dataset in DATASETS.items():
+        table.add_row(name, (dataset.__doc__ or "").strip().partition("\n")[0])
     table.add_row("mnist, cifar10, ...", "any TFDS image set: deepsec prepare NAME, or --data-dir")
     table.add_row("PATH.npz", "your own arrays x_train, y_train, x_test, y_test")
     return table

@@ -191,3 +191,18 @@ def _read(path: Path) -> Candidates:
             return Candidates(**arrays, seed=int(archive["seed"]))
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}): remove it, and it is made again") from None
+
+
+def training_sample(dataset: Dataset, seed: int) -> np.ndarray:
+    """Return the training images that an attack may be fitted to, float32 [N, H, W, C].
+
+    A tenth of the training split, as in DEEPSEC, but at least 500 (all, if there are fewer).
+
+    Args:
+        dataset: where to draw from.
+        seed: of the draw.
+    """
+    rows = len(dataset.train)
+    count = min(rows, max(500, rows // 10))
+    chosen = np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    return unit_images(dataset.train.images[chosen])

@@ -72,43 +72,12 @@ def unit_images(images: np.ndarray) -> np.ndarray:
     return np.asarray(images, np.float32)
 
 
-def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a data set by name or path.
-
-    Args:
-        name: ``digits`` (embedded), a path ending in ``.npz``, or the name of any TFDS image
-            classification set (``mnist``, ``cifar10``, ``fashion_mnist``, ...).
-        data_dir: where TFDS sets lie; default TFDS's own (``~/tensorflow_datasets``).
-
-    Raises:
-        DataError: the set is unknown, not prepared, or malformed.
-    """
-    if name == "digits":
-        return _digits()
-    if name.endswith(".npz"):
-        return _npz(Path(name))
-    return _tfds(name, data_dir)
-
-
-def _digits() -> Dataset:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    # 17 grey levels 0..16; scikit-learn's order interleaves writers, so a fixed shuffle splits fairly.
-    images = (bunch.images / 16.0).astype(np.float32)[..., None]
-    labels = bunch.target.astype(np.int32)
-    order = np.random.default_rng(0).permutation(len(images))
-    test, train = order[:450], order[450:]
-    everything = Split(images, labels)
-    names = tuple(str(digit) for digit in range(10))
-    return Dataset("digits", everything.take(train), everything.take(test), names)
-
-
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 _LARGEST_LABEL = 999_999  # beyond any data set: a larger label is a mistake, not a class
 
 
-def _npz(path: Path) -> Dataset:
+def npz(path: Path) -> Dataset:
+    """Read a set of arrays from a file; see :func:`deepsec_jax.data.load`."""
     if not path.is_file():
         raise DataError(f"no file {path}: give the path of an .npz with arrays {', '.join(_NPZ_KEYS)}")
     if not zipfile.is_zipfile(path):
@@ -171,7 +140,8 @@ def cache_dir() -> Path:
     return Path(os.environ.get("DEEPSEC_CACHE") or Path.home() / ".cache" / "deepsec_jax")
 
 
-def _tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
+def tfds_set(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
+    """Read a prepared TFDS set without TensorFlow; see :func:`deepsec_jax.data.load`."""
     import tensorflow_datasets as tfds
 
     try:

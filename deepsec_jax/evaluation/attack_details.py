@@ -15,7 +15,7 @@ from deepsec_jax.evaluation.attack_warnings import as_row, distances
 from deepsec_jax.evaluation.cells import AttackCell
 from deepsec_jax.evaluation.figures import Curve
 from deepsec_jax.evaluation.paper_table import Entry, Section, TableRow
-from deepsec_jax.evaluation.report import _examples, _section
+from deepsec_jax.evaluation.picture_grid import examples_of, section_of
 
 
 def details(row: TableRow, section: Section, anchor: str) -> dict[str, Any]:
@@ -61,13 +61,14 @@ def _pictures(cell: AttackCell, row: TableRow, section: Section) -> dict[str, An
     result = Result(
         row=as_row(row), x_adv=arrays["x_adv"], targets=arrays["targets"], success=arrays["success"],
         predicted=probabilities.argmax(axis=1), confidence=probabilities.max(axis=1),
+        probabilities=probabilities,
     )  # fmt: skip
     candidates = Candidates(
         images=arrays["x"], labels=arrays["labels"], targets=arrays["targets"],
         least_likely=arrays["targets"], rows=arrays["rows"], seed=int(cell.config.get("seed", 0)),
     )  # fmt: skip
     names = _class_names(cell, probabilities.shape[1])
-    return _section(result, _card(cell, section), candidates, names, _examples(arrays["labels"]))
+    return section_of(result, _card(cell, section), candidates, names, examples_of(arrays["labels"]))
 
 
 def _class_names(cell: AttackCell, classes: int) -> Sequence[str]:

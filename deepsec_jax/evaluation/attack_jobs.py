@@ -15,13 +15,12 @@ from deepsec_jax import __version__
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import forwards, gradients, hyperparameters, run_attack
+from deepsec_jax.evaluation.attack_table import hyperparameters, most_gradients, run_attack
 from deepsec_jax.evaluation.demo import machine_facts
-from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell, record_of
+from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
 from deepsec_jax.evaluation.runner import Job, OnBatch
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.protocols import Attack, Classifier
-from deepsec_jax.pytree import example_keys, reseed
 
 _MANY = 1000  # gradients per image taken for progress where an attack does not say
 
@@ -93,6 +92,7 @@ def attack_job(
     batch_size: int,
     gradient_seconds: Callable[[], float],
     class_names: Sequence[str],
+    train_images: Callable[[], np.ndarray],
 ) -> Job:
     """Return the job that makes one cell and measures its columns.
 
@@ -105,26 +105,29 @@ def attack_job(
         batch_size: images per call.
         gradient_seconds: see :func:`gradient_clock`.
         class_names: what the classes are called in pictures.
+        train_images: gives the images that a UAP is fitted to.
     """
-    rows, per_image = len(candidates), gradients(attack)
+    rows = len(candidates)
+    per_image = most_gradients(attack, candidates.images[0].size if rows else 0)
     batch_size = min(batch_size, rows)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         started = _now()
         result = run_attack(
             config["attack"]["name"], attack, model, candidates,
-            key=jax.random.key(config["seed"]), batch_size=batch_size, on_batch=on_batch,
+            key=jax.random.key(config["seed"]), train_images=train_images,
+            batch_size=batch_size, on_batch=on_batch,
         )  # fmt: skip
         arrays = {
             "x_adv": result.x_adv, "x": candidates.images, "labels": candidates.labels,
             "targets": result.targets, "rows": candidates.rows.astype(np.int32),
-            "success": result.success,
+            "success": result.success, "probabilities": result.probabilities,
         }  # fmt: skip
-        arrays["probabilities"] = _probabilities(model, arrays, batch_size)
         environment = {
             "versions": _versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
             "seconds": result.row.seconds, "compile_seconds": result.row.compile_seconds,
-            "gradient_seconds": gradient_seconds(), "gradients": per_image, "forwards": forwards(attack),
+            "gradient_seconds": gradient_seconds(), "fit_seconds": result.row.fit_seconds,
+            "gradients": result.row.gradients, "forwards": result.row.forwards,
             "class_names": list(class_names),
             "started": started, "finished": _now(),
         }  # fmt: skip
@@ -136,28 +139,15 @@ def attack_job(
         return measure_cell(
             model, arrays, names=names, batch_size=batch_size, on_batch=on_batch,
             seconds=environment["seconds"] / rows,
-            gradients=_count(per_image), forwards=_count(forwards(attack)),
+            gradients=_count(environment["gradients"]), forwards=_count(environment["forwards"]),
             gradient_seconds=environment["gradient_seconds"],
         )  # fmt: skip
 
     return Job(config, groups, compute, measure, images=rows, gradients=per_image or _MANY)
 
 
-def _count(number: int | None) -> float:
+def _count(number: float | None) -> float:
     return float("nan") if number is None else float(number)
-
-
-def _probabilities(model: Classifier, arrays: dict[str, np.ndarray], batch_size: int) -> np.ndarray:
-    """Return the model's mean softmax on the adversarial images, float32 [N, K]."""
-    rows = len(arrays["x"])
-    model = reseed(model, example_keys(jax.random.key(0), batch_size))  # a key per row; draws replace them
-    parts = []
-    for first in range(0, rows, batch_size):
-        chosen = np.minimum(np.arange(first, first + batch_size), rows - 1)
-        x, x_adv, labels = (jnp.asarray(arrays[name][chosen]) for name in ("x", "x_adv", "labels"))
-        record = record_of(model, x, x_adv, labels, first=first)
-        parts.append(np.asarray(record.probabilities)[: rows - first])
-    return np.concatenate(parts)
 
 
 def _versions() -> dict[str, str]:

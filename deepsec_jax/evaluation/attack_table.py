@@ -9,13 +9,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import monitoring
 
-from deepsec_jax.attacks import Restarts, run_in_batches
+from deepsec_jax.attacks import (
+    JSMA,
+    UAP,
+    DeepFool,
+    Perturbation,
+    Restarts,
+    count_calls,
+    prepare,
+    run_in_batches,
+)
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.protocols import Attack, Classifier, Key
@@ -47,7 +56,9 @@ class Row:
         l0: share of changed entries, in [0, 1].
         seconds: wall time of the attack on all n, without compilation.
         compile_seconds: wall time of tracing and compilation, 0 where an earlier call had compiled.
-        gradients: gradients of the model per image, None if not known.
+        gradients: gradients of the model per image, the mean where an attack counts; None if not known.
+        forwards: forward passes per image beside those in the gradients; None if not known.
+        fit_seconds: wall time of fitting the attack to training images (UAP), compilation and all.
     """
 
     attack: str
@@ -62,7 +73,9 @@ class Row:
     l0: Distance
     seconds: float
     compile_seconds: float
-    gradients: int | None
+    gradients: float | None
+    forwards: float | None = None
+    fit_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; NaN becomes None."""
@@ -92,6 +105,8 @@ class Result:
         predicted: classes the model finds on the adversarial images, int32 [N].
         confidence: softmax probability of these classes, float32 [N].
         success: 1 or 0; on a randomised model a share of draws; float32 [N].
+        probabilities: softmax on the adversarial images, a mean over draws on a randomised model, float32
+            [N, K].
     """
 
     row: Row
@@ -100,6 +115,7 @@ class Result:
     predicted: np.ndarray
     confidence: np.ndarray
     success: np.ndarray
+    probabilities: np.ndarray
 
 
 def run_attack(
@@ -109,32 +125,49 @@ def run_attack(
     candidates: Candidates,
     *,
     key: Key,
+    train_images: Callable[[], np.ndarray] = lambda: np.zeros((0, 1, 1, 1), np.float32),
     batch_size: int = 128,
     on_batch: Callable[[int], Any] | None = None,
 ) -> Result:
     """Run one attack on all candidates and measure it.
 
     A targeted attack is given the candidates' targets; any other is given the true labels.
+
+    Args:
+        name: name of the preset.
+        attack: the attack.
+        model: the model under attack.
+        candidates: what to attack.
+        key: root of everything that is drawn.
+        train_images: gives the images that a UAP is fitted to; called only for an attack that is fitted.
+        batch_size: images per call.
+        on_batch: called after every batch with the number of images just done.
     """
     batch_size = min(batch_size, len(candidates))
     model = reseed(model, example_keys(key, batch_size))  # one key per row of a batch, whatever it had
+    started, described = time.perf_counter(), attack
+    if hasattr(attack, "fit"):
+        attack = prepare(attack, model, train_images(), key=key)
+    fit_seconds = time.perf_counter() - started if attack is not described else 0.0
     targeted = bool(getattr(attack, "targeted", False))
     labels = candidates.targets if targeted else candidates.labels
+    counter = _Counter(attack)
     started = time.perf_counter()
     with _compile_clock() as compile_seconds:
         x_adv = run_in_batches(
-            attack, model, candidates.images, labels, key=key, batch_size=batch_size, on_batch=on_batch
+            counter, model, candidates.images, labels, key=key, batch_size=batch_size, on_batch=on_batch
         )
     seconds = time.perf_counter() - started
+    counted = counter.means(len(candidates))
     targets = _targets(attack, model, candidates.images, labels, key, batch_size)
     judged = _judge(model, candidates, x_adv, targets, batch_size)
     rounded = _judge(model, candidates, to_8bit(x_adv), targets, batch_size)
     successful = judged["success"] >= 0.5
-    probabilities = _softmax(judged["logits"])
+    probabilities = judged["probabilities"]
     row = Row(
         attack=name,
         goal="untargeted" if targets is None else "targeted",
-        hyperparameters=hyperparameters(attack),
+        hyperparameters=hyperparameters(described),
         n=len(candidates),
         success=float(judged["success"].mean()),
         success_8bit=float(rounded["success"].mean()),
@@ -144,7 +177,9 @@ def run_attack(
         l0=_distance(judged["l0"][successful]),
         seconds=max(0.0, seconds - compile_seconds()),
         compile_seconds=compile_seconds(),
-        gradients=gradients(attack),
+        gradients=gradients(attack) if counted is None else counted.gradients,
+        forwards=forwards(attack) if counted is None else counted.forwards,
+        fit_seconds=fit_seconds,
     )
     return Result(
         row=row,
@@ -153,7 +188,40 @@ def run_attack(
         predicted=probabilities.argmax(axis=1).astype(np.int32),
         confidence=probabilities.max(axis=1),
         success=judged["success"],
+        probabilities=probabilities,
     )
+
+
+class _Calls(NamedTuple):
+    forwards: float
+    gradients: float
+
+
+class _Counter:
+    """An attack that keeps the counts of every batch; host code."""
+
+    def __init__(self, attack: Attack) -> None:
+        self.attack = attack
+        self.parts: list[tuple[jax.Array, jax.Array]] = []
+
+    def targets(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
+        return self.attack.targets(model, x, labels, key=key)
+
+    def __call__(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
+        counted = count_calls(self.attack, model, x, labels, key=key)
+        if counted is None:
+            return self.attack(model, x, labels, key=key)
+        self.parts.append((counted.forwards, counted.gradients))
+        return counted.x
+
+    def means(self, rows: int) -> _Calls | None:
+        """Return calls per image over the first ``rows`` rows; None for an attack that does not count."""
+        if not self.parts:
+            return None
+        forwards, gradients = (
+            np.concatenate([np.asarray(p) for p in part])[:rows] for part in zip(*self.parts, strict=True)
+        )
+        return _Calls(float(forwards.mean()), float(gradients.mean()))
 
 
 def to_8bit(images: np.ndarray) -> np.ndarray:
@@ -185,14 +253,34 @@ def _plain(value: Any) -> Any:
 
 
 def gradients(attack: Any) -> int | None:
-    """Return the gradients per image of an attack with a step count or of one step; else None."""
+    """Return the gradients per image of an attack whose work is the same for every image; else None."""
     if isinstance(attack, Restarts):
         each = gradients(attack.attack)
         return None if each is None else each * attack.n
-    if isinstance(getattr(attack, "steps", None), int):
-        return int(attack.steps)
+    if isinstance(attack, Perturbation):
+        return 0
     card = getattr(attack, "card", None)
-    return 1 if card is not None and card.kind == "budget" else None
+    if card is None or card.kind != "budget":
+        return None
+    return int(getattr(attack, "steps", 1))
+
+
+def most_gradients(attack: Any, size: int) -> int | None:
+    """Return the most gradients per image that an attack can take; None if that is not known.
+
+    Args:
+        attack: the attack.
+        size: entries of an image.
+    """
+    if isinstance(attack, JSMA):
+        return (int(float(attack.gamma) * size / 2) + 1) * (2 if attack.saliency == "logits" else 1)
+    if isinstance(attack, DeepFool):
+        return attack.steps * attack.k
+    if isinstance(attack, UAP):
+        return 0
+    if hasattr(attack, "search_steps") and hasattr(attack, "steps"):
+        return int(attack.search_steps * attack.steps * getattr(attack, "copies", 1))
+    return gradients(attack)
 
 
 def forwards(attack: Any) -> int | None:
@@ -205,8 +293,8 @@ def forwards(attack: Any) -> int | None:
         each = forwards(attack.attack)
         return None if each is None else (each + 1) * attack.n
     steps = gradients(attack)
-    if steps is None:
-        return None
+    if not steps:
+        return steps
     finds_its_target = attack.card.goal == "targeted" and not hasattr(attack, "targeted")
     return int(steps > 1) + int(finds_its_target)
 
@@ -233,7 +321,7 @@ def _targets(
 def _judge(
     model: Classifier, candidates: Candidates, x_adv: np.ndarray, targets: np.ndarray | None, batch_size: int
 ) -> dict[str, np.ndarray]:
-    names = ("success", "logits", "l0", "l2", "linf")
+    names = ("success", "probabilities", "l0", "l2", "linf")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for rows in _batches(len(candidates), batch_size):
         outcome = judge(
@@ -243,11 +331,6 @@ def _judge(
         for name in names:
             parts[name].append(np.asarray(getattr(outcome, name)))
     return {name: np.concatenate(part)[: len(candidates)] for name, part in parts.items()}
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _distance(values: np.ndarray) -> Distance:

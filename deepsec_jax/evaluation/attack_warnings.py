@@ -43,7 +43,9 @@ def as_row(row: TableRow) -> Row:
         l0=_distance(delta["L0"][hits]),
         seconds=float(environment.get("seconds") or math.nan),
         compile_seconds=float(environment.get("compile_seconds") or 0.0),
-        gradients=None if gradients is None else int(gradients),
+        gradients=None if gradients is None else float(gradients),
+        forwards=environment.get("forwards"),
+        fit_seconds=float(environment.get("fit_seconds") or 0.0),
     )
 
 
@@ -67,7 +69,7 @@ def _distance(values: np.ndarray) -> Distance:
 
 def _unbounded(row: TableRow) -> str:
     card = getattr(ATTACKS.get(row.name.partition("@")[0]), "card", None)
-    if card is None or card.kind != "minimum-norm" or row.hits == row.n:
+    if card is None or card.kind != "minimum-norm" or card.budget is not None or row.hits == row.n:
         return ""
     return (
         f"{row.name}: success {100 * row.hits / row.n:.1f} % of n = {row.n}, though nothing bounds its "

@@ -50,7 +50,12 @@ def demo(
         for name in attacks.ATTACKS:
             attack = attacks.preset(name, dataset.name)
             advance(0, name)
-            results.append(run_attack(name, attack, saved.model, candidates, key=key, on_batch=advance))
+            results.append(
+                run_attack(
+                    name, attack, saved.model, candidates, key=key,
+                    train_images=lambda: data.training_sample(dataset, _SEED), on_batch=advance,
+                )
+            )  # fmt: skip
 
     title = f"Attacks on a small network for digits, n = {n}"
     console.print(terminal_table([result.row for result in results], title))

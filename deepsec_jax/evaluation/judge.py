@@ -17,6 +17,7 @@ class Outcome(struct.PyTreeNode):
     Attributes:
         success: 1 or 0 [B]; on a randomised model the share of draws that succeeded.
         logits: logits on the adversarial image [B, K]; on a randomised model their mean.
+        probabilities: their softmax [B, K]; on a randomised model the mean of each draw's.
         l0: share of entries (pixels x channels) that changed [B].
         l1: sum of absolute changes [B].
         l2: Euclidean norm of the change [B].
@@ -25,6 +26,7 @@ class Outcome(struct.PyTreeNode):
 
     success: jax.Array
     logits: Logits
+    probabilities: jax.Array
     l0: jax.Array
     l1: jax.Array
     l2: jax.Array
@@ -86,13 +88,14 @@ def _judge(model, x, x_adv, labels, targets, root, first, draws) -> Outcome:
         one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
         classes = logits_shape(model, one)[-1]
         nothing = jnp.zeros(0)
-        return Outcome(nothing, jnp.zeros((0, classes)), nothing, nothing, nothing, nothing)
+        return Outcome(nothing, *[jnp.zeros((0, classes))] * 2, nothing, nothing, nothing, nothing)
     keys = judging_keys(model, x.shape[0], first=first, root=root, draws=draws)
-    success, logits, _ = classify(model, x_adv, labels, targets, keys)
+    success, logits, probabilities = classify(model, x_adv, labels, targets, keys)
     delta = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32)).reshape(x.shape[0], -1)
     return Outcome(
         success=success,
         logits=logits,
+        probabilities=probabilities,
         l0=jnp.mean(delta > 0, axis=1, dtype=jnp.float32),
         l1=jnp.sum(delta, axis=1),
         l2=jnp.linalg.norm(delta, axis=1),

@@ -4,8 +4,6 @@ Everything here reads results; nothing is computed on a model.  The page needs n
 inline and pictures are PNG data URIs at their own size, enlarged by the browser without smoothing.
 """
 
-import base64
-import io
 import math
 import os
 import tempfile
@@ -14,24 +12,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from rich import box
 from rich.table import Table
 
-from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_table import Distance, Result, Row
+from deepsec_jax.evaluation.picture_grid import examples_of, number, section_of
 
-_EXAMPLES = 8
 _TOLERANCE = 0.01  # one point: plain last iterates may differ by that much without anything being wrong
 
 # (weaker, stronger) at one budget: more steps, a random start, or any wrong class instead of a given one.
 _ORDER = (
     ("fgsm", "bim"), ("fgsm", "pgd"), ("fgsm", "umifgsm"), ("rfgsm", "pgd"), ("bim", "pgd"),
     ("llc", "illc"), ("rllc", "illc"), ("llc", "fgsm"), ("rllc", "rfgsm"), ("illc", "bim"),
-    ("tmifgsm", "umifgsm"),
+    ("tmifgsm", "umifgsm"), ("uap", "pgd"),
 )  # fmt: skip
 
 
@@ -92,9 +87,9 @@ def terminal_table(rows: Sequence[Row], title: str) -> Table:
         table.add_row(
             row.attack, "any" if row.goal == "untargeted" else "target", str(row.n),
             _percent(row.success), _percent(row.success_8bit),
-            _number(row.l2.median), _number(row.linf.median), _percent(row.l0.median),
+            number(row.l2.median), number(row.linf.median), _percent(row.l0.median),
             f"{row.seconds:.2f}", f"{row.compile_seconds:.1f}",
-            "n/a" if row.gradients is None else str(row.gradients),
+            "n/a" if row.gradients is None else f"{row.gradients:.4g}",
         )  # fmt: skip
     return table
 
@@ -124,15 +119,15 @@ def render(
         loader=PackageLoader("deepsec_jax.evaluation"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(percent=_percent, number=_number, distance=_pair, share=_share_pair)
-    examples = _examples(candidates.labels)
+    environment.filters.update(percent=_percent, number=number, distance=_pair, share=_share_pair)
+    examples = examples_of(candidates.labels)
     return environment.get_template("report.html").render(
         title=title,
         facts=facts,
         rows=[result.row for result in results],
         warnings=warnings([result.row for result in results]),
         sections=[
-            _section(result, cards.get(result.row.attack, {}), candidates, class_names, examples)
+            section_of(result, cards.get(result.row.attack, {}), candidates, class_names, examples)
             for result in results
         ],
         n=len(candidates),
@@ -157,97 +152,15 @@ def write_report(path: str | os.PathLike[str], page: str, *, replace: bool = Fal
     return path
 
 
-def _examples(labels: np.ndarray) -> list[int]:
-    """Return the first candidate of each class, then further ones; the same images for every attack."""
-    _, firsts = np.unique(labels, return_index=True)
-    others = np.setdiff1d(np.arange(len(labels)), firsts)
-    return [int(index) for index in (*sorted(firsts), *others)][:_EXAMPLES]
-
-
-def _section(
-    result: Result,
-    card: Mapping[str, Mapping[str, Any]],
-    candidates: Candidates,
-    class_names: Sequence[str],
-    examples: Sequence[int],
-) -> dict[str, Any]:
-    attack = ATTACKS.get(result.row.attack.partition("@")[0])
-    described = getattr(attack, "card", None)
-    defaults = {"source": "default of the class", "reason": ""}
-    return {
-        "row": result.row,
-        "title": described.title if described else "",
-        "reference": described.reference if described else "",
-        "fields": [
-            {**defaults, **card.get(name, {}), "name": name, "value": _value(value)}
-            for name, value in result.row.hyperparameters.items()
-        ],
-        "examples": [_example(result, candidates, class_names, index) for index in examples],
-    }
-
-
-def _example(
-    result: Result, candidates: Candidates, class_names: Sequence[str], index: int
-) -> dict[str, Any]:
-    clean, adversarial = candidates.images[index], result.x_adv[index]
-    delta = adversarial - clean
-    target = int(result.targets[index])
-    return {
-        "clean": _png(clean),
-        "perturbation": _png(_coloured(delta)),
-        "adversarial": _png(adversarial),
-        "label": class_names[candidates.labels[index]],
-        "largest": _number(float(np.abs(delta).max())),
-        "predicted": class_names[result.predicted[index]],
-        "confidence": f"{100 * result.confidence[index]:.0f}\N{NO-BREAK SPACE}%",
-        "target": class_names[target] if target >= 0 else None,
-        "success": bool(result.success[index] >= 0.5),
-    }
-
-
-_UP, _DOWN = np.array([0.79, 0.16, 0.11]), np.array([0.12, 0.38, 0.71])  # brighter, darker
-
-
-def _coloured(delta: np.ndarray) -> np.ndarray:
-    """Scale a change so that its largest entry has full colour.
-
-    One channel: white is no change, red brighter, blue darker.  Colour: grey is no change, each channel
-    moved its own way.
-    """
-    largest = float(np.abs(delta).max())
-    scaled = delta / largest if largest > 0 else np.zeros_like(delta)
-    if delta.shape[-1] != 1:
-        return 0.5 + scaled / 2
-    return 1 - np.maximum(scaled, 0) * (1 - _UP) - np.maximum(-scaled, 0) * (1 - _DOWN)
-
-
-def _png(image: np.ndarray) -> str:
-    """Return an image [H, W, C] in [0, 1] as a data URI; one or three channels, others by their mean."""
-    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    if pixels.shape[-1] != 3:
-        pixels = np.repeat(pixels.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
 def _percent(share: float) -> str:
     return "n/a" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:#.3g}" if value < 100 else f"{value:.0f}"
-
-
 def _pair(distance: Distance) -> str:
-    return "n/a" if math.isnan(distance.median) else f"{_number(distance.median)} / {_number(distance.mean)}"
+    return "n/a" if math.isnan(distance.median) else f"{number(distance.median)} / {number(distance.mean)}"
 
 
 def _share_pair(distance: Distance) -> str:
     if math.isnan(distance.median):
         return "n/a"
     return f"{100 * distance.median:.0f} / {100 * distance.mean:.0f} %"
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

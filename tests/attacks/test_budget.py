@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.checkers import violations
+from attacks.small import small
 from deepsec_jax.attacks import ATTACKS, BIM, PGD
 from deepsec_jax.attacks.geometry import steepest
 from deepsec_jax.evaluation import judge
@@ -31,8 +32,26 @@ def adversary(name, eps, norm):
     return cls(eps=eps)
 
 
+def drawn(kind, seed, pixels, wrong, scale):
+    """Return a linear model, images and labels."""
+    shape, classes, dtype = kind
+    key = jax.random.key(seed)
+    model = make_linear(shape[1:], classes, seed % 97, scale=scale)
+    x = {
+        "uniform": jax.random.uniform(key, shape),
+        "zeros and ones": jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32),
+        "constant": jnp.full(shape, 0.5),
+    }[pixels].astype(dtype)
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    return model, x, (labels + 1) % classes if wrong else labels
+
+
+BUDGET = [name for name in ATTACKS if ATTACKS[name].card.kind == "budget"]
+SEARCHING = [name for name in ATTACKS if ATTACKS[name].card.kind == "minimum-norm"]
+
+
 @pytest.mark.parametrize(
-    ("name", "norm"), [(name, "linf") for name in ATTACKS] + [(name, "l2") for name in ITERATIVE]
+    ("name", "norm"), [(name, "linf") for name in BUDGET] + [(name, "l2") for name in ITERATIVE]
 )
 @settings(max_examples=15)
 @given(
@@ -44,20 +63,48 @@ def adversary(name, eps, norm):
     scale=st.sampled_from([1.0, 1e4]),
 )
 def test_no_violation(name, norm, kind, seed, eps, pixels, wrong, scale):
-    shape, classes, dtype = kind
     key = jax.random.key(seed)
-    model = make_linear(shape[1:], classes, seed % 97, scale=scale)
-    x = {
-        "uniform": jax.random.uniform(key, shape),
-        "zeros and ones": jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32),
-        "constant": jnp.full(shape, 0.5),
-    }[pixels].astype(dtype)
-    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
-    labels = (labels + 1) % classes if wrong else labels
+    model, x, labels = drawn(kind, seed, pixels, wrong, scale)
     x_adv = adversary(name, eps, norm)(model, x, labels, key=key)
     assert x_adv.shape == x.shape and x_adv.dtype == x.dtype
     assert np.isfinite(np.asarray(x_adv, np.float64)).all()
     assert violations(x, x_adv, eps, norm) == 0
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+@settings(max_examples=12)
+@given(
+    kind=st.sampled_from(KINDS),
+    seed=st.integers(0, 2**31 - 1),
+    pixels=st.sampled_from(["uniform", "zeros and ones", "constant"]),
+    wrong=st.booleans(),
+    scale=st.sampled_from([1.0, 1e4]),
+)
+def test_searches_stay_in_the_box_and_fail_clean(name, kind, seed, pixels, wrong, scale):
+    model, x, labels = drawn(kind, seed, pixels, wrong, scale)
+    attack = small(name)
+    given_labels = (labels + 1) % kind[1] if getattr(attack, "targeted", False) else labels
+    x_adv = attack(model, x, given_labels, key=jax.random.key(seed))
+    assert x_adv.shape == x.shape and x_adv.dtype == x.dtype
+    assert violations(x, x_adv, 1.0, "linf") == 0
+    if not len(x):
+        return
+    predicted = np.asarray(jnp.argmax(model(x_adv), axis=-1))
+    targeted = getattr(attack, "targeted", False)
+    succeeded = (predicted == np.asarray(given_labels)) == targeted
+    unchanged = (np.asarray(x_adv) == np.asarray(x)).all(axis=(1, 2, 3))
+    assert (succeeded | unchanged).all(), "a failed row is not the clean image"
+    if name == "jsma":
+        changed = (np.asarray(x_adv) != np.asarray(x)).reshape(len(x), -1).sum(axis=1)
+        assert (changed <= float(attack.gamma) * x[0].size).all()
+
+
+def test_uap_stays_in_its_ball(linear, images):
+    for norm, eps in (("linf", 0.2), ("l2", 0.5)):
+        attack = ATTACKS["uap"](eps=eps, norm=norm, passes=2).fit(linear, images, key=jax.random.key(0))
+        x_adv = attack(linear, images, jnp.zeros(8, jnp.int32))
+        assert violations(images, x_adv, eps, norm) == 0
+        assert (np.asarray(x_adv) != np.asarray(images)).any()
 
 
 def flattening(weights, x):
@@ -67,7 +114,7 @@ def flattening(weights, x):
 def test_empty_batch_of_a_model_that_cannot_take_one():
     model = jax.tree_util.Partial(flattening, jnp.ones((9, 2)))
     x, labels = jnp.zeros((0, 3, 3, 1)), jnp.zeros(0, jnp.int32)
-    for name in ATTACKS:
+    for name in BUDGET + SEARCHING:
         assert ATTACKS[name]()(model, x, labels, key=jax.random.key(0)).shape == x.shape
     outcome = judge(model, x, x, labels)
     assert outcome.success.shape == (0,) and outcome.logits.shape == (0, 2)

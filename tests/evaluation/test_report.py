@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from deepsec_jax import attacks, data
-from deepsec_jax.evaluation import attack_table, report
+from deepsec_jax.evaluation import attack_table, picture_grid, report
 from deepsec_jax.evaluation.attack_table import Distance, Row
 
 KEY = jax.random.key(0)
@@ -181,7 +181,7 @@ def test_the_page_has_figures_reasons_and_captions(page, results, candidates):
     for result in results:
         assert f"{100 * result.row.success:.1f} % of n = 30" in text
     assert "a source" in text and "a <reason>" in text and "<script>alert(1)</script>" in text
-    shown = report._examples(candidates.labels)
+    shown = picture_grid.examples_of(candidates.labels)
     assert {int(candidates.labels[index]) for index in shown} == {0, 1, 2}
     assert text.count("true <b>one</b>") == 2 * sum(candidates.labels[index] == 1 for index in shown)
     assert f"{100 * results[0].confidence[shown[0]]:.0f} %" in text
@@ -190,18 +190,18 @@ def test_the_page_has_figures_reasons_and_captions(page, results, candidates):
 def test_pictures_are_small_and_the_clean_one_is_the_image(page, candidates):
     sources = re.findall(r'src="data:image/png;base64,([^"]+)" alt="clean', page)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0]))))
-    first = report._examples(candidates.labels)[0]
+    first = picture_grid.examples_of(candidates.labels)[0]
     assert picture.shape == (4, 4, 3)
     assert np.array_equal(picture[..., :1], np.round(candidates.images[first] * 255).astype(np.uint8))
 
 
 def test_perturbations_are_scaled_and_coloured():
-    grey = report._coloured(np.array([[[0.0], [0.02], [-0.01]]], np.float32))
-    assert np.allclose(grey[0, 0], 1) and np.allclose(grey[0, 1], report._UP)
+    grey = picture_grid.coloured(np.array([[[0.0], [0.02], [-0.01]]], np.float32))
+    assert np.allclose(grey[0, 0], 1) and np.allclose(grey[0, 1], picture_grid.UP)
     assert grey[0, 2, 2] > grey[0, 2, 0]  # darker is blue
-    colour = report._coloured(np.array([[[0.0, 0.1, -0.1]]], np.float32))
+    colour = picture_grid.coloured(np.array([[[0.0, 0.1, -0.1]]], np.float32))
     assert np.allclose(colour[0, 0], [0.5, 1.0, 0.0])
-    assert np.allclose(report._coloured(np.zeros((1, 1, 3))), 0.5)
+    assert np.allclose(picture_grid.coloured(np.zeros((1, 1, 3))), 0.5)
 
 
 def test_a_report_is_not_overwritten(tmp_path, page):

@@ -1,0 +1,126 @@
+"""BLB: Szegedy's box-constrained L-BFGS attack."""
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, squared_l2
+from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.lbfgs import Lbfgs, lbfgs_start, lbfgs_step, trial_point
+from deepsec_jax.attacks.losses import logit_gap
+from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
+from deepsec_jax.pytree import static
+
+SHARPNESS = 40.0
+"""The sharpened logits of the clean image lie this far apart."""
+
+
+class BLB(struct.PyTreeNode):
+    """The closest image in L2 that is misclassified, by L-BFGS in the box.
+
+        minimise over x_adv in [0, 1]   ||x_adv - x||_2^2 + c loss(z(x_adv))
+
+    with loss = -log p_t towards a target and -log(1 - p_y) away from the label, p being the softmax of s z,
+    divided by s; in forms that do not saturate while the goal is missed.  s = 40 / (largest - smallest logit
+    of the clean image): where they lie 40 apart it is plain cross-entropy, and on any other scale of the
+    logits the minimum lies as near to the decision boundary.  c is searched as in CW2, each run from the
+    clean image; it is large enough where the minimum succeeds.  Returns the closest success of all points
+    that were looked at, the clean image where there is none.  At most search_steps x steps gradients per
+    example, and one forward.
+
+    Attributes:
+        c: first constant.
+        search_steps: constants tried, static.
+        steps: evaluations of the objective per constant, static.
+        memory: pairs of moves that L-BFGS remembers, static.
+        targeted: ``labels`` are targets to reach, static.
+
+    References:
+        Szegedy et al., "Intriguing properties of neural networks", ICLR 2014, arXiv:1312.6199.
+    """
+
+    c: Scalar = 0.01
+    search_steps: int = static(9)
+    steps: int = static(100)
+    memory: int = static(10)
+    targeted: bool = static(False)
+
+    card: ClassVar[Card] = Card(
+        name="BLB",
+        title="Box-constrained L-BFGS",
+        reference="Szegedy et al., ICLR 2014, arXiv:1312.6199",
+        goal="targeted",
+        kind="minimum-norm",
+    )
+    targets = label_targets
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
+        streams = split_keys(keys)
+        clean = at_step(model, streams.model, 0)(x)
+        logits = clean.astype(jnp.float32)
+        spread = jnp.max(logits, axis=-1) - jnp.min(logits, axis=-1)
+        sharpness = SHARPNESS / jnp.maximum(spread, 1e-6)
+        (best,), calls = search_constant(
+            _Descent(self, model),
+            first_problem(x, labels, streams.model, self.c, fixed=sharpness),
+            reached(clean, labels, targeted=self.targeted),
+            search_steps=self.search_steps, steps=self.steps, abort_early=False,
+        )  # fmt: skip
+        gradients = calls.astype(jnp.float32)
+        return Counted(best.x, jnp.ones_like(gradients), gradients)
+
+
+def missing(logits: Logits, labels: Labels, sharpness: jax.Array, *, targeted: bool) -> jax.Array:
+    """Return -log p_t / s, or untargeted -log(1 - p_y) / s, [B]: softplus of the logit gap, turned to fall.
+
+    Args:
+        logits: [B, K].
+        labels: targets, or true classes, [B].
+        sharpness: s, factor of the logits before the softmax, [B].
+        targeted: which of the two.
+    """
+    gap = logit_gap(sharpness[:, None] * logits.astype(jnp.float32), labels)
+    return jax.nn.softplus(gap if targeted else -gap) / sharpness
+
+
+class _State(NamedTuple):
+    lbfgs: Lbfgs
+    holds: jax.Array  # bool [B]: the best point so far reaches the goal
+
+
+class _Descent(NamedTuple):
+    attack: BLB
+    model: Classifier
+
+    def start(self, problem: Problem) -> _State:
+        clean = problem.x.astype(jnp.float32)
+        rows = clean.shape[0]
+        return _State(lbfgs_start(clean.reshape(rows, -1), self.attack.memory), jnp.zeros(rows, bool))
+
+    def advance(self, state: _State, problem: Problem) -> Progress:
+        x, labels, targeted = problem.x, problem.labels, self.attack.targeted
+        model = at_steps(self.model, problem.model_keys, problem.calls)
+
+        def objective(point: Images) -> tuple[jax.Array, tuple[Images, jax.Array, jax.Array]]:
+            x_adv = as_stored(point, x)
+            distance = squared_l2(x_adv.astype(jnp.float32) - x.astype(jnp.float32))
+            logits = model(x_adv)
+            values = distance + problem.c * missing(logits, labels, problem.fixed, targeted=targeted)
+            return values, (x_adv, reached(logits, labels, targeted=targeted), distance)
+
+        point = trial_point(state.lbfgs).reshape(x.shape)
+        values, (x_adv, success, distance), gradient = value_and_gradient(objective, point)
+        lbfgs, accepted, converged = lbfgs_step(state.lbfgs, values, gradient.reshape(x.shape[0], -1))
+        # A line search may try a far point that succeeds; c is large enough if the minimum does.
+        holds = jnp.where(accepted, success, state.holds)
+        return Progress(_State(lbfgs, holds), x_adv, success, (distance,), values, converged, holds)

@@ -1,0 +1,102 @@
+"""Cascade: the next attack only on those who survived the ones before."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
+from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.live import phase_sizes
+from deepsec_jax.attacks.losses import max_margin, succeeded
+from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
+
+
+class Cascade(struct.PyTreeNode):
+    """Run attacks one after the other, each only on the rows where those before it failed.
+
+    As ``WorstCase``, without the work on rows that have fallen: cheap attacks first.  The survivors are
+    sorted to the front, and the smallest of at most three static batch sizes that holds them is attacked.
+    A row keeps the first success; where all fail, the candidate of largest margin towards the goal.
+    Judging a candidate costs one forward.
+
+    Attributes:
+        attacks: attacks with one goal: all untargeted on ``labels``, or all driving rows to the same
+            targets.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.attacks, tuple | list) and not self.attacks:
+            raise ValueError("Cascade.attacks is empty: give at least one attack")
+
+    @property
+    def targeted(self) -> bool:
+        """Whether ``labels`` are targets, as for the inner attacks."""
+        return bool(getattr(self.attacks[0], "targeted", False))
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether any inner attack does."""
+        return any(bool(getattr(attack, "needs_key", False)) for attack in self.attacks)
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Labels | None:
+        """Return the first attack's targets, which are everyone's."""
+        return self.attacks[0].targets(model, x, labels, key=key)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        if len({bool(getattr(attack, "targeted", False)) for attack in self.attacks}) > 1:
+            raise ValueError("Cascade mixes targeted and untargeted attacks: give them one goal")
+        rows = x.shape[0]
+        targets = self.targets(model, x, labels, key=keys)
+        best = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+        for index, attack in enumerate(self.attacks):
+            best = _attack_survivors(attack, index, model, x, labels, targets, keys, best)
+        return best.x
+
+
+def _attack_survivors(
+    attack: Attack,
+    index: int,
+    model: Classifier,
+    x: Images,
+    labels: Labels,
+    targets: Labels | None,
+    keys: Keys | None,
+    best: Best,
+) -> Best:
+    rows = x.shape[0]
+    order = jnp.argsort(best.success, stable=True)  # survivors first
+    survivors = jnp.sum(~best.success)
+    sizes = phase_sizes(rows)
+
+    def on_first(size: int) -> Best:
+        chosen = order[:size]
+        own = None if keys is None else keys[chosen]
+        x_adv = attack(model, x[chosen], labels[chosen], key=own)
+        logits = at_step(model, _judging(own, index), 0)(x_adv)
+        goal = labels[chosen] if targets is None else targets[chosen]
+        success = succeeded(logits, goal, targeted=targets is not None)
+        loss = max_margin(logits, goal) * (1.0 if targets is None else -1.0)
+        before = Best(*(part[chosen] for part in best))
+        # A row that has fallen keeps its image, though the batch had room for it.
+        after = better(before, x_adv, success & ~before.success, jnp.where(before.success, -jnp.inf, loss))
+        return Best(*(whole.at[chosen].set(part) for whole, part in zip(best, after, strict=True)))
+
+    branches: list[Any] = [lambda size=size: on_first(size) for size in sizes]
+    fits = jnp.sum(jnp.asarray(sizes) >= survivors) - 1
+    return lax.cond(survivors > 0, lambda: lax.switch(fits, branches), lambda: best)
+
+
+def _judging(keys: Keys | None, index: int) -> Any:
+    """Return the keys under which a randomised model is judged after attack ``index``."""
+    streams = split_keys(keys)
+    if streams.model is None:
+        return None
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(streams.model, index)

@@ -1,0 +1,83 @@
+"""What minimum-norm attacks share: the closest success so far, its goal, and counted model calls."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.attacks.losses import max_margin, succeeded
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
+from deepsec_jax.pytree import reseed
+
+
+class Closest(NamedTuple):
+    """The closest success of each row; where there is none, the clean image at infinite distance."""
+
+    x: Images  # in the dtype of the clean images
+    distance: jax.Array  # float32 [B]
+
+
+def none_yet(x: Images) -> Closest:
+    """Return the record before anything succeeded: the clean images."""
+    return Closest(x, jnp.full(x.shape[0], jnp.inf, jnp.float32))
+
+
+def closer(best: Closest, x_adv: Images, success: jax.Array, distance: jax.Array) -> Closest:
+    """Return the closer success of the two in each row; the earlier one on ties."""
+    takes = success & (distance < best.distance)
+    return Closest(
+        jnp.where(takes[:, None, None, None], x_adv, best.x), jnp.where(takes, distance, best.distance)
+    )
+
+
+def shortfall(logits: Logits, labels: Labels, *, targeted: bool) -> jax.Array:
+    """Return by how much the goal is missed, [B]: the hinge's argument of Carlini and Wagner.
+
+    Untargeted z_y - max over j != y of z_j, targeted max over j != t of z_j - z_t; at most 0 on success.
+    """
+    margin = max_margin(logits, labels)
+    return margin if targeted else -margin
+
+
+def reached(logits: Logits, labels: Labels, *, targeted: bool, confidence: Scalar = 0.0) -> jax.Array:
+    """Return bool [B]: the goal is met, and by a margin of at least ``confidence``."""
+    missing = shortfall(logits, labels, targeted=targeted)
+    return succeeded(logits, labels, targeted=targeted) & (missing <= -confidence)
+
+
+def as_stored(x_adv: Images, x: Images) -> Images:
+    """Return ``x_adv`` as the result would hold it: rounded to the dtype of ``x`` towards ``x``.
+
+    The gradient passes as if nothing had been rounded.
+    """
+    if x.dtype == x_adv.dtype:
+        return x_adv
+    fixed = lax.stop_gradient(x_adv)
+    return (x_adv + (towards(fixed, x).astype(x_adv.dtype) - fixed)).astype(x.dtype)
+
+
+def at_steps(model: Classifier, keys: Keys | None, steps: jax.Array) -> Classifier:
+    """Return the model with fresh randomness, each row at its own step [B]; see ``ascent.at_step``."""
+    if keys is None:
+        return model
+    return reseed(model, jax.vmap(jax.random.fold_in)(keys, steps))
+
+
+class Counted(NamedTuple):
+    """Images with what they cost: the result of an attack whose work differs from row to row."""
+
+    x: Images  # [B, H, W, C]
+    forwards: jax.Array  # float32 [B]: forward passes beside those in the gradients
+    gradients: jax.Array  # float32 [B]: one backward pass each; a Jacobian counts one per class
+
+
+def squared_l2(delta: Images) -> jax.Array:
+    """Return the squared Euclidean norm of each row, float32 [B]."""
+    return jnp.sum(delta.astype(jnp.float32) ** 2, axis=(1, 2, 3))
+
+
+def per_row(values: Any) -> jax.Array:
+    """Return values [B] as [B, 1, 1, 1], to meet images."""
+    return values[:, None, None, None]

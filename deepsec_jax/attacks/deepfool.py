@@ -1,0 +1,143 @@
+"""DeepFool: step by step to the nearest face of the linearised decision region."""
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.geometry import l2_norm, steepest, towards
+from deepsec_jax.attacks.gradient import forward, pullbacks
+from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
+from deepsec_jax.pytree import static
+
+NUDGE = 1e-4
+"""Added to the length of every step, so that a point on the boundary crosses it (the authors' value)."""
+
+
+class DeepFool(struct.PyTreeNode):
+    """The nearest wrong class of the linearised model, again and again until the label is lost.
+
+        w_j = grad (z_j - z_y)(x_i),   j = argmin |z_j - z_y| / ||w_j||_q
+        r  <- r + (|z_j - z_y| / ||w_j||_q + 0.0001) d_j
+        x_{i+1} = clip(x + (1 + overshoot) r, 0, 1)
+
+    with q = 2 and d_j = w_j / ||w_j||_2, or, for L-inf, q = 1 and d_j = sign(w_j).  The gradients of the
+    ``k`` likeliest wrong classes of the clean image come from one forward.  A row stops at the first
+    image that is misclassified, without a further step; one that is not after ``steps`` steps, or whose
+    gradients are all zero, comes back clean.  At most ``steps`` x k gradients per example, and a forward
+    per step.
+
+    Attributes:
+        overshoot: how far beyond the linearised boundary to go, relative.
+        steps: steps at most, static.
+        norm: "l2" or "linf", static.
+        k: wrong classes to look at, static; all where there are fewer.
+
+    References:
+        Moosavi-Dezfooli, Fawzi, Frossard, "DeepFool: a simple and accurate method to fool deep neural
+        networks", CVPR 2016, arXiv:1511.04599.
+    """
+
+    overshoot: Scalar = 0.02
+    steps: int = static(50)
+    norm: str = static("l2")
+    k: int = static(9)
+
+    card: ClassVar[Card] = Card(
+        name="DF",
+        title="DeepFool",
+        reference="Moosavi-Dezfooli et al., CVPR 2016, arXiv:1511.04599",
+        goal="untargeted",
+        kind="minimum-norm",
+    )
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
+        """Return None: any wrong class counts."""
+        del model, x, labels, key
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
+        streams = split_keys(keys)
+        clean = at_step(model, streams.model, 0)(x).astype(jnp.float32)
+        classes = clean.shape[-1]
+        wrong = jnp.where(jax.nn.one_hot(labels, classes, dtype=bool), -jnp.inf, clean)
+        count = min(self.k, classes - 1)
+        state = _State(
+            x=x,
+            labels=labels,
+            keys=streams.model,
+            rivals=jax.lax.top_k(wrong, count)[1],
+            x_adv=x,
+            moved=jnp.zeros(x.shape, jnp.float32),
+            fooled=succeeded(clean, labels, targeted=False),
+            stuck=jnp.zeros(x.shape[0], bool),
+            steps=jnp.zeros(x.shape[0], jnp.int32),
+        )
+
+        def live(state: _State) -> jax.Array:
+            return ~(state.fooled | state.stuck) & (state.steps < self.steps)
+
+        def step(state: _State) -> _State:
+            return rows_where(live(state), _stepped(self, model, state), state)
+
+        last = while_live(step, live, state)
+        steps = last.steps.astype(jnp.float32)
+        found = jnp.where(per_row(last.fooled), last.x_adv, x)
+        return Counted(found, 1.0 + steps, count * steps)
+
+
+class _State(NamedTuple):
+    x: Images
+    labels: Labels
+    keys: Keys | None
+    rivals: jax.Array  # int [B, k]: the classes to flee to
+    x_adv: Images  # in the dtype of x
+    moved: Images  # float32: the sum of all steps, before overshoot and box
+    fooled: jax.Array
+    stuck: jax.Array
+    steps: jax.Array
+
+
+def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
+    def logits_of(point: Images) -> jax.Array:
+        return at_steps(model, state.keys, 2 * state.steps + 1)(point.astype(state.x.dtype))
+
+    point = state.x_adv.astype(jnp.float32)
+    classes = jax.eval_shape(logits_of, point).shape[-1]
+    rival = jax.nn.one_hot(state.rivals.T, classes, dtype=jnp.float32)  # [k, B, K]
+    label = jax.nn.one_hot(state.labels, classes, dtype=jnp.float32)
+    logits, normals = pullbacks(logits_of, point, rival - label[None])
+    normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
+    gaps = jnp.abs(jnp.einsum("bk,nbk->nb", logits, rival - label[None], precision="highest"))
+    if attack.norm == "linf":
+        lengths = jnp.sum(jnp.abs(normals), axis=(2, 3, 4))
+    else:
+        lengths = jax.vmap(l2_norm)(normals)
+    # A class whose gradient vanishes is out of reach, not at distance zero.
+    distances = jnp.where(lengths > 0, gaps / jnp.where(lengths > 0, lengths, 1.0), jnp.inf)
+    nearest = jnp.argmin(distances, axis=0)
+    distance = jnp.min(distances, axis=0)
+    stuck = ~jnp.isfinite(distance)
+    normal = jnp.take_along_axis(normals, nearest[None, :, None, None, None], axis=0)[0]
+    length = jnp.where(stuck, 0.0, distance + NUDGE)
+    moved = state.moved + per_row(length) * steepest(normal, attack.norm)
+    clean = state.x.astype(jnp.float32)
+    x_adv = towards(jnp.clip(clean + (1.0 + attack.overshoot) * moved, min=0.0, max=1.0), state.x)
+    after = forward(at_steps(model, state.keys, 2 * state.steps + 2), x_adv)
+    return state._replace(
+        x_adv=x_adv,
+        moved=moved,
+        fooled=succeeded(after, state.labels, targeted=False),
+        stuck=stuck,
+        steps=state.steps + 1,
+    )

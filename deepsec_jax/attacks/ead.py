@@ -1,0 +1,177 @@
+"""EAD: the elastic-net attack, sparse and small at once."""
+
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.closest import (
+    Closest,
+    Counted,
+    as_stored,
+    at_steps,
+    per_row,
+    reached,
+    shortfall,
+    squared_l2,
+)
+from deepsec_jax.attacks.gradient import forward, value_and_gradient
+from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
+from deepsec_jax.pytree import static
+
+RULES = ("en", "l1")
+
+
+class EAD(struct.PyTreeNode):
+    """The closest image in elastic-net or L1 distance that reaches the goal by ``confidence``.
+
+        minimise   c max(shortfall(z(x_adv)) + confidence, 0) + ||delta||_2^2 + beta ||delta||_1
+
+    by FISTA in the box: a gradient step on the smooth part at the extrapolated point y, then entries that
+    moved by at most beta go back to the clean value and the others come beta closer.  The step size
+    falls as sqrt(1 - i / steps), as in the authors' code.  c is searched as in CW2.
+
+    The decision rule only says which success is the closest, so that one run serves both:
+    :func:`both_rules`.  At most search_steps x steps gradients per example and as many forwards.
+
+    Attributes:
+        confidence: margin of the logits to reach beyond the decision boundary (kappa).
+        beta: weight of the L1 distance, and the threshold of shrinking.
+        learning_rate: first step size.
+        c: first constant.
+        rule: ``en`` keeps the smallest ||delta||_2^2 + beta ||delta||_1, ``l1`` the smallest ||delta||_1,
+            static.
+        search_steps: constants tried, static.
+        steps: steps per constant, static.
+        abort_early: leave a run that gains less than 0.01 % over a tenth of its steps, static.
+        targeted: ``labels`` are targets to reach, static.
+
+    References:
+        Chen et al., "EAD: Elastic-Net Attacks to Deep Neural Networks via Adversarial Examples",
+        AAAI 2018, arXiv:1709.04114.
+    """
+
+    confidence: Scalar = 0.0
+    beta: Scalar = 0.001
+    learning_rate: Scalar = 0.02
+    c: Scalar = 0.001
+    rule: str = static("en")
+    search_steps: int = static(9)
+    steps: int = static(1000)
+    abort_early: bool = static(True)
+    targeted: bool = static(False)
+
+    card: ClassVar[Card] = Card(
+        name="EAD",
+        title="Elastic-net attack",
+        reference="Chen et al., AAAI 2018, arXiv:1709.04114",
+        goal="targeted",
+        kind="minimum-norm",
+    )
+    targets = label_targets
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+        if self.rule not in RULES:
+            raise ValueError(f"EAD.rule must be one of {', '.join(RULES)}, got {self.rule!r}")
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
+        records, calls = _search(self, model, x, labels, keys)
+        steps = calls.astype(jnp.float32)
+        return Counted(records[RULES.index(self.rule)].x, 1.0 + steps, steps)
+
+
+class BothRules(NamedTuple):
+    """The images of the two decision rules, from one run."""
+
+    en: Images
+    l1: Images
+
+
+def both_rules(
+    attack: EAD, model: Classifier, x: Images, labels: Labels, *, keys: Keys | None = None
+) -> BothRules:
+    """Return what ``attack`` gives under either rule, for the price of one.
+
+    Traceable, not compiled by itself: wrap it in ``jax.jit`` (the attack and the model are arguments).
+
+    Args:
+        attack: the attack; its own rule does not matter.
+        model: a classifier in evaluation mode.
+        x: clean images [B, H, W, C].
+        labels: true classes, or targets if ``attack.targeted`` [B].
+        keys: one key per row for a randomised model.
+    """
+    records, _ = _search(attack, model, x, labels, keys)
+    return BothRules(*(record.x for record in records))
+
+
+def _search(
+    attack: EAD, model: Classifier, x: Images, labels: Labels, keys: Keys | None
+) -> tuple[tuple[Closest, ...], jax.Array]:
+    streams = split_keys(keys)
+    clean = at_step(model, streams.model, 0)(x)
+    solved = reached(clean, labels, targeted=attack.targeted, confidence=attack.confidence)
+    return search_constant(
+        _Shrinkage(attack, model),
+        first_problem(x, labels, streams.model, attack.c),
+        solved,
+        rules=len(RULES),
+        search_steps=attack.search_steps, steps=attack.steps, abort_early=attack.abort_early,
+    )  # fmt: skip
+
+
+class _Points(NamedTuple):
+    x: Images  # float32, the iterate
+    y: Images  # float32, extrapolated along the last move
+
+
+def shrink(z: Images, x: Images, beta: Scalar) -> Images:
+    """Bring ``z`` closer to ``x`` by ``beta`` per entry, as far as ``x``, and into [0, 1]."""
+    moved = z - x
+    return jnp.clip(x + jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - beta, 0.0), min=0.0, max=1.0)
+
+
+class _Shrinkage(NamedTuple):
+    attack: EAD
+    model: Classifier
+
+    def start(self, problem: Problem) -> _Points:
+        clean = problem.x.astype(jnp.float32)
+        return _Points(clean, clean)
+
+    def advance(self, state: _Points, problem: Problem) -> Progress:
+        attack, labels = self.attack, problem.labels
+        clean = problem.x.astype(jnp.float32)
+        model = at_steps(self.model, problem.model_keys, problem.calls)
+
+        def hinge(logits: jax.Array) -> jax.Array:
+            missing = shortfall(logits, labels, targeted=attack.targeted)
+            return jnp.maximum(missing + attack.confidence, 0.0)
+
+        def smooth(y: Images) -> tuple[jax.Array, None]:
+            return problem.c * hinge(model(as_stored(y, problem.x))) + squared_l2(y - clean), None
+
+        _, _, gradient = value_and_gradient(smooth, state.y)
+        gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+        i = problem.step.astype(jnp.float32)
+        step_size = attack.learning_rate * jnp.sqrt(1.0 - i / attack.steps)
+        x_next = shrink(state.y - per_row(step_size) * gradient, clean, attack.beta)
+        y_next = x_next + per_row(i / (i + 3.0)) * (x_next - state.x)
+
+        x_adv = as_stored(x_next, problem.x)
+        logits = forward(model, x_adv)
+        success = reached(logits, labels, targeted=attack.targeted, confidence=attack.confidence)
+        delta = x_adv.astype(jnp.float32) - clean
+        l1 = jnp.sum(jnp.abs(delta), axis=(1, 2, 3))
+        elastic = squared_l2(delta) + attack.beta * l1
+        objective = problem.c * hinge(logits) + elastic
+        return Progress(
+            _Points(x_next, y_next), x_adv, success, (elastic, l1), objective, jnp.zeros_like(success)
+        )

@@ -1,0 +1,149 @@
+"""OptMargin: the closest image whose whole neighbourhood is misclassified."""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.attacks.ascent import split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
+from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
+from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
+from deepsec_jax.pytree import static
+
+
+class OptMargin(struct.PyTreeNode):
+    """CW2 on ``copies`` noisy copies at once: a success is one that all copies share.
+
+        minimise over w   ||x_adv - x||_2^2 + c sum over i of max(shortfall(z(x_adv + v_i)), 0),
+        x_adv = (tanh(w) + 1) / 2
+
+    The noises v_i of an image are orthogonal, drawn once from its key, each of L2 norm
+    ``noise`` x sqrt(size of the image); the last one is zero.  A noisy copy is not clipped to the box.
+    At most search_steps x steps x copies gradients per example, and ``copies`` forwards.
+
+    Attributes:
+        noise: root mean square of a noise vector, in units of the [0, 1] pixel range.
+        learning_rate: Adam's, in tanh space.
+        c: first constant.
+        copies: number of copies with the clean one, static.
+        search_steps: constants tried, static.
+        steps: Adam steps per constant, static.
+        abort_early: leave a run that gains less than 0.01 % over a tenth of its steps, static.
+        targeted: ``labels`` are targets to reach, static.
+
+    References:
+        He, Li, Song, "Decision Boundary Analysis of Adversarial Examples", ICLR 2018.
+    """
+
+    noise: Scalar = 0.3
+    learning_rate: Scalar = 0.2
+    c: Scalar = 0.02
+    copies: int = static(20)
+    search_steps: int = static(4)
+    steps: int = static(1000)
+    abort_early: bool = static(True)
+    targeted: bool = static(False)
+
+    card: ClassVar[Card] = Card(
+        name="OptMargin",
+        title="The closest image with a margin in random directions",
+        reference="He et al., ICLR 2018 (openreview.net/forum?id=BkpiPMbA-); on CW2, arXiv:1608.04644",
+        goal="untargeted",
+        kind="minimum-norm",
+    )
+    needs_key: ClassVar[bool] = True
+    targets = label_targets
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
+        assert keys is not None  # needs_key: the call has refused to go on without
+        noise = copies_noise(keys, x.shape[1:], copies=self.copies, noise=self.noise)
+        problem = first_problem(x, labels, split_keys(keys).model, self.c, fixed=noise)
+        method = _Descent(self, model)
+        solved = method.judged(method.logits(x, problem), labels)
+        (best,), calls = search_constant(
+            method, problem, solved,
+            search_steps=self.search_steps, steps=self.steps, abort_early=self.abort_early,
+        )  # fmt: skip
+        gradients = self.copies * calls.astype(jnp.float32)
+        return Counted(best.x, jnp.full_like(gradients, float(self.copies)), gradients)
+
+
+def copies_noise(keys: Keys, shape: tuple[int, ...], *, copies: int, noise: Scalar) -> jax.Array:
+    """Return the noises that OptMargin adds under these keys of the call, float32 [B, copies, *shape].
+
+    Args:
+        keys: one key per row, as the attack was called with.
+        shape: of an image, (H, W, C).
+        copies: number of copies; the last noise is zero.
+        noise: root mean square of each of the others.
+    """
+    size = math.prod(shape)
+
+    def one(key: jax.Array) -> jax.Array:
+        vectors = jax.random.normal(key, (size, copies), jnp.float32)
+        # More copies than dimensions cannot be orthogonal; then they are only brought to length.
+        if copies <= size:
+            vectors = jnp.linalg.qr(vectors)[0]
+        vectors = vectors / jnp.linalg.norm(vectors, axis=0, keepdims=True)
+        vectors = vectors.at[:, -1].set(0.0)
+        return (noise * math.sqrt(size) * vectors.T).reshape(copies, *shape)
+
+    attack_keys = split_keys(keys).attack
+    assert attack_keys is not None
+    return jax.vmap(one)(attack_keys)
+
+
+class _Descent(NamedTuple):
+    attack: OptMargin
+    model: Classifier
+
+    def start(self, problem: Problem) -> AdamState:
+        return adam_start(to_tanh(problem.x))
+
+    def logits(self, x_adv: Images, problem: Problem) -> Logits:
+        """Return the logits of all noisy copies, [B, copies, K]."""
+        attack, (rows, *shape) = self.attack, x_adv.shape
+        noisy = x_adv[:, None] + problem.fixed.astype(x_adv.dtype)
+        steps, keys = problem.calls, problem.model_keys
+        if keys is not None:  # every copy draws for itself
+            keys = jax.vmap(lambda key: jax.random.split(key, attack.copies))(keys).reshape(-1)
+            steps = jnp.repeat(steps, attack.copies)
+        model = at_steps(self.model, keys, steps)
+        return model(noisy.reshape(rows * attack.copies, *shape)).reshape(rows, attack.copies, -1)
+
+    def judged(self, logits: Logits, labels: Labels) -> jax.Array:
+        """Return bool [B]: every copy reaches the goal."""
+        every = self.per_copy(reached, logits, labels)
+        return jnp.all(every, axis=1)
+
+    def per_copy(self, function, logits: Logits, labels: Labels) -> jax.Array:
+        """Return ``function(logits, labels)`` of every copy, [B, copies]."""
+        rows, copies, classes = logits.shape
+        flat = function(
+            logits.reshape(rows * copies, classes), jnp.repeat(labels, copies), targeted=self.attack.targeted
+        )
+        return flat.reshape(rows, copies)
+
+    def advance(self, state: AdamState, problem: Problem) -> Progress:
+        x, labels = problem.x, problem.labels
+
+        def objective(w: Images) -> tuple[jax.Array, tuple[Images, jax.Array, jax.Array]]:
+            x_adv = as_stored(from_tanh(w), x)
+            distance = squared_l2(x_adv.astype(jnp.float32) - x.astype(jnp.float32))
+            logits = self.logits(x_adv, problem)
+            hinges = jnp.maximum(self.per_copy(shortfall, logits, labels), 0.0)
+            values = distance + problem.c * jnp.sum(hinges, axis=1)
+            return values, (x_adv, self.judged(logits, labels), distance)
+
+        state, values, (x_adv, success, distance) = adam_step(state, objective, self.attack.learning_rate)
+        return Progress(state, x_adv, success, (distance,), values, jnp.zeros_like(success))

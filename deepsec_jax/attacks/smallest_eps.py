@@ -1,0 +1,97 @@
+"""SmallestEps: the smallest budget at which an attack still succeeds, image by image."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
+from deepsec_jax.pytree import static
+
+SCALED = ("step_size", "alpha")
+"""Fields that stay in proportion to eps."""
+
+
+class SmallestEps(struct.PyTreeNode):
+    """A minimum-norm attack made of a budget attack: bisection of eps, each image its own.
+
+    The attack runs at ``largest`` first; where it fails the clean image comes back.  Then ``search_steps``
+    runs halve the interval.  ``step_size`` and ``alpha`` keep their ratio to eps.  An image that is
+    misclassified already comes back clean.  search_steps + 1 runs, and a forward after each.
+
+    Attributes:
+        attack: an attack with the field ``eps``.
+        largest: the largest eps to try.
+        search_steps: bisections, static; eps is found to largest / 2^search_steps.
+    """
+
+    attack: Attack
+    largest: Scalar = 1.0
+    search_steps: int = static(10)
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether ``labels`` are targets, as for the inner attack."""
+        return bool(getattr(self.attack, "targeted", False))
+
+    @property
+    def needs_key(self) -> bool:
+        """As the inner attack."""
+        return bool(getattr(self.attack, "needs_key", False))
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Labels | None:
+        """Return the inner attack's targets."""
+        return self.attack.targets(model, x, labels, key=key)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        inner: Any = self.attack
+        if not hasattr(inner, "eps"):
+            raise ValueError(f"SmallestEps needs an attack with a budget eps, got {type(inner).__name__}")
+        rows = x.shape[0]
+        targets = self.targets(model, x, labels, key=keys)
+        goal = labels if targets is None else targets
+        streams = split_keys(keys)
+
+        def reaches(x_adv: Images, run: jax.Array | int) -> jax.Array:
+            logits = at_step(model, streams.model, run)(x_adv)
+            return succeeded(logits, goal, targeted=targets is not None)
+
+        def attacked(eps: jax.Array) -> Images:
+            def one(x: jax.Array, label: jax.Array, eps: jax.Array, key: Any) -> jax.Array:
+                scaled = {
+                    name: getattr(inner, name) / inner.eps * eps for name in SCALED if hasattr(inner, name)
+                }
+                attack = inner.replace(eps=eps, **scaled)
+                return attack(model, x[None], label[None], key=None if key is None else key[None])[0]
+
+            return jax.vmap(one)(x, labels, eps, streams.attack)
+
+        largest = jnp.broadcast_to(jnp.asarray(self.largest, jnp.float32), (rows,))
+        first = attacked(largest)
+        already = reaches(x, 0)
+        found = reaches(first, 1) & ~already
+        best = jnp.where(per_row(found), first, x)
+
+        def halve(carry: tuple[Images, jax.Array, jax.Array], run: jax.Array) -> tuple[Any, None]:
+            best, low, high = carry
+            middle = (low + high) / 2
+            x_adv = attacked(middle)
+            hit = reaches(x_adv, run)
+            best = jnp.where(per_row(hit & found), x_adv, best)
+            return (best, jnp.where(hit, low, middle), jnp.where(hit, middle, high)), None
+
+        runs = jnp.arange(2, self.search_steps + 2)
+        (best, _, _), _ = lax.scan(halve, (best, jnp.zeros_like(largest), largest), runs)
+        return best

@@ -1,0 +1,211 @@
+"""UAP: one perturbation for all images."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, check_model, one_float_kind
+from deepsec_jax.attacks.deepfool import DeepFool
+from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
+from deepsec_jax.pytree import example_keys, reseed, static, typed_key
+
+
+class Perturbation(struct.PyTreeNode):
+    """An attack that adds the same ``delta`` to every image, and stays in the box.
+
+    Attributes:
+        delta: float32 [H, W, C].
+        fooling_rates: share of the training images fooled after each pass of the fit, float32 [passes].
+    """
+
+    delta: jax.Array
+    fooling_rates: jax.Array
+
+    def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
+        """Return None: any wrong class counts."""
+        del model, x, labels, key
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        del model, labels, keys
+        return towards(_added(x, self.delta), x)
+
+
+class UAP(struct.PyTreeNode):
+    """A universal adversarial perturbation: fitted to training images, then added to any image.
+
+    For every batch, DeepFool finds what each image that v does not fool yet lacks, and
+
+        v <- project(v + sum of what they lack, eps)
+
+    Images are visited in a new order in every pass.  The v that fools most training images after a pass
+    is kept; fitting ends when it fools ``fooling_rate`` of them.  An image is fooled when its prediction
+    changes.  (The authors visit one image at a time; a batch does the same work in parallel.)
+
+    Attributes:
+        eps: radius of the ball that holds v.
+        overshoot: of the inner DeepFool.
+        fooling_rate: share of the training images that is enough.
+        passes: passes over the training images at most.
+        inner_steps: steps of the inner DeepFool at most, static.
+        norm: "linf" or "l2", static.
+        k: wrong classes that the inner DeepFool looks at, static.
+
+    References:
+        Moosavi-Dezfooli et al., "Universal adversarial perturbations", CVPR 2017, arXiv:1610.08401.
+    """
+
+    eps: Scalar = 0.3
+    overshoot: Scalar = 0.02
+    fooling_rate: Scalar = 0.8
+    passes: int = static(20)
+    inner_steps: int = static(10)
+    norm: str = static("linf")
+    k: int = static(9)
+
+    card: ClassVar[Card] = Card(
+        name="UAP",
+        title="Universal adversarial perturbation",
+        reference="Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401",
+        goal="untargeted",
+        kind="universal",
+    )
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
+        """Return None: any wrong class counts."""
+        del model, x, labels, key
+
+    def __call__(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Images:
+        """Raise ValueError: a UAP must be fitted first."""
+        raise ValueError(
+            "this UAP has no perturbation yet: call UAP(...).fit(model, train_images, key=key), "
+            "or prepare(attack, model, train_images, key=key), and use what they return"
+        )
+
+    def fit(
+        self,
+        model: Classifier,
+        images: Any,
+        *,
+        key: Key,
+        batch_size: int = 32,
+        on_pass: Callable[[int, float], Any] | None = None,
+    ) -> Perturbation:
+        """Return the perturbation that fools most of ``images``.
+
+        Args:
+            model: a classifier in evaluation mode.
+            images: training images, float [N, H, W, C] in [0, 1]; all of them lie on the device.
+            key: decides the order of the images, and a randomised model's draws.
+            batch_size: images that move v together; N is cut to whole batches in each pass.
+            on_pass: called after every pass with its number, from 1, and its fooling rate.
+
+        Raises:
+            ValueError: no images, or not [N, H, W, C].
+        """
+        check_model(model)
+        images = jnp.asarray(images)
+        if images.ndim != 4 or not images.shape[0] or not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"UAP.fit needs float images [N >= 1, H, W, C], got {images.dtype}{list(images.shape)}"
+            )
+        batch_size = min(batch_size, images.shape[0])
+        attack, key = one_float_kind(self), typed_key(key)
+        clean = _predict(model, images, batch_size)
+        v = best = jnp.zeros(images.shape[1:], jnp.float32)
+        rates: list[float] = []
+        for number, pass_key in enumerate(jax.random.split(key, self.passes), start=1):
+            v = _one_pass(attack, model, images, clean, v, pass_key, batch_size)
+            rate = float(_fooled(model, images, clean, v, batch_size))
+            best = v if rate > max(rates, default=0.0) else best
+            rates.append(rate)
+            if on_pass is not None:
+                on_pass(number, rate)
+            if rate >= float(np.asarray(self.fooling_rate)):
+                break
+        return Perturbation(best, jnp.asarray(rates, jnp.float32))
+
+
+def prepare(attack: Attack, model: Classifier, train_images: Any, *, key: Key, **options: Any) -> Attack:
+    """Return the attack ready to be called: a UAP fitted to ``train_images``, any other as it is.
+
+    Args:
+        attack: any attack.
+        model: the classifier to attack.
+        train_images: float [N, H, W, C] in [0, 1]; only looked at by attacks that are fitted.
+        key: decides what fitting draws.
+        options: passed on to ``fit``.
+    """
+    fit = getattr(attack, "fit", None)
+    return attack if fit is None else fit(model, train_images, key=key, **options)
+
+
+def _added(x: Images, delta: jax.Array) -> Images:
+    return jnp.clip(x.astype(jnp.float32) + delta[None], min=0.0, max=1.0)
+
+
+def _classes(model: Classifier, x: Images) -> Labels:
+    # A randomised model is judged under fixed keys, the same for the clean and the fooled image.
+    return jnp.argmax(reseed(model, example_keys(jax.random.key(0), x.shape[0]))(x), axis=-1)
+
+
+def _in_batches(function: Callable[..., jax.Array], batch_size: int, *arrays: jax.Array) -> jax.Array:
+    """Return ``function`` of all rows, computed batch by batch, [N]."""
+    rows = arrays[0].shape[0]
+    filled = -(-rows // batch_size) * batch_size
+    index = jnp.minimum(jnp.arange(filled), rows - 1).reshape(-1, batch_size)
+    parts = jax.lax.map(lambda chosen: function(*(array[chosen] for array in arrays)), index)
+    return parts.reshape(filled)[:rows]
+
+
+@partial(jax.jit, static_argnums=2)
+def _predict(model: Classifier, images: Images, batch_size: int) -> Labels:
+    return _in_batches(lambda x: _classes(model, x), batch_size, images)
+
+
+@partial(jax.jit, static_argnums=4)
+def _fooled(model: Classifier, images: Images, clean: Labels, v: jax.Array, batch_size: int) -> jax.Array:
+    def changed(x: Images, before: Labels) -> jax.Array:
+        return _classes(model, towards(_added(x, v), x)) != before
+
+    return jnp.mean(_in_batches(changed, batch_size, images, clean), dtype=jnp.float32)
+
+
+@partial(jax.jit, static_argnums=6)
+def _one_pass(
+    attack: UAP, model: Classifier, images: Images, clean: Labels, v: jax.Array, key: Key, batch_size: int
+) -> jax.Array:
+    order_key, draw_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, images.shape[0])
+    batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
+    inner = DeepFool(overshoot=attack.overshoot, steps=attack.inner_steps, k=attack.k)
+
+    def visit(v: jax.Array, chosen: jax.Array) -> tuple[jax.Array, None]:
+        at_v = _added(images[chosen], v)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(draw_key, chosen)
+        # DeepFool leaves an image that is fooled already where it is, at no cost.
+        lacking = inner(model, at_v, clean[chosen], key=keys) - at_v
+        moved = v + jnp.sum(lacking, axis=0)
+        return _into_ball(moved, attack.eps, attack.norm), None
+
+    return jax.lax.scan(visit, v, batches)[0]
+
+
+def _into_ball(v: jax.Array, eps: Scalar, norm: str) -> jax.Array:
+    """Return v [H, W, C] projected to the ball around 0; a perturbation alone knows no box."""
+    if norm == "linf":
+        return jnp.clip(v, min=-eps, max=eps)
+    length = jnp.linalg.norm(v.ravel())
+    return v * jnp.minimum(1.0, eps / jnp.where(length > 0, length, 1.0))
