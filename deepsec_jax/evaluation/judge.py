@@ -88,7 +88,8 @@ def _judge(model, x, x_adv, labels, targets, root, first, draws) -> Outcome:
         one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
         classes = logits_shape(model, one)[-1]
         nothing = jnp.zeros(0)
-        return Outcome(nothing, *[jnp.zeros((0, classes))] * 2, nothing, nothing, nothing, nothing)
+        none = jnp.zeros((0, classes))
+        return Outcome(nothing, none, none, nothing, nothing, nothing, nothing)
     keys = judging_keys(model, x.shape[0], first=first, root=root, draws=draws)
     success, logits, probabilities = classify(model, x_adv, labels, targets, keys)
     delta = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32)).reshape(x.shape[0], -1)
