@@ -23,6 +23,7 @@ from results import table, verdict, write_json
 
 from deepsec_jax.progress import progress
 
+ATTACKS = ("fgsm", "rfgsm", "bim", "pgd", "umifgsm", "deepfool", "llc", "rllc", "illc", "tmifgsm", "jsma")
 FILES = ("attacks.csv", "attacks.json", "attacks.tex", "attacks.html")
 
 
@@ -63,8 +64,10 @@ def main() -> None:
 
 def start(options: argparse.Namespace, run: Path) -> subprocess.Popen[bytes]:
     """Start the command on a run directory."""
-    command = [sys.executable, "-m", "deepsec_jax.cli", "evaluate", "attacks", options.model,
-               "--n", str(options.n), "--run-dir", str(run)]  # fmt: skip
+    command = [
+        sys.executable, "-m", "deepsec_jax.cli", "evaluate", "attacks", options.model,
+        "--n", str(options.n), "--run-dir", str(run), "--attacks", *ATTACKS,
+    ]  # fmt: skip
     if options.data_dir:
         command += ["--data-dir", options.data_dir]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

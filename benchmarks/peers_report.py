@@ -45,10 +45,10 @@ def report(payload: dict[str, Any]) -> str:
             lacks.append(f"- {row['library']} {row['attack']}: {row.get('error', 'not in the library')}")
             continue
         peer = row["library"] != OURS
-        stronger = by_attack[row["attack"]]["success"] >= row["success"] if peer else None
+        stronger = no_lower(by_attack[row["attack"]], row) if peer else None
         faster = row["our_in_bare_over_theirs"] <= 1.0 if peer else None
         cells.append([
-            row["attack"], row["library"], payload["chosen"]["batch"][row["library"]], row["success"],
+            row["attack"], row["library"], payload["chosen"]["batch"][row["library"]], success_of(row),
             row["linf"], row["ms"], row["bare_ms"], row["in_bare"], row["our_in_bare_over_theirs"],
             row["our_wall_over_theirs"], verdict(stronger), verdict(faster),
         ])  # fmt: skip
@@ -65,3 +65,15 @@ def report(payload: dict[str, Any]) -> str:
         table(head, cells), "", "Not compared:", "", *(missing + lacks or ["- nothing"]),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def no_lower(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether our success is no lower; means over draws within 1.96 standard errors count as equal."""
+    errors = [row.get("standard_error", 0.0) for row in (ours, theirs)]
+    return bool(ours["success"] + 1.96 * float(np.hypot(*errors)) >= theirs["success"])
+
+
+def success_of(row: dict[str, Any]) -> str:
+    """Return the success in percent, with the standard error where it is a mean over draws."""
+    error = row.get("standard_error", 0.0)
+    return f"{row['success']:.4g}" + (f" +- {error:.2g} ({row['draws']} draws)" if error else "")

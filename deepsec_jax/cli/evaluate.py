@@ -116,7 +116,7 @@ class Evaluate:
         for name, attack in attacks.items():
             config = attack_config(
                 name, attack, preset=self.preset, data=dataset.name, model=loaded.about,
-                candidates=candidates, n=self.n, seed=self.seed,
+                candidates=candidates, n=self.n, seed=self.seed, train_digest=dataset.digest,
             )  # fmt: skip
             cells[cell_name(config)] = (config, attack)
         return cells

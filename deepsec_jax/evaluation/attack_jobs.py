@@ -35,6 +35,7 @@ def attack_config(
     candidates: str,
     n: int,
     seed: int,
+    train_digest: Callable[[], str],
 ) -> dict[str, Any]:
     """Return the config of a cell: all that decides its arrays, and nothing else.
 
@@ -47,12 +48,14 @@ def attack_config(
         candidates: name of the candidate set, a hash over the model's weights, the test split, n and seed.
         n: number of candidates.
         seed: of candidates, targets and random attacks.
+        train_digest: tells the data set from others; called for an attack that is fitted to training images.
     """
+    fitted = {"fitted_to": train_digest()} if hasattr(attack, "fit") else {}
     return {
         "data": data, "model": model,
         "attack": {
             "name": name, "class": ATTACKS[name.partition("@")[0]].__name__, "preset": preset,
-            "hyperparameters": hyperparameters(attack),
+            "hyperparameters": hyperparameters(attack), **fitted,
         },
         "n": n, "seed": seed, "candidates": candidates,
     }  # fmt: skip

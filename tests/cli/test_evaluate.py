@@ -171,11 +171,21 @@ def test_columns_are_grouped_by_where_they_are_computed():
         column_groups(["l22"])
 
 
+def config_of(name, digest="d"):
+    attack = attacks.preset(name, "mnist", "strong")
+    return attack_config(
+        name, attack, preset="strong", data="mnist", model={"name": "m"}, candidates="c", n=5, seed=0,
+        train_digest=lambda: digest,
+    )  # fmt: skip
+
+
+def test_a_fitted_attack_is_another_cell_for_other_training_images():
+    assert cell_name(config_of("uap")) != cell_name(config_of("uap", "other"))
+    assert cell_name(config_of("pgd")) == cell_name(config_of("pgd", "other"))
+
+
 def test_a_config_is_plain_json():
-    attack = attacks.preset("pgd", "mnist", "strong")
-    config = attack_config(
-        "pgd", attack, preset="strong", data="mnist", model={"name": "m"}, candidates="c", n=5, seed=0
-    )
+    config = config_of("pgd")
     again = json.loads(json.dumps(config))
     assert again == config and cell_name(again) == cell_name(config)
     assert config["attack"]["class"] == "PGD" and config["attack"]["hyperparameters"]["restarts"] == 10
