@@ -84,9 +84,11 @@ ATTACKS = {
 PIXELS = {"box inactive": (0.4, 0.6, 0.3), "box active": (0.0, 1.0, 1.0)}  # from, to, scale of the gaps
 
 
-@pytest.mark.parametrize("rows", [1, 3, 8])
-@pytest.mark.parametrize("box", list(PIXELS))
-@pytest.mark.parametrize("case", ["two classes", "five classes, targeted"])
+CASES = [(case, box, 8) for case in ("two classes", "five classes, targeted") for box in PIXELS]
+CASES += [("five classes, targeted", "box active", rows) for rows in (1, 3)]
+
+
+@pytest.mark.parametrize(("case", "box", "rows"), CASES)
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_near_the_optimum(name, case, box, rows):
     attack, closest, distance = ATTACKS[name]
