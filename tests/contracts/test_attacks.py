@@ -83,7 +83,8 @@ def test_shape_dtype_box_and_ball(attack, linear, images):
 
 
 def test_wins_on_the_linear_model(attack, linear):
-    images = make_images(rows=64)  # R+LLC spends half its eps on a coin: eight images would judge the coin
+    # R+LLC spends half its eps on a coin: eight images would judge the coin.  A search meets its goal on all.
+    images = make_images(rows=8 if searches(attack) else 64)
     labels = labels_of(linear, images)
     given = goal(attack, labels)
     targets = attack.targets(linear, images, given)
@@ -122,6 +123,8 @@ def test_one_compile_for_hyperparameters_keys_weights_and_last_batch(attack, com
             run_in_batches(swept, model, x, labels, key=KEY, batch_size=4)
         run_in_batches(attack, other, x, labels, key=jax.random.key(7), batch_size=4)
         assert count(name) == 1
+    if searches(attack):  # each compile takes seconds, and the counter is the same for all
+        return
     with compiles() as count:  # the counter sees a compile where there is one
         run_in_batches(attack, model, x, labels, key=KEY, batch_size=5)
         assert count(name) == 1
@@ -130,8 +133,8 @@ def test_one_compile_for_hyperparameters_keys_weights_and_last_batch(attack, com
 def test_vmap_over_every_traced_field(attack, linear, images):
     labels = goal(attack, labels_of(linear, images))
     every = traced_fields(attack)
-    # A search compiles for seconds: its first two fields stand for all.
-    for field in list(every)[: 2 if searches(attack) else None]:
+    # A search compiles for seconds: its first field stands for all.
+    for field in list(every)[: 1 if searches(attack) else None]:
         value = every[field]
         grid = jnp.asarray([0.5, 1.0]) * value
         swept = jax.vmap(
@@ -218,10 +221,15 @@ def test_same_key_same_bytes_other_key_other_bytes(attack, linear, images):
         np.testing.assert_array_equal(first, attack(linear, images, labels))
 
 
+@pytest.mark.parametrize(
+    "unfitted",
+    [name for name in NAMES if not hasattr(ATTACKS[name](), "search_steps") or name == "cw2"],
+    indirect=True,
+)
 def test_jit_equals_eager(attack, linear, images):
+    """CW2 stands for those that search a constant: op by op each of them takes half a minute."""
     attack = attack.replace(steps=2) if hasattr(attack, "steps") else attack
-    attack = attack.replace(search_steps=2, steps=1) if hasattr(attack, "search_steps") else attack
-    attack = attack.replace(memory=1) if hasattr(attack, "memory") else attack
+    attack = attack.replace(search_steps=2) if hasattr(attack, "search_steps") else attack
     labels = goal(attack, labels_of(linear, images))
     compiled = attack(linear, images, labels, key=KEY)
     with jax.disable_jit():
@@ -239,6 +247,8 @@ def test_runs_on_partial_and_nnx_models(attack, unfitted, linear, images, tiny_c
     np.testing.assert_allclose(
         attack(as_partial, images, labels, key=KEY), attack(linear, images, labels, key=KEY), atol=1e-5
     )
+    if hasattr(attack, "search_steps"):  # DeepFool and JSMA stand for the searches
+        return
     x = make_images(shape=(8, 8, 1))
     on_cnn = ready(unfitted, tiny_cnn, x)
     assert on_cnn(tiny_cnn, x, jnp.zeros(8, jnp.int32), key=KEY).shape == x.shape
@@ -312,8 +322,8 @@ def test_success_and_margin_grow_with_eps(name, tiny_cnn):
 def test_a_failed_row_is_the_clean_image(name):
     """Nothing changes this model's mind; the original returned black images here."""
     deaf = Linear(jnp.zeros((16, 3)), jnp.asarray([1.0, 0.0, 0.0]))
-    x, attack = make_images(rows=5), small(name)
-    labels = goal(attack, jnp.zeros(5, jnp.int32))
+    x, attack = make_images(), small(name)
+    labels = goal(attack, jnp.zeros(8, jnp.int32))
     x_adv = attack(deaf, x, labels, key=KEY)
     np.testing.assert_array_equal(x_adv, x)
     assert not np.array_equal(jnp.zeros_like(x), x)  # planted: what the original would have returned
