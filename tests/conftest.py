@@ -1,5 +1,6 @@
 """Gates of every test: strict promotion, strict ranks; and the models that tests share."""
 
+import gc
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -26,11 +27,22 @@ jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # for the examples' processes
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
+# Tracing allocates by the million; looking through all of it at every turn costs more the longer a run lasts.
+gc.set_threshold(100_000, 20, 50)
+
 # A busy machine decides no test.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Drop a file's compiled programs after it: gigabytes otherwise, that slow all that follow."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 class Linear(struct.PyTreeNode):

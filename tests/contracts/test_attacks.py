@@ -19,6 +19,8 @@ from deepsec_jax.evaluation import judge
 
 NAMES = list(ATTACKS)
 BUDGET = [name for name in NAMES if ATTACKS[name].card.kind == "budget"]
+# Of the attacks that search a constant CW2 stands for all where a test compiles programs of its own.
+REPRESENTATIVE = [name for name in NAMES if name == "cw2" or not hasattr(ATTACKS[name](), "search_steps")]
 SEARCHING = [name for name in NAMES if ATTACKS[name].card.kind == "minimum-norm"]
 KEY = jax.random.key(0)
 
@@ -130,6 +132,7 @@ def test_one_compile_for_hyperparameters_keys_weights_and_last_batch(attack, com
         assert count(name) == 1
 
 
+@pytest.mark.parametrize("unfitted", REPRESENTATIVE, indirect=True)
 def test_vmap_over_every_traced_field(attack, linear, images):
     labels = goal(attack, labels_of(linear, images))
     every = traced_fields(attack)
@@ -156,6 +159,7 @@ def test_vmap_over_sixteen_eps_is_one_compile(name, linear, images, compiles):
         assert count("lambda") == 1
 
 
+@pytest.mark.parametrize("unfitted", REPRESENTATIVE, indirect=True)
 def test_vmap_over_two_models_is_one_compile(attack, linear, images, compiles):
     labels = goal(attack, labels_of(linear, images))
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), linear, make_linear(seed=9))
@@ -221,13 +225,8 @@ def test_same_key_same_bytes_other_key_other_bytes(attack, linear, images):
         np.testing.assert_array_equal(first, attack(linear, images, labels))
 
 
-@pytest.mark.parametrize(
-    "unfitted",
-    [name for name in NAMES if not hasattr(ATTACKS[name](), "search_steps") or name == "cw2"],
-    indirect=True,
-)
+@pytest.mark.parametrize("unfitted", REPRESENTATIVE, indirect=True)
 def test_jit_equals_eager(attack, linear, images):
-    """CW2 stands for those that search a constant: op by op each of them takes half a minute."""
     attack = attack.replace(steps=2) if hasattr(attack, "steps") else attack
     attack = attack.replace(search_steps=2) if hasattr(attack, "search_steps") else attack
     labels = goal(attack, labels_of(linear, images))
@@ -241,6 +240,7 @@ def apply_linear(params, x):
     return Linear(*params)(x)
 
 
+@pytest.mark.parametrize("unfitted", REPRESENTATIVE, indirect=True)
 def test_runs_on_partial_and_nnx_models(attack, unfitted, linear, images, tiny_cnn):
     labels = goal(attack, labels_of(linear, images))
     as_partial = jax.tree_util.Partial(apply_linear, (linear.weights, linear.bias))
