@@ -37,6 +37,18 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="also the tests that CI's minutes have no room for")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        skip = pytest.mark.skip(reason="long: scripts/test --long runs it")
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(skip)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
     """Drop a file's compiled programs after it: gigabytes otherwise, that slow all that follow."""

@@ -71,7 +71,13 @@ def test_no_violation(name, norm, kind, seed, eps, pixels, wrong, scale):
     assert violations(x, x_adv, eps, norm) == 0
 
 
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("cw2", "deepfool", "jsma") else pytest.mark.long)
+        for name in SEARCHING
+    ],
+)
 @settings(max_examples=12)
 @given(
     kind=st.sampled_from(KINDS),

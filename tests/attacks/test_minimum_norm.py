@@ -85,7 +85,15 @@ PIXELS = {"box inactive": (0.4, 0.6, 0.3), "box active": (0.0, 1.0, 1.0)}  # fro
 
 
 CASES = [(case, box, 8) for case in ("two classes", "five classes, targeted") for box in PIXELS]
-CASES += [("five classes, targeted", "box active", rows) for rows in (1, 3)]
+CASES = [
+    pytest.param(
+        *case, marks=[] if case[:2] == ("five classes, targeted", "box active") else pytest.mark.long
+    )
+    for case in CASES
+]
+CASES += [
+    pytest.param("five classes, targeted", "box active", rows, marks=pytest.mark.long) for rows in (1, 3)
+]
 
 
 @pytest.mark.parametrize(("case", "box", "rows"), CASES)
@@ -196,6 +204,7 @@ def test_optmargins_noise_is_orthogonal_and_as_long_as_its_authors_make_it():
     assert np.abs(off).max() < 1e-4
 
 
+@pytest.mark.long
 def test_confidence_is_kept(linear, images):
     labels = jnp.argmax(linear(images), axis=-1).astype(jnp.int32)
     distances = []
@@ -229,6 +238,7 @@ def test_more_search_steps_are_never_worse(attack, tiny_cnn):
     assert not (few <= most * (1 + 1e-6)).all(), "planted: the other way round it does not hold"
 
 
+@pytest.mark.long
 def test_order_of_the_field(digits_model):
     """G.8: CW2 <= DeepFool <= smallest successful FGSM in median L2; EAD-L1 <= CW2 in L1.
 
@@ -303,6 +313,7 @@ def test_a_randomised_model_is_searched_under_fresh_draws(linear, images):
         assert (x_adv != attack(model, images, labels, key=jax.random.key(1))).any()
 
 
+@pytest.mark.long
 def test_bfloat16_images_are_judged_as_they_are_stored(linear, images):
     x = images.astype(jnp.bfloat16)
     labels = jnp.argmax(linear(x), axis=-1).astype(jnp.int32)

@@ -28,6 +28,7 @@ def test_smallest_eps_of_fgsm_is_the_linear_distance():
     assert (np.asarray(judge(model, x, coarse, labels).linf) - expected).max() > 1e-3  # planted
 
 
+@pytest.mark.long
 def test_smallest_eps_keeps_the_shape_of_the_attack(linear, images):
     labels = jnp.argmax(linear(images), axis=-1).astype(jnp.int32)
     for inner in (BIM(eps=0.3, step_size=0.1, steps=4), RFGSM(), PGD(steps=3)):

@@ -21,6 +21,14 @@ NAMES = list(ATTACKS)
 BUDGET = [name for name in NAMES if ATTACKS[name].card.kind == "budget"]
 # Of the attacks that search a constant CW2 stands for all where a test compiles programs of its own.
 REPRESENTATIVE = [name for name in NAMES if name == "cw2" or not hasattr(ATTACKS[name](), "search_steps")]
+LONG = ("optmargin", "blb", "ead")  # with --long; CW2, DeepFool and JSMA go through everything always
+
+
+def marked(names):
+    """Return the names as parameters, the long ones marked."""
+    return [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in names]
+
+
 SEARCHING = [name for name in NAMES if ATTACKS[name].card.kind == "minimum-norm"]
 KEY = jax.random.key(0)
 
@@ -34,7 +42,7 @@ def goal(attack, labels, classes=3):
     return (labels + 1) % classes if getattr(attack, "targeted", False) else labels
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=marked(NAMES))
 def unfitted(request):
     """Each attack of the table, small."""
     return small(request.param)
@@ -172,7 +180,15 @@ def test_vmap_over_two_models_is_one_compile(attack, linear, images, compiles):
 
 @pytest.mark.parametrize(
     ("unfitted", "network", "batch_sizes"),
-    [(name, "linear", (7,) if name in SEARCHING else (1, 7, 64)) for name in NAMES]
+    [
+        pytest.param(
+            name,
+            "linear",
+            (7,) if name in SEARCHING else (1, 7, 64),
+            marks=[pytest.mark.long] if name in LONG else [],
+        )
+        for name in NAMES
+    ]
     + [(name, "cnn", (7,)) for name in NAMES if name not in SEARCHING],
     indirect=["unfitted"],
 )
@@ -318,7 +334,7 @@ def test_success_and_margin_grow_with_eps(name, tiny_cnn):
     assert rate[0] <= rate[1]
 
 
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("name", marked(SEARCHING))
 def test_a_failed_row_is_the_clean_image(name):
     """Nothing changes this model's mind; the original returned black images here."""
     deaf = Linear(jnp.zeros((16, 3)), jnp.asarray([1.0, 0.0, 0.0]))
@@ -329,7 +345,7 @@ def test_a_failed_row_is_the_clean_image(name):
     assert not np.array_equal(jnp.zeros_like(x), x)  # planted: what the original would have returned
 
 
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("name", marked(SEARCHING))
 def test_what_meets_the_goal_already_comes_back_untouched(name, linear, images):
     attack, labels = small(name), labels_of(linear, images)
     met = labels if getattr(attack, "targeted", False) else (labels + 1) % 3
@@ -338,7 +354,7 @@ def test_what_meets_the_goal_already_comes_back_untouched(name, linear, images):
     np.testing.assert_array_equal(attack(linear, images, met, key=KEY), images)
 
 
-@pytest.mark.parametrize("name", SEARCHING)
+@pytest.mark.parametrize("name", marked(SEARCHING))
 def test_counts_the_calls_of_every_row(name, linear, images):
     attack, labels = small(name), labels_of(linear, images)
     counted = attacks.count_calls(attack, linear, images, goal(attack, labels), key=KEY)
