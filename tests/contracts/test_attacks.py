@@ -19,8 +19,13 @@ from deepsec_jax.evaluation import judge
 
 NAMES = list(ATTACKS)
 BUDGET = [name for name in NAMES if ATTACKS[name].card.kind == "budget"]
-# Of the attacks that search a constant CW2 stands for all where a test compiles programs of its own.
-REPRESENTATIVE = [name for name in NAMES if name == "cw2" or not hasattr(ATTACKS[name](), "search_steps")]
+# Of the attacks that search a constant CW2 stands for all where a test compiles programs of its own, and
+# that, like every search, in the long run only.
+REPRESENTATIVE = [
+    pytest.param(name, marks=[pytest.mark.long] if ATTACKS[name].card.kind == "minimum-norm" else [])
+    for name in NAMES
+    if name == "cw2" or not hasattr(ATTACKS[name](), "search_steps")
+]
 LONG = ("optmargin", "blb", "ead")  # with --long; CW2, DeepFool and JSMA go through everything always
 
 
