@@ -14,8 +14,6 @@ child's logits must equal ours to 1e-4.
 """
 
 import argparse
-import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from bare_cost import bare_gradient, seconds
-from flax import nnx
 from judging import NINE, judge_rows
+from peers_child import Child, check_logits, choose_format
 from peers_report import OURS, report, summary
 from results import write_json
 from subjects import Subject, load_subject, subject_title
@@ -59,9 +57,12 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results")
     options = parser.parse_args()
     subject = load_subject(options.subject, options.n, data_dir=options.data_dir)
-    with tempfile.TemporaryDirectory() as folder, Child(subject, options, Path(folder)) as child:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Child(subject, Path(folder), python=options.peers_python, threads=options.threads) as child,
+    ):
         run = Comparison(subject, child, Path(folder), timed=min(options.timed, len(subject.images)))
-        difference = run.check_logits()
+        difference = check_logits(subject, child, Path(folder))
         chosen = run.choose_settings()
         success = run.success(options.attacks, options.draws)
         rounds = run.rounds(options.attacks, success, options.rounds, options.bare)
@@ -78,47 +79,6 @@ def main() -> None:
     print(text)
 
 
-class Child:
-    """The PyTorch process: ``ask`` sends one command and returns its answer."""
-
-    def __init__(self, subject: Subject, options: argparse.Namespace, folder: Path):
-        archive = folder / "subject.npz"
-        weights: dict[str, Any] = {f"w:{name}": value for name, value in flat_weights(subject.model).items()}
-        np.savez(archive, network=subject.network, images=subject.images, labels=subject.labels,
-                 targets=subject.targets, **weights)  # fmt: skip
-        script = Path(__file__).with_name("peers_torch.py")
-        self._process = subprocess.Popen(
-            [options.peers_python, str(script), str(archive), "--threads", str(options.threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.hello = self.ask(do="hello")
-
-    def ask(self, **command: Any) -> dict[str, Any]:
-        """Send a command, wait for the answer; a child that died is an error."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the PyTorch process ended while doing {command}; see its messages above")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def __enter__(self) -> "Child":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-
-
-def flat_weights(model: Any) -> dict[str, np.ndarray]:
-    """Return parameters and batch statistics by path, such as ``blocks/0/conv1/kernel``."""
-    state = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
-    return {"/".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in state}
-
-
 class Comparison:
     """The three phases over one subject and one child."""
 
@@ -130,35 +90,10 @@ class Comparison:
         missing = child.hello["missing"]
         self.libraries = [name for name in LIBRARIES if name.split(":")[0] not in missing]
 
-    def check_logits(self) -> float:
-        """Return the largest difference of logits, relative to 1 or the largest logit; stop above 1e-4."""
-        path = str(self.folder / "logits.npy")
-        answer = self.child.ask(do="logits", out=path)
-        if "error" in answer:
-            raise RuntimeError(f"the PyTorch network does not run: {answer['error']}")
-        theirs = np.load(path)
-        forward = jax.jit(lambda model, x: model(x))
-        parts = [
-            forward(self.subject.model, self.subject.images[i : i + 100]) for i in range(0, len(theirs), 100)
-        ]
-        ours = np.concatenate([np.asarray(part) for part in parts])
-        difference = float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
-        if not difference <= 1e-4:
-            raise RuntimeError(
-                f"the PyTorch network differs from ours by {difference:.2g}: nothing to compare"
-            )
-        return difference
-
     def choose_settings(self) -> dict[str, Any]:
         """Pick torch's memory format by its bare gradient, then everyone's batch size by BIM."""
         batches = [batch for batch in BATCHES if batch <= self.timed] or [self.timed]
-        formats: dict[str, float] = {}
-        for memory in ("contiguous", "channels_last") * 2:
-            self.child.ask(do="format", name=memory)
-            bare = [self.child.ask(do="bare", batch=b, calls=4)["seconds_per_image"] for b in batches]
-            formats[memory] = min(formats.get(memory, np.inf), *bare)
-        memory = min(formats, key=formats.__getitem__)
-        self.child.ask(do="format", name=memory)
+        memory, formats = choose_format(self.child, batches)
         bim: Any = attacks.preset("bim", self.subject.presets)
         tried: dict[str, dict[int, float]] = {}
         with progress("settings", 2 * len(batches) * (1 + len(self.libraries))) as advance:
@@ -173,7 +108,8 @@ class Comparison:
                         advance(1, library)
         for library, times in tried.items():
             self.batch[library] = min(times, key=times.__getitem__)
-        return {"format": memory, "bare_by_format": formats, "batch": self.batch, "batches_tried": tried}
+        bare = {name: min(times.values()) for name, times in formats.items()}
+        return {"format": memory, "bare_by_format": bare, "batch": self.batch, "batches_tried": tried}
 
     def success(self, names: list[str], draws: int) -> dict[str, dict[str, Any]]:
         """Attack all images with everyone; judge everybody's images on our model."""

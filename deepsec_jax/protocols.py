@@ -4,7 +4,7 @@ Images are float arrays in [0, 1], height x width x channels; whatever a model w
 (mean, scale, resize) belongs to the model.  A model is a pytree, so weights are traced, never baked in.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -37,4 +37,26 @@ class Attack(Protocol):
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Labels | None:
         """Return the class each row is driven to, or None when any wrong class counts."""
+        ...
+
+
+@runtime_checkable
+class Defense(Protocol):
+    """A frozen pytree of hyperparameters that makes a classifier which is harder to attack."""
+
+    def fit(self, base: Any, data: Any, *, key: Key) -> Classifier:
+        """Return the defended classifier: a pytree callable like any model.
+
+        Args:
+            base: :class:`deepsec_jax.defenses.Base`: the undefended model, its network and recipe.
+            data: :class:`deepsec_jax.data.Dataset`; its test split is not looked at but for the accuracy.
+            key: decides all that is drawn.
+
+        A defense that trains also takes ``folder``: the model folder to write, where an interrupted
+        training goes on; by default nothing is kept.
+        """
+        ...
+
+    def surrogate(self, classifier: Classifier) -> Classifier:
+        """Return what an adaptive attacker differentiates instead of the defended classifier."""
         ...

@@ -1,5 +1,7 @@
 """Small tools for pytrees of hyperparameters, keys and models."""
 
+import hashlib
+import re
 from typing import Any, TypeVar
 
 import jax
@@ -84,3 +86,19 @@ def logits_shape(model: Any, x: Any) -> tuple[int, ...]:
         return reseed(model, jax.random.split(jax.random.key(0), x.shape[0]))(x)
 
     return tuple(getattr(jax.eval_shape(logits, model, x), "shape", ()))
+
+
+def hash_tree(tree: Any) -> Any:
+    """Return a SHA-256 over a pytree's structure and leaves: tells models and settings from others."""
+    leaves, structure = jax.tree.flatten(tree)
+    # Functions in a structure print with their address, which differs from process to process.
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
+    for leaf in leaves:
+        hash_array(digest, np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf))
+    return digest
+
+
+def hash_array(digest: Any, array: np.ndarray) -> None:
+    """Add an array's dtype, shape and content to a hash."""
+    digest.update(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,11 +1,11 @@
 """What mkdocs fills in while it builds: tables from the code's own tables, one reference entry a module.
 
-A page asks with a comment: ``<!-- table: attacks -->``, ``<!-- table: metrics -->``, ``<!-- reference -->``.
+A page asks with a comment: ``<!-- table: NAME -->``, a name of :data:`TABLES`, or ``<!-- reference -->``.
 """
 
 import pkgutil
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -25,13 +25,24 @@ def attacks_table() -> str:
 
 
 def metrics_table() -> str:
-    """Return the metric columns as a Markdown table."""
+    """Return the columns of the attack metrics as a Markdown table."""
     from deepsec_jax.metrics import METRICS
 
+    return _columns(METRICS, "attacker")
+
+
+def defense_metrics_table() -> str:
+    """Return the columns of the defense metrics as a Markdown table."""
+    from deepsec_jax.metrics import DEFENSE_METRICS
+
+    return _columns(DEFENSE_METRICS, "defender")
+
+
+def _columns(table: Mapping[str, Any], side: str) -> str:
     rows = (
         (f"`{name}`", column.title, column.formula, column.section, column.unit, column.better, column.over,
          "host" if column.host else "device")
-        for name, column in METRICS.items()
+        for name, column in table.items()
     )  # fmt: skip
     head = (
         "name",
@@ -39,14 +50,14 @@ def metrics_table() -> str:
         "values",
         "section",
         "unit",
-        "better for the attacker",
+        f"better for the {side}",
         "averaged over",
         "runs on",
     )
     return _markdown(head, rows)
 
 
-TABLES = {"attacks": attacks_table, "metrics": metrics_table}
+TABLES = {"attacks": attacks_table, "metrics": metrics_table, "defense_metrics": defense_metrics_table}
 
 
 def reference() -> str:

@@ -14,8 +14,10 @@ from flax import nnx, struct
 from hypothesis import HealthCheck, settings
 
 from deepsec_jax import models
+from deepsec_jax.memory import keep_freed_memory
 from deepsec_jax.protocols import Images, Logits
 
+keep_freed_memory()
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -8,13 +8,14 @@ import pytest
 import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
-FOUNDATION = ("protocols", "pytree", "catalog", "progress")
+FOUNDATION = ("protocols", "pytree", "catalog", "progress", "memory")
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
     "pytree": ("protocols",),
     "catalog": (),
     "progress": (),
+    "memory": (),
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,

@@ -39,6 +39,7 @@ from deepsec_jax.attacks.rllc import RLLC as RLLC
 from deepsec_jax.attacks.smallest_eps import SmallestEps as SmallestEps
 from deepsec_jax.attacks.table import ATTACKS as ATTACKS
 from deepsec_jax.attacks.tmifgsm import TMIFGSM as TMIFGSM
+from deepsec_jax.attacks.transfer import Transfer as Transfer
 from deepsec_jax.attacks.uap import UAP as UAP
 from deepsec_jax.attacks.uap import Perturbation as Perturbation
 from deepsec_jax.attacks.uap import prepare as prepare

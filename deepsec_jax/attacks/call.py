@@ -129,8 +129,16 @@ def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
 
 
 def one_float_kind(attack: Any) -> Any:
-    """Return the attack with scalars as float32, so that 0.3, np.float64(0.3) and 1 share a compile."""
-    return jax.tree.map(_float32, attack)
+    """Return the attack with scalars as float32, so that 0.3, np.float64(0.3) and 1 share a compile.
+
+    A model that the attack holds (a surrogate) stays as it is.
+    """
+    return jax.tree.map(_float32, attack, is_leaf=_is_model)
+
+
+def _is_model(part: Any) -> bool:
+    """Tell a classifier from an attack, which can be called as well, but names its targets."""
+    return callable(part) and not hasattr(part, "targets")
 
 
 def _float32(leaf: Any) -> Any:

@@ -11,16 +11,19 @@ import tyro
 
 from deepsec_jax.cli import spec
 from deepsec_jax.cli.attack import Attack
+from deepsec_jax.cli.defend import Defend
 from deepsec_jax.cli.demo import Demo
 from deepsec_jax.cli.evaluate import Evaluate
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.report import Report
 from deepsec_jax.cli.train import Train
+from deepsec_jax.memory import keep_freed_memory
 
 VERBS: dict[str, Any] = {
     "train": Train,
     "attack": Attack,
+    "defend": Defend,
     "evaluate": Evaluate,
     "report": Report,
     "demo": Demo,
@@ -37,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 where part of the work failed and the rest is done; 2 for input that cannot be used; 130
         where it was interrupted.
     """
+    keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _parse(words).run() or 0

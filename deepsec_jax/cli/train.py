@@ -61,9 +61,7 @@ def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
         saved = training.load_model(folder)
         print(f"{folder}: holds a finished model of recipe {saved.recipe.name}; nothing is written")
         return
-    epochs = folder.with_name(folder.name + ".partial") / "epochs"
-    finished = [int(path.name) for path in epochs.iterdir() if path.name.isdigit()] if epochs.is_dir() else []
-    left = recipe.epochs - (1 + max(finished, default=-1))
+    left = epochs_left(folder, recipe.epochs)
     images = round(len(dataset.train) * (1 - recipe.validation))
     print(
         f"{folder}: {left} of {recipe.epochs} epochs of {images} images are left, {recipe.model} on "
@@ -76,3 +74,10 @@ def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
         f"about {duration(left * images * each)}, counting one bare gradient per image "
         f"({1000 * each:.3g} ms, measured now); compilation and validation come on top"
     )
+
+
+def epochs_left(folder: Path, epochs: int) -> int:
+    """Return how many of the epochs an unfinished training has still to do."""
+    kept = folder.with_name(folder.name + ".partial") / "epochs"
+    finished = [int(path.name) for path in kept.iterdir() if path.name.isdigit()] if kept.is_dir() else []
+    return epochs - (1 + max(finished, default=-1))

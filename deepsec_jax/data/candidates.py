@@ -5,9 +5,7 @@ made of their content.  Each row's target depends only on the seed and on its pl
 the set for a smaller n is the beginning of the set for a larger one.
 """
 
-import hashlib
 import os
-import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -21,7 +19,7 @@ import numpy as np
 
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import example_keys, is_key, reseed
+from deepsec_jax.pytree import example_keys, hash_array, hash_tree, reseed
 
 
 @dataclass(frozen=True)
@@ -157,22 +155,12 @@ def stored_candidates(
 
 def candidates_name(model: Classifier, dataset: Dataset, n: int, seed: int) -> str:
     """Return the file name of a candidate set: a hash over model, test split, n and seed."""
-    split, digest = dataset.test, hashlib.sha256()
-    leaves, structure = jax.tree.flatten(model)
-    # Functions in a structure print with their address, which differs from process to process.
-    digest.update(re.sub(r" at 0x[0-9a-f]+", "", str(structure)).encode())
-    for leaf in leaves:
-        _add(digest, np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf))
-    _add(digest, np.asarray(split.labels))
+    split, digest = dataset.test, hash_tree(model)
+    hash_array(digest, np.asarray(split.labels))
     for start in range(0, len(split), 4096):
-        _add(digest, np.asarray(split.images[start : start + 4096]))
+        hash_array(digest, np.asarray(split.images[start : start + 4096]))
     digest.update(f"n={n} seed={seed}".encode())
     return f"candidates-{digest.hexdigest()[:16]}.npz"
-
-
-def _add(digest: Any, array: np.ndarray) -> None:
-    digest.update(f"{array.dtype.name}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
 
 
 def _write(path: Path, candidates: Candidates) -> None:

@@ -1,10 +1,22 @@
-"""Defenses: recipes that make a classifier harder to attack, or a detector beside it.
+"""Defenses: recipes that make a classifier harder to attack.
 
-None stands yet.  Each will be one file, named as in :data:`DEFENSES`, whose class has
-``fit(base, data, *, key) -> classifier`` (a pytree callable like any model) and
-``surrogate(classifier)``, what an adaptive attacker differentiates.  In the order of the paper:
-``nat eat pat dd igr eit rt pd te rc`` and the detectors ``lid fs magnet``.
+Each is one file, named as in :data:`DEFENSES`, whose class has ``fit(base, data, *, key) -> classifier`` (a
+pytree callable like any model) and ``surrogate(classifier)``, what an adaptive attacker differentiates.
+In the paper's order ``nat eat pat dd igr`` stand; ``eit rt pd te rc`` and the detectors ``lid fs magnet``
+will follow.
 """
 
-DEFENSES: dict[str, type] = {}
-"""The table of defenses: the paper's names in lower case, in the paper's order."""
+from deepsec_jax.defenses.base import Base as Base
+from deepsec_jax.defenses.base import DefenseError as DefenseError
+from deepsec_jax.defenses.base import base_of as base_of
+from deepsec_jax.defenses.dd import DD as DD
+from deepsec_jax.defenses.eat import EAT as EAT
+from deepsec_jax.defenses.folders import Defended as Defended
+from deepsec_jax.defenses.folders import fit_into as fit_into
+from deepsec_jax.defenses.folders import load_defended as load_defended
+from deepsec_jax.defenses.igr import IGR as IGR
+from deepsec_jax.defenses.nat import NAT as NAT
+from deepsec_jax.defenses.pat import PAT as PAT
+from deepsec_jax.defenses.presets import preset as preset
+from deepsec_jax.defenses.presets import preset_card as preset_card
+from deepsec_jax.defenses.table import DEFENSES as DEFENSES

@@ -12,7 +12,7 @@ from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation import figures, paper_numbers
 from deepsec_jax.evaluation.attack_table import Result
 from deepsec_jax.evaluation.attack_warnings import as_row, distances
-from deepsec_jax.evaluation.cells import AttackCell
+from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.figures import Curve
 from deepsec_jax.evaluation.paper_table import Entry, Section, TableRow
 from deepsec_jax.evaluation.picture_grid import examples_of, section_of
@@ -54,7 +54,7 @@ def compared(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _pictures(cell: AttackCell, row: TableRow, section: Section) -> dict[str, Any]:
+def _pictures(cell: Cell, row: TableRow, section: Section) -> dict[str, Any]:
     """Return title, hyperparameters with their sources, and the grid of clean, perturbation, adversarial."""
     arrays = cell.arrays
     probabilities = arrays["probabilities"]
@@ -71,7 +71,7 @@ def _pictures(cell: AttackCell, row: TableRow, section: Section) -> dict[str, An
     return section_of(result, _card(cell, section), candidates, names, examples_of(arrays["labels"]))
 
 
-def _class_names(cell: AttackCell, classes: int) -> Sequence[str]:
+def _class_names(cell: Cell, classes: int) -> Sequence[str]:
     for place in (cell.config, cell.environment):
         names = place.get("class_names")
         if isinstance(names, list | tuple) and len(names) >= classes:
@@ -79,7 +79,7 @@ def _class_names(cell: AttackCell, classes: int) -> Sequence[str]:
     return [f"class {index}" for index in range(classes)]
 
 
-def _card(cell: AttackCell, section: Section) -> Mapping[str, Mapping[str, Any]]:
+def _card(cell: Cell, section: Section) -> Mapping[str, Mapping[str, Any]]:
     """Return the preset's sources and reasons of those hyperparameters that are the preset's."""
     try:
         card = preset_card(

@@ -1,17 +1,13 @@
 """The cells of an attack evaluation as jobs: what each is made of, how it is computed and measured."""
 
-import platform
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax import __version__
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
@@ -19,6 +15,7 @@ from deepsec_jax.evaluation.attack_table import hyperparameters, most_gradients,
 from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
 from deepsec_jax.evaluation.runner import Job, OnBatch
+from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.protocols import Attack, Classifier
 
@@ -115,7 +112,7 @@ def attack_job(
     batch_size = min(batch_size, rows)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        started = _now()
+        started = now()
         result = run_attack(
             config["attack"]["name"], attack, model, candidates,
             key=jax.random.key(config["seed"]), train_images=train_images,
@@ -127,12 +124,12 @@ def attack_job(
             "success": result.success, "probabilities": result.probabilities,
         }  # fmt: skip
         environment = {
-            "versions": _versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
+            "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
             "seconds": result.row.seconds, "compile_seconds": result.row.compile_seconds,
             "gradient_seconds": gradient_seconds(), "fit_seconds": result.row.fit_seconds,
             "gradients": result.row.gradients, "forwards": result.row.forwards,
             "class_names": list(class_names),
-            "started": started, "finished": _now(),
+            "started": started, "finished": now(),
         }  # fmt: skip
         return environment, arrays
 
@@ -151,14 +148,3 @@ def attack_job(
 
 def _count(number: float | None) -> float:
     return float("nan") if number is None else float(number)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "deepsec_jax": __version__, "jax": jax.__version__, "flax": flax.__version__,
-        "numpy": np.__version__, "python": platform.python_version(),
-    }  # fmt: skip
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -16,7 +16,7 @@ from deepsec_jax.evaluation import published, table_formats
 from deepsec_jax.evaluation.aside import write_aside
 from deepsec_jax.evaluation.attack_details import compared, details, overview
 from deepsec_jax.evaluation.attack_warnings import warnings
-from deepsec_jax.evaluation.cells import AttackCell
+from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.paper_numbers import families, short
 from deepsec_jax.evaluation.paper_table import Section, TableRow, groups, sections
 from deepsec_jax.evaluation.published import Reason
@@ -52,7 +52,7 @@ def _writer(text: str) -> Any:
     return lambda path: path.write_text(text, encoding="utf-8")
 
 
-def render(cells: Sequence[AttackCell], *, times: bool = True) -> dict[str, str]:
+def render(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:
     """Return file name -> text of the four files.
 
     Args:
@@ -69,7 +69,7 @@ def render(cells: Sequence[AttackCell], *, times: bool = True) -> dict[str, str]
     }
 
 
-def print_report(cells: Sequence[AttackCell], console: Console, *, times: bool = True) -> None:
+def print_report(cells: Sequence[Cell], console: Console, *, times: bool = True) -> None:
     """Print the tables and the warnings.
 
     Args:

@@ -7,13 +7,11 @@ and so come with their own count.  Time is split into compilation and the rest.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import monitoring
 
 from deepsec_jax.attacks import (
     JSMA,
@@ -26,6 +24,7 @@ from deepsec_jax.attacks import (
     run_in_batches,
 )
 from deepsec_jax.data import Candidates
+from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.protocols import Attack, Classifier, Key
 from deepsec_jax.pytree import example_keys, reseed
@@ -153,7 +152,7 @@ def run_attack(
     labels = candidates.targets if targeted else candidates.labels
     counter = _Counter(attack)
     started = time.perf_counter()
-    with _compile_clock() as compile_seconds:
+    with compile_clock() as compile_seconds:
         x_adv = run_in_batches(
             counter, model, candidates.images, labels, key=key, batch_size=batch_size, on_batch=on_batch
         )
@@ -337,33 +336,3 @@ def _distance(values: np.ndarray) -> Distance:
     if not len(values):
         return Distance(math.nan, math.nan)
     return Distance(float(np.median(values)), float(values.mean()))
-
-
-_COMPILE_EVENTS = "/jax/core/compile/"
-
-
-@contextmanager
-def _compile_clock() -> Iterator[Callable[[], float]]:
-    """Measure the wall time inside in which jax traces, lowers or compiles.
-
-    A nested trace reports its own duration inside its caller's, so the spans are merged, not added.
-    """
-    spans: list[tuple[float, float]] = []
-
-    def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith(_COMPILE_EVENTS):
-            now = time.perf_counter()
-            spans.append((now - duration_secs, now))
-
-    def total() -> float:
-        covered, reached = 0.0, -math.inf
-        for start, end in sorted(spans):
-            covered += max(0.0, end - max(start, reached))
-            reached = max(reached, end)
-        return covered
-
-    monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield total
-    finally:
-        monitoring.unregister_event_duration_listener(listen)

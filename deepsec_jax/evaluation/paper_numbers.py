@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from deepsec_jax.evaluation.paper_table import TIMED, Entry, Section
 from deepsec_jax.metrics import METRICS, Column, Summary
 
+_PERCENT = {"mr": 1, "robust": 1, "accuracy": 2, "cav": 2, "crr": 2, "csr": 2, "ccv": 2}
+"""Metric -> digits after the point of its percents."""
+
 _FAMILIES = {
     "II-B1": "Misclassification", "II-B2": "Imperceptibility", "II-B3": "Robustness", "II-B4": "Cost",
 }  # fmt: skip
@@ -34,8 +37,12 @@ def figure(column: Column, value: float) -> str:
     """Return a value with the digits of the paper's tables; n/a for NaN."""
     if math.isnan(value):
         return "n/a"
-    if column.metric == "mr":
-        return f"{100 * value:.1f} %"
+    if column.metric in _PERCENT:
+        digits = _PERCENT[column.metric]
+        percent = round(100 * value, digits) + 0.0  # no minus before 0.00
+        return f"{percent:.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+    if column.metric == "cos":
+        return f"{value:.4f}"
     if column.unit == "s":
         return f"{value:.4f}" if value >= 0.001 or value == 0 else f"{value:.2g}"
     if column.metric == "cc":
@@ -50,7 +57,9 @@ def interval(column: Column, summary: Summary) -> str:
     if math.isnan(summary.low):
         return "n/a, n = 1" if summary.n == 1 else "n/a"
     low, high = (figure(column, end).removesuffix(" %") for end in (summary.low, summary.high))
-    return low if low == high else f"{low}\N{EN DASH}{high}"
+    if low == high:
+        return low
+    return f"{low} to {high}" if "\N{MINUS SIGN}" in low else f"{low}\N{EN DASH}{high}"
 
 
 def short(text: str) -> str:
@@ -72,8 +81,8 @@ def published(entry: Entry) -> str:
     value = entry.printed.value
     if math.isnan(value):
         return "n/a"
-    if entry.column.metric == "mr":
-        return f"{100 * value:.1f} %"
+    if entry.column.metric in _PERCENT or entry.column.metric == "cos":
+        return figure(entry.column, value)
     return f"{value:.4f}" if entry.column.unit == "s" else f"{value:.3f}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation import published
-from deepsec_jax.evaluation.cells import AttackCell
+from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.published import Printed, Reason
 from deepsec_jax.metrics import METRICS, Column, Summary, summarise
 
@@ -51,7 +51,8 @@ class Entry:
     @property
     def inside(self) -> bool:
         """Whether the printed number lies in our 95 % interval, to the digits it is printed with."""
-        half = 0.00005 if self.column.unit == "s" else 0.0005
+        fine = self.column.unit == "s" or self.column.section == "II-D"
+        half = 0.00005 if fine else 0.0005
         return self.summary.low - half <= self.printed.value <= self.summary.high + half
 
 
@@ -70,7 +71,7 @@ class TableRow:
         entries: column name -> figure.
     """
 
-    cell: AttackCell
+    cell: Cell
     name: str
     label: str
     goal: str
@@ -107,14 +108,14 @@ class Section:
     missing: dict[str, str]
 
 
-def sections(cells: Iterable[AttackCell], *, times: bool = True) -> list[Section]:
+def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
     """Sort cells into sections, in the order in which each first comes up.
 
     Args:
         cells: finished and failed ones.
         times: whether to keep what depends on the clock and the machine's load.
     """
-    groups: dict[str, list[AttackCell]] = {}
+    groups: dict[str, list[Cell]] = {}
     for cell in cells:
         decided = {key: cell.config.get(key) for key in ("data", "model", "n", "seed", "candidates")}
         decided["preset"] = _preset(cell)
@@ -137,19 +138,20 @@ def groups(rows: Iterable[TableRow]) -> dict[tuple[str, str], list[TableRow]]:
     return found
 
 
-def _preset(cell: AttackCell) -> str:
+def _preset(cell: Cell) -> str:
     return str(cell.config.get("attack", {}).get("preset"))
 
 
-def _recipe(config: Mapping[str, Any]) -> str | None:
+def recipe_of(config: Mapping[str, Any]) -> str | None:
+    """Return the name of the recipe that a config's model was trained by; None if it does not say."""
     model = config.get("model")
     recipe = model.get("recipe") if isinstance(model, Mapping) else None
     return None if recipe is None else name_of(recipe)
 
 
-def _section(cells: Sequence[AttackCell], times: bool) -> Section:
+def _section(cells: Sequence[Cell], times: bool) -> Section:
     config = cells[0].config
-    dataset, preset, recipe = name_of(config.get("data")), _preset(cells[0]), _recipe(config)
+    dataset, preset, recipe = name_of(config.get("data")), _preset(cells[0]), recipe_of(config)
     title = published.table_title(dataset, preset, recipe)
     model = name_of(config.get("model"))
     kept = [column for column in METRICS.values() if times or column.unit not in TIMED]
@@ -182,7 +184,7 @@ def _missing(dataset: str, preset: str, present: set[str]) -> dict[str, str]:
     }
 
 
-def _row(cell: AttackCell, dataset: str, preset: str, columns: Sequence[Column], note: str) -> TableRow:
+def _row(cell: Cell, dataset: str, preset: str, columns: Sequence[Column], note: str) -> TableRow:
     name = str(cell.config["attack"]["name"])
     success = cell.arrays.get("success", np.zeros(0))
     goal, objective = _goal_and_objective(cell, name)
@@ -194,7 +196,7 @@ def _row(cell: AttackCell, dataset: str, preset: str, columns: Sequence[Column],
     )  # fmt: skip
 
 
-def _goal_and_objective(cell: AttackCell, name: str) -> tuple[str, str]:
+def _goal_and_objective(cell: Cell, name: str) -> tuple[str, str]:
     filed = published.group(name)
     card = getattr(ATTACKS.get(name.partition("@")[0]), "card", None)
     if "targets" in cell.arrays:
@@ -208,7 +210,7 @@ def _goal_and_objective(cell: AttackCell, name: str) -> tuple[str, str]:
     return goal, objective
 
 
-def _entry(cell: AttackCell, column: Column, dataset: str, preset: str, name: str, note: str) -> Entry:
+def _entry(cell: Cell, column: Column, dataset: str, preset: str, name: str, note: str) -> Entry:
     values, success = cell.columns.get(column.name), cell.arrays.get("success")
     summary = _NOTHING if values is None or success is None else summarise(column, values, success)
     said = published.printed(dataset, preset, name, column.name)
@@ -223,7 +225,7 @@ def _entry(cell: AttackCell, column: Column, dataset: str, preset: str, name: st
     )
 
 
-def _absent(cell: AttackCell, column: Column, summary: Summary) -> str:
+def _absent(cell: Cell, column: Column, summary: Summary) -> str:
     if summary.n:
         return ""
     if cell.error is not None:
@@ -235,21 +237,26 @@ def _absent(cell: AttackCell, column: Column, summary: Summary) -> str:
     return "no value for any image"
 
 
-def _facts(cells: Sequence[AttackCell], times: bool) -> dict[str, str]:
+def _facts(cells: Sequence[Cell], times: bool) -> dict[str, str]:
     config = cells[0].config
     preset = _preset(cells[0])
-    facts = {"Data": name_of(config.get("data")), "Model": name_of(config.get("model"))}
-    said = config["model"] if isinstance(config.get("model"), Mapping) else {}
-    facts |= {_words(key): _said(key, value) for key, value in said.items() if _plain(key, value)}
+    facts = model_facts(config)
     facts["Hyperparameters"] = f"{preset}, each with its source under the attack"
     facts["Candidates"] = (
         f"n = {config.get('n')}, correctly classified test images, seed {config.get('seed')}"
     )
-    facts["Device"] = _all_said(cells, lambda environment: environment.get("device"))
-    facts["Versions"] = _all_said(cells, lambda environment: environment.get("versions"))
+    facts["Device"] = all_said(cells, lambda environment: environment.get("device"))
+    facts["Versions"] = all_said(cells, lambda environment: environment.get("versions"))
     if times:
-        facts["Batch size"] = _all_said(cells, lambda environment: environment.get("batch_size"))
+        facts["Batch size"] = all_said(cells, lambda environment: environment.get("batch_size"))
     return {label: text for label, text in facts.items() if text}
+
+
+def model_facts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a config says of data set and model, label -> text."""
+    facts = {"Data": name_of(config.get("data")), "Model": name_of(config.get("model"))}
+    said = config["model"] if isinstance(config.get("model"), Mapping) else {}
+    return facts | {_words(key): _said(key, value) for key, value in said.items() if _plain(key, value)}
 
 
 def _words(name: str) -> str:
@@ -264,7 +271,7 @@ def _plain(key: str, value: Any) -> bool:
     return key != "name" and isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _all_said(cells: Sequence[AttackCell], take: Callable[[dict[str, Any]], Any]) -> str:
+def all_said(cells: Sequence[Cell], take: Callable[[dict[str, Any]], Any]) -> str:
     """Return what all environments say of one thing, each answer once."""
     answers: dict[str, None] = {}
     for cell in cells:

@@ -112,11 +112,12 @@ def reasons(dataset: str, row: str, column: str) -> tuple[Reason, ...]:
     return tuple(
         Reason(entry["label"], " ".join(entry["text"].split()))
         for entry in _contents()["reasons"]
-        if _holds(entry, wanted)
+        if holds(entry, wanted)
     )
 
 
-def _holds(entry: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+def holds(entry: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    """Tell whether a reason of a file is one of what is wanted: data, rows and columns."""
     return all(value in entry.get(key, (value,)) for key, value in wanted.items())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.evaluation.aside import StoreError
-from deepsec_jax.evaluation.cells import ARRAYS
+from deepsec_jax.evaluation.cells import ARRAYS, kind_of, words_of
 
 
 class DamagedError(StoreError):
@@ -23,14 +23,14 @@ def cell_name(config: Mapping[str, Any]) -> str:
     """Return a readable beginning and 12 hex digits over the whole config, in canonical JSON.
 
     Args:
-        config: plain values; see :class:`deepsec_jax.evaluation.cells.AttackCell`.
+        config: plain values; see :class:`deepsec_jax.evaluation.cells.Cell`.
 
     Raises:
         ValueError: the config holds NaN or infinity.
+        LookupError: it is no config of a cell.
     """
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    words = (config["attack"]["name"], config["attack"]["preset"], config["model"]["name"], config["data"])
-    readable = re.sub(r"[^A-Za-z0-9.@_]+", "-", "-".join((*words, f"s{config['seed']}")))
+    readable = re.sub(r"[^A-Za-z0-9.@_]+", "-", "-".join(words_of(config)))
     return f"{readable[:80]}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
 
 
@@ -81,11 +81,13 @@ def read_arrays(cell: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a cell's folder.
 
     Raises:
-        DamagedError: cut off, changed, or not all of :data:`deepsec_jax.evaluation.cells.ARRAYS`.
+        DamagedError: cut off, changed, or not all that :data:`deepsec_jax.evaluation.cells.ARRAYS` asks of
+            its kind.
     """
+    names = ARRAYS[kind_of(read_config(cell))]
     try:
         with (cell / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ARRAYS}
+            arrays = {key: archive[key] for key in names}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(cell, f"arrays.npz: {error}") from None
     if len({len(array) for array in arrays.values()}) > 1:

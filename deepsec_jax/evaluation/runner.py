@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.evaluation.aside import StoreError
+from deepsec_jax.evaluation.cells import short_name
 from deepsec_jax.evaluation.records import DamagedError, cell_name
 from deepsec_jax.evaluation.store import Store
 from deepsec_jax.progress import Advance
@@ -45,6 +46,7 @@ class Job:
         measure: makes columns of the finished cell.
         images: number of images, for progress.
         gradients: per image, about; for progress.
+        after: names of cells that this one is computed from.
     """
 
     config: dict[str, Any]
@@ -53,6 +55,7 @@ class Job:
     measure: Measure
     images: int = 1
     gradients: int = 1
+    after: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -97,9 +100,9 @@ def run_plan(
 ) -> list[Failure]:
     """Compute what is missing of the jobs, in order, and return what failed.
 
-    Any number of processes may do this on one directory.  A cell that another one holds is left for
-    later; the last ones are waited for, and taken over if their process dies.  What fails in another
-    process while this one runs is not tried again here.
+    Any number of processes may do this on one directory.  A cell that another one holds, or that is
+    computed from such a cell, is left for later; the last ones are waited for, and taken over if their
+    process dies.  What fails in another process while this one runs is not tried again here.
 
     Args:
         store: the run directory, whose plan has the jobs' cells.
@@ -116,13 +119,18 @@ def run_plan(
     waiting = list(jobs)
     while waiting:
         held_elsewhere = []
+        unfinished = {job.name for job in waiting}
         for job in waiting:
             if missing(store, job.name, job.groups):
+                if any(name in unfinished and not store.has_cell(name) for name in job.after):
+                    held_elsewhere.append(job)
+                    continue
                 with store.lock(job.name) as held:
                     if not held:
                         held_elsewhere.append(job)
                         continue
                     failures += _finish(store, job, seen[job.name], meter)
+            unfinished.discard(job.name)
             meter.close(job.name)
         if len(held_elsewhere) == len(waiting):
             wait()
@@ -168,8 +176,8 @@ def _attempt(store: Store, job: Job, stage: str, columns: tuple[str, ...], meter
     def on_batch(images: int) -> None:
         meter.tell(job.name, images * _weight(job, stage), note)
 
-    attack = job.config["attack"]["name"]
-    note = attack if stage == CELL else f"{attack}: {stage} metrics"
+    about = short_name(job.config)
+    note = about if stage == CELL else f"{about}: {stage} metrics"
 
     store.log("start", job.name, stage)
     try:

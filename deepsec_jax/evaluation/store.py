@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from deepsec_jax.evaluation.aside import StoreError, write_aside, write_error
-from deepsec_jax.evaluation.cells import AttackCell
+from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.records import (
     DamagedError,
     cell_name,
@@ -214,21 +214,21 @@ class Store:
         """Return the arrays of a finished cell."""
         return read_arrays(self._cell(name))
 
-    def cell(self, name: str) -> AttackCell:
+    def cell(self, name: str) -> Cell:
         """Return a finished cell with all its columns."""
         arrays = self.arrays(name)
+        rows = len(next(iter(arrays.values())))
         folder = self.folder / "columns" / name
         columns = {
-            column: read_column(folder / f"{column}.npy", len(arrays["x"]))
-            for column in sorted(self.columns(name))
+            column: read_column(folder / f"{column}.npy", rows) for column in sorted(self.columns(name))
         }
-        return AttackCell(name, read_config(self._cell(name)), self.environment(name), arrays, columns)
+        return Cell(name, read_config(self._cell(name)), self.environment(name), arrays, columns)
 
     def _cell(self, name: str) -> Path:
         return self.folder / "cells" / name
 
 
-def read_cells(run_dir: str | os.PathLike[str]) -> list[AttackCell]:
+def read_cells(run_dir: str | os.PathLike[str]) -> list[Cell]:
     """Return the finished and the failed cells of a run directory, in the order of its plan.
 
     A cell that is only planned is left out.
@@ -238,12 +238,12 @@ def read_cells(run_dir: str | os.PathLike[str]) -> list[AttackCell]:
     """
     store, cells = Store(Path(run_dir)), []
     if not (store.folder / "plan.json").is_file():
-        raise StoreError(f"no run in {run_dir}: give a folder that deepsec evaluate attacks has written")
+        raise StoreError(f"no run in {run_dir}: give a folder that deepsec evaluate has written")
     for name, config in store.plan().items():
         if store.has_cell(name):
             cells.append(store.cell(name))
         elif failures := store.failures(name):
-            cells.append(AttackCell(name, config, {}, error=failures[-1]["error"]))
+            cells.append(Cell(name, config, {}, error=failures[-1]["error"]))
     return cells
 
 

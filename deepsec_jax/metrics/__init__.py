@@ -1,12 +1,26 @@
-"""Attack utility metrics: one immutable record in, one value per example out, and one place that averages.
+"""Utility metrics: one immutable record in, one value per example out, and one place that averages.
+
+Of attacks:
 
     record = evaluation.record_of(model, x, x_adv, labels)
     values = metrics.METRICS["ass"].values(record)          # float[B]
     metrics.summarise(metrics.METRICS["ass"], values, record.success)
 
+Of defenses:
+
+    record = metrics.defense_record_of(raw, defended, x, labels)
+    values = metrics.measure_defense(record)["cos"]         # float[N]
+    metrics.summarise(metrics.DEFENSE_METRICS["cos"], values, metrics.both_correct(record))
+
 Columns marked ``host`` go through a real picture codec; all others are pure functions on the device.
 """
 
+from deepsec_jax.metrics.defense_record import DefenseRecord as DefenseRecord
+from deepsec_jax.metrics.defense_record import both_correct as both_correct
+from deepsec_jax.metrics.defense_record import defense_record_of as defense_record_of
+from deepsec_jax.metrics.defense_table import DEFENSE_METRICS as DEFENSE_METRICS
+from deepsec_jax.metrics.defense_table import measure_defense as measure_defense
+from deepsec_jax.metrics.defense_table import not_applicable as not_applicable
 from deepsec_jax.metrics.measure import measure as measure
 from deepsec_jax.metrics.record import AttackRecord as AttackRecord
 from deepsec_jax.metrics.record import Column as Column

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,14 +84,18 @@ class Column:
         formula: in words and symbols, one line.
         section: of the paper.
         unit: of the values.
-        better: from the attacker's side: "higher", "lower" or "neither".
-        over: the examples it is averaged over: "all" or "successful".
-        values: ``values(record) -> float[B]``; a pure function on the device, or, where ``host`` is
-            set, one that goes through a picture codec on the host.
+        better: "higher", "lower" or "neither", from the side of whom the table is about: the attacker's in
+            ``METRICS``, the defender's in ``DEFENSE_METRICS``.
+        over: the examples it is averaged over: "all", "successful" (attacks), or "both correct" (defenses:
+            the raw and the defended model classify the image correctly).
+        values: ``values(record) -> float[B]`` of an ``AttackRecord``, or of a ``DefenseRecord``; a pure
+            function on the device, or, where ``host`` is set, one that goes through a picture codec on
+            the host.
         rate: values are successes and failures, so that the mean is a share.
         host: see ``values``.
         quick: whether it stands in tables by default.
         measured_once: one measurement shared by all images, so that it has no interval.
+        needs_confidences: of a defended model; NaN where it gives none.
     """
 
     name: str
@@ -101,8 +106,9 @@ class Column:
     unit: str
     better: str
     over: str
-    values: Callable[[AttackRecord], jax.Array]
+    values: Callable[[Any], jax.Array]
     rate: bool = False
     host: bool = False
     quick: bool = True
     measured_once: bool = False
+    needs_confidences: bool = False

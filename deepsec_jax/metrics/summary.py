@@ -35,7 +35,8 @@ def summarise(column: Column, values: np.ndarray, success: np.ndarray) -> Summar
     Args:
         column: what the values are.
         values: one per example [N].
-        success: success of the attack per example [N]; at least half of the draws counts.
+        success: what ``column.over`` asks for, per example [N]: success of the attack, or, for a metric of
+            defenses, :func:`~deepsec_jax.metrics.both_correct`; at least half of the draws counts.
     """
     values = np.asarray(values, np.float64)
     chosen = values if column.over == "all" else values[np.asarray(success) >= 0.5]

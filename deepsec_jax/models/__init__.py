@@ -6,15 +6,27 @@ from functools import partial
 from flax import nnx
 
 from deepsec_jax.catalog import lookup
+from deepsec_jax.models.alexnet import AlexNet as AlexNet
 from deepsec_jax.models.cnn import MnistCNN as MnistCNN
+from deepsec_jax.models.cnn import MnistCNNBlock as MnistCNNBlock
 from deepsec_jax.models.cnn import SmallCNN as SmallCNN
+from deepsec_jax.models.densenet import DenseNet as DenseNet
+from deepsec_jax.models.ensemble import StaticB as StaticB
+from deepsec_jax.models.ensemble import StaticC as StaticC
+from deepsec_jax.models.ensemble import StaticD as StaticD
 from deepsec_jax.models.resnet import ResNet as ResNet
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     "small_cnn": SmallCNN,
     "mnist_cnn": MnistCNN,
+    "mnist_cnn_block": MnistCNNBlock,
     "resnet20": partial(ResNet, depth=20),
     "resnet56": partial(ResNet, depth=56),
+    "alexnet": AlexNet,
+    "densenet": DenseNet,
+    "static_b": StaticB,
+    "static_c": StaticC,
+    "static_d": StaticD,
 }
 
 

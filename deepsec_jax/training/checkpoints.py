@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,26 @@ from deepsec_jax.training.recipe import Recipe
 
 class CheckpointError(ValueError):
     """A model folder that cannot be loaded; one line with the value and the remedy."""
+
+
+Build = Callable[[nnx.Rngs, int], nnx.Module]
+"""``build(rngs, in_channels) -> network``: makes a network that no name in ``MODELS`` stands for."""
+
+
+def network(
+    recipe: Recipe, image_shape: tuple[int, int, int], classes: int, build: Build | None = None
+) -> nnx.Module:
+    """Return the fresh network of a recipe, drawn from its seed.
+
+    Args:
+        recipe: names the model and the seed.
+        image_shape: height, width and channels of what the network sees.
+        classes: number of classes.
+        build: makes it instead of the recipe's model.
+    """
+    if build is not None:
+        return build(nnx.Rngs(recipe.seed), image_shape[2])
+    return models.build(recipe.model, image_shape, classes, seed=recipe.seed)
 
 
 @dataclass(frozen=True)
@@ -64,8 +85,12 @@ def save_model(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def load_model(folder: str | os.PathLike[str]) -> Saved:
+def load_model(folder: str | os.PathLike[str], *, build: Build | None = None) -> Saved:
     """Rebuild the model of a folder that :func:`save_model` wrote, in evaluation mode.
+
+    Args:
+        folder: the model folder.
+        build: makes the network, where the recipe's name does not.
 
     Raises:
         CheckpointError: no such folder, or its recipe and weights do not fit together.
@@ -79,7 +104,7 @@ def load_model(folder: str | os.PathLike[str]) -> Saved:
         recipe = Recipe.from_dict(card["recipe"])
         shape, classes, figures = tuple(card["image_shape"]), card["classes"], card["figures"]
         digest = card.get("digest")
-        model = nnx.eval_shape(lambda: models.build(recipe.model, shape, classes, seed=recipe.seed))
+        model = nnx.eval_shape(lambda: network(recipe, shape, classes, build))
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{card_file} is damaged ({first_line(error)}): train again or restore a copy"

@@ -7,7 +7,7 @@ was interrupted and resumed ends with the same weights as one that was not.
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +19,31 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from deepsec_jax import models
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
+from deepsec_jax.pytree import hash_tree
 from deepsec_jax.training.augment import shift_flip
-from deepsec_jax.training.checkpoints import CheckpointError, Saved, first_line, load_model, save_model
+from deepsec_jax.training.checkpoints import (
+    Build,
+    CheckpointError,
+    Saved,
+    first_line,
+    load_model,
+    network,
+    save_model,
+)
 from deepsec_jax.training.recipe import Recipe
 
 Objective = Callable[[Any, Images, Labels, Key], jax.Array]
-"""``objective(model, x, labels, key) -> scalar loss``; a module-level function, in training mode."""
+"""``objective(model, x, labels, key) -> scalar loss`` of a model in training mode: a module-level function,
+or a pytree whose leaves (an attack's eps, a teacher's weights) are traced.
+
+A pytree may have two things more.  ``at(done) -> objective`` is asked before every step for the objective at
+that share of the training, 0 to 1.  ``replays`` (static) steps are taken on every batch, with a perturbation
+that is carried from step to step: the loss is that of ``perturbed(x, carried)``, and its gradient by
+``carried`` gives the next one, ``moved(carried, gradient)``.
+"""
 
 Score = Callable[[Any, Split], float]
 """``score(model, validation) -> figure``, higher is better; picks the epoch that is kept."""
@@ -67,23 +82,44 @@ def accuracy(model: Classifier, split: Split, *, batch_size: int = 256) -> float
     return correct / len(split)
 
 
-@partial(jax.jit, static_argnames=("graph", "objective", "recipe", "steps_per_epoch"))
-def _step(graph, state, optimizer_state, x, labels, key, *, objective, recipe, steps_per_epoch):
+def frozen(model: Any) -> Any:
+    """Return what an attack inside an objective sees: the model in evaluation mode, as a constant.
+
+    A view shares the weights; only the mode is its own.  Gradients stop at it, so that the attack is no part
+    of what is differentiated by the parameters.
+    """
+    view = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+
+    def stopped(leaf: Any) -> Any:
+        return jax.lax.stop_gradient(leaf) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
+
+    return jax.tree.map(stopped, view)
+
+
+@partial(jax.jit, static_argnames=("graph", "recipe", "steps_per_epoch"))
+def _step(
+    graph, state, optimizer_state, x, labels, key, carried, done, objective, *, recipe, steps_per_epoch
+):
     augment_key, objective_key = jax.random.split(key)
     if recipe.augment == "shift_flip":
         x = shift_flip(x, jax.random.split(augment_key, len(x)))
+    objective = objective.at(done) if hasattr(objective, "at") else objective
     params, rest = nnx.split_state(state, nnx.Param, ...)
 
-    def loss_of(params):
+    def loss_of(params, carried):
         model = nnx.merge(graph, params, rest, copy=True)  # batch statistics are written in here
-        loss = objective(model, x, labels, objective_key)
+        seen = x if carried is None else objective.perturbed(x, carried)
+        loss = objective(model, seen, labels, objective_key)
         return loss, nnx.state(model, nnx.BatchStat)
 
-    (loss, rest), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+    differentiate = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
+    (loss, rest), (gradient, by_carried) = differentiate(params, carried)
+    if carried is not None:
+        carried = objective.moved(carried, by_carried)
     transformation = recipe.transformation(steps_per_epoch)
     updates, optimizer_state = transformation.update(gradient, optimizer_state, params)
     params = optax.apply_updates(params, updates)
-    return nnx.merge_state(params, rest), optimizer_state, loss
+    return nnx.merge_state(params, rest), optimizer_state, carried, loss
 
 
 def _split_validation(train: Split, recipe: Recipe) -> tuple[Split, Split]:
@@ -103,6 +139,10 @@ def train(
     *,
     objective: Objective = cross_entropy,
     score: Score = accuracy,
+    watch: Mapping[str, Score] | None = None,
+    build: Build | None = None,
+    in_channels: int | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Saved:
     """Train to the end, or go on from the last finished epoch, and return the best epoch's model.
 
@@ -115,6 +155,10 @@ def train(
         folder: model folder to write.
         objective: loss of one batch.
         score: figure of merit on the validation part; default clean accuracy.
+        watch: further figures of every epoch's model on the validation part, for the history.
+        build: makes the network; default the recipe's model.
+        in_channels: channels of what the network sees; default those of the images.
+        notes: JSON-ready facts to keep among the figures.
 
     Raises:
         CheckpointError: the folder holds a model, or an unfinished training, of another recipe, or a
@@ -124,7 +168,7 @@ def train(
     folder = Path(folder).absolute()
     trained_on = {"data": data.digest(), "objective": _name_of(objective)}
     if folder.exists():
-        saved = load_model(folder)
+        saved = load_model(folder, build=build)
         if saved.recipe != recipe:
             raise CheckpointError(
                 f"{folder} holds a model of recipe {saved.recipe.name!r}, not of this {recipe.name!r}: "
@@ -137,10 +181,13 @@ def train(
             )
         return saved
     fit, validation = _split_validation(data.train, recipe)
-    steps = len(fit) // recipe.batch_size
-    if not steps:
+    batches_an_epoch = len(fit) // recipe.batch_size
+    if not batches_an_epoch:
         raise ValueError(f"batch_size {recipe.batch_size} exceeds the {len(fit)} training images")
-    model = models.build(recipe.model, data.image_shape, data.classes, seed=recipe.seed)
+    replays = getattr(objective, "replays", 1)
+    steps = batches_an_epoch * replays
+    seen_shape = (*data.image_shape[:2], in_channels or data.image_shape[2])
+    model = network(recipe, seen_shape, data.classes, build)
     model.train()
     graph, initial = nnx.split(model)
     params = nnx.filter_state(initial, nnx.Param)
@@ -149,7 +196,8 @@ def train(
     )
     key = jax.random.key(recipe.seed)
     batches, everywhere = _shardings(recipe.batch_size)
-    state, key = jax.device_put((state, key), everywhere)
+    traced = objective if not jax.tree_util.all_leaves([objective]) else jax.tree_util.Partial(objective)
+    state, key, traced = jax.device_put((state, key, traced), everywhere)
     partial_folder = folder.with_name(folder.name + ".partial")
     _check_same_training(partial_folder, {"recipe": recipe.to_dict(), **trained_on})
     history: list[dict[str, float]] = []
@@ -165,22 +213,30 @@ def train(
                 order = _epoch_order(recipe, epoch, len(fit))
                 model_state, optimizer_state = state.model, state.optimizer
                 losses = []
+                carried = None
+                if hasattr(objective, "replays"):  # starts anew with every epoch, so that resuming is exact
+                    nothing = np.zeros((recipe.batch_size, *data.image_shape), np.float32)
+                    carried = jax.device_put(nothing, batches)
                 for step in range(steps):
-                    rows = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                    model_state, optimizer_state, loss = _step(
+                    first_row = step // replays * recipe.batch_size
+                    rows = order[first_row : first_row + recipe.batch_size]
+                    model_state, optimizer_state, carried, loss = _step(
                         graph, model_state, optimizer_state,
                         *jax.device_put((unit_images(fit.images[rows]), fit.labels[rows]), batches),
-                        jax.random.fold_in(key, epoch * steps + step),
-                        objective=objective, recipe=recipe, steps_per_epoch=steps,
+                        jax.random.fold_in(key, epoch * steps + step), carried,
+                        np.float32((epoch * steps + step) / (recipe.epochs * steps)), traced,
+                        recipe=recipe, steps_per_epoch=steps,
                     )  # fmt: skip
                     losses.append(loss)
                     advance(1, f"epoch {epoch + 1}/{recipe.epochs}")
-                figure = score(_evaluation_model(graph, model_state), validation)
+                judged = _evaluation_model(graph, model_state)
+                figure = score(judged, validation)
                 if np.isnan(figure):
                     raise ValueError(f"epoch {epoch + 1} scored NaN: it diverged, lower the learning rate")
                 state = _keep_best(model_state, optimizer_state, state, figure, epoch)
                 mean_loss = float(np.mean(jax.device_get(losses)))
-                history = [*history, {"epoch": epoch, "loss": mean_loss, "validation": figure}]
+                watched = {name: look(judged, validation) for name, look in (watch or {}).items()}
+                history = [*history, {"epoch": epoch, "loss": mean_loss, "validation": figure, **watched}]
                 manager.save(
                     epoch, args=ocp.args.Composite(
                         state=ocp.args.StandardSave(state), history=ocp.args.JsonSave(history)))  # fmt: skip
@@ -191,10 +247,11 @@ def train(
         "test_accuracy": accuracy(best, data.test), "test_images": len(data.test),
         "trained_on": trained_on,
         "best_epoch": int(state.best_epoch), "validation": float(state.best_score), "history": history,
+        **(notes or {}),
     }  # fmt: skip
-    save_model(folder, best, recipe, image_shape=data.image_shape, classes=data.classes, figures=figures)
+    save_model(folder, best, recipe, image_shape=seen_shape, classes=data.classes, figures=figures)
     shutil.rmtree(partial_folder)
-    return load_model(folder)
+    return load_model(folder, build=build)
 
 
 def _shardings(batch_size: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
@@ -219,8 +276,12 @@ def _restore(manager: ocp.CheckpointManager, epoch: int, state: TrainingState, p
 
 
 def _name_of(objective: Objective) -> str:
+    """Return the objective's name; of a pytree with a digest of its settings and weights."""
     function = getattr(objective, "func", objective)
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    return (
+        name if jax.tree_util.all_leaves([objective]) else f"{name}-{hash_tree(objective).hexdigest()[:12]}"
+    )
 
 
 def _check_same_training(partial_folder: Path, training: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from deepsec_jax import attacks
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import AttackCell
+from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.metrics import METRICS
 
 CLASSES = 10
@@ -26,7 +26,7 @@ def config_of(name="bim", *, data="mnist", model="mnist-paper", preset="paper", 
 
 def failed_cell(name="pgd", error="RuntimeError: out of memory", **settings):
     config = config_of(name, **settings)
-    return AttackCell(f"{name}-failed", config, {}, error=error)
+    return Cell(f"{name}-failed", config, {}, error=error)
 
 
 def fake_cell(name="bim", *, rate=0.75, side=8, columns=None, seconds=1.5, clean=None, **settings):
@@ -66,4 +66,4 @@ def fake_cell(name="bim", *, rate=0.75, side=8, columns=None, seconds=1.5, clean
         "cc_forwards": np.full(n, np.nan),
     }
     values |= {key: np.asarray(value, float) for key, value in given.items() if key in values}
-    return AttackCell(f"{name}-{config['data']}-{config['seed']}", config, environment, arrays, values)
+    return Cell(f"{name}-{config['data']}-{config['seed']}", config, environment, arrays, values)

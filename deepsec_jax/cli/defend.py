@@ -1,0 +1,111 @@
+"""``deepsec defend``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from deepsec_jax.cli import InputError
+from deepsec_jax.cli.options import at_least
+
+if TYPE_CHECKING:
+    from deepsec_jax.data import Dataset
+    from deepsec_jax.training import Recipe
+
+
+@dataclass(frozen=True)
+class Defend:
+    """Make a model harder to attack; a training that was interrupted goes on, a finished one is only shown.
+
+    Attributes:
+        defense: Name of a defense, e.g. pat or pat@free, see deepsec list defenses.
+        model: Folder of the undefended model, which deepsec train has written; or --model.
+        data: Data set name or path of an .npz; default the set that the model was trained on.
+        data_dir: Where TFDS sets lie; default TFDS's own folder.
+        preset: Hyperparameters: the paper's, the origin paper's, or what two cores can train.
+        seed: Seed of initial weights, order, and all that is drawn.
+        run_dir: Model folder to write; default runs/defenses/DEFENSE-PRESET-MODEL.
+        spec: TOML file with these options, by these names; what the command line says goes first.
+        dry_run: Print what is left to train and how long it will take, and write nothing.
+    """
+
+    defense: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DEFENSE")]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    data: str | None = None
+    data_dir: Path | None = None
+    preset: Literal["paper", "strong", "small"] = "paper"
+    seed: int = 100
+    run_dir: Path | None = None
+    spec: Path | None = None
+    dry_run: bool = False
+
+    def run(self) -> None:
+        """Fit the defense and print its folder and accuracy."""
+        at_least("--seed", self.seed, 0)
+        import jax
+
+        from deepsec_jax import data, defenses, training
+        from deepsec_jax.evaluation.aside import check_room
+
+        saved = _folder(self.model)
+        dataset = data.load(self.data or saved.recipe.data, data_dir=self.data_dir)
+        channels = dataset.image_shape[2]
+        defense: Any = defenses.preset(self.defense, dataset.name, self.preset, channels=channels)
+        folder = self.run_dir or (
+            Path("runs") / "defenses" / f"{self.defense}-{self.preset}-{Path(self.model).resolve().name}"
+        )
+        base = defenses.base_of(saved, dataset)
+        if self.dry_run:
+            _show(defense, saved.recipe, dataset, folder)
+            return
+        if not folder.exists():
+            check_room(folder.parent)
+        card = {
+            "name": self.defense, "preset": self.preset, "base": Path(self.model).resolve().name,
+        }  # fmt: skip
+        defenses.fit_into(folder, defense, base, dataset, key=jax.random.key(self.seed), card=card)
+        figures = training.load_model(folder).figures
+        print(
+            f"{folder}: {defense.card.name} ({self.preset}) on {dataset.name}, "
+            f"test accuracy {100 * figures['test_accuracy']:.2f} % of n = {figures['test_images']}, "
+            f"undefended {100 * saved.figures['test_accuracy']:.2f} %"
+        )
+
+
+def _folder(model: str) -> Any:
+    from deepsec_jax.training import load_model
+
+    if ":" in model and not Path(model).exists():
+        raise InputError(
+            f"{model} is a function, and a defense trains its network anew: give a folder that deepsec train "
+            "has written"
+        )
+    return load_model(model)
+
+
+def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
+    """Print the epochs that are left and about how long they take."""
+    from deepsec_jax import models
+    from deepsec_jax.cli.dry_run import time_bare_gradient
+    from deepsec_jax.cli.train import epochs_left
+    from deepsec_jax.defenses.base import changed_recipe
+    from deepsec_jax.defenses.cost import gradients
+    from deepsec_jax.evaluation.estimate import duration
+
+    changed = changed_recipe(defense, recipe)
+    left = epochs_left(folder, changed.epochs)
+    images = round(len(dataset.train) * (1 - changed.validation))
+    network = models.build(changed.model, dataset.image_shape, dataset.classes, seed=changed.seed)
+    network.eval()
+    each = time_bare_gradient(network, dataset, changed.batch_size, changed.batch_size)()
+    per_image = gradients(defense)
+    print(
+        f"{folder}: {left} of {changed.epochs} epochs of {images} images are left, "
+        f"{defense.card.name} of {changed.model} on {dataset.name}; nothing is written"
+    )
+    print(
+        f"about {duration(left * images * each * per_image)}, counting {per_image:g} gradients per image "
+        f"({1000 * each:.3g} ms each, measured now); compilation, validation and what else the defense "
+        "trains come on top"
+    )

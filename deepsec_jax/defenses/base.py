@@ -1,0 +1,125 @@
+"""What a defense starts from, and the one way to retrain a network under another objective."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from deepsec_jax import models
+from deepsec_jax.catalog import lookup
+from deepsec_jax.data import Dataset
+from deepsec_jax.protocols import Classifier, Key
+from deepsec_jax.training import Recipe, Saved, accuracy, train
+from deepsec_jax.training.checkpoints import Build
+from deepsec_jax.training.loop import Objective, Score
+
+Changes = tuple[tuple[str, Any], ...]
+"""What a defense's training does otherwise than the base's recipe: (field of Recipe, value) pairs."""
+
+
+class DefenseError(ValueError):
+    """A defense that cannot be fitted; one line with the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model to defend, and how one like it is made anew.
+
+    Attributes:
+        build: ``build(rngs, in_channels)`` makes the untrained network; None where there is only the
+            trained model, which no defense that retrains can start from.
+        recipe: how the network was trained; None as ``build``.
+        trained: the undefended classifier.
+    """
+
+    build: Build | None
+    recipe: Recipe | None
+    trained: Classifier
+
+
+def base_of(saved: Saved, data: Dataset) -> Base:
+    """Return the base that a model folder holds: its network by name, its recipe and weights."""
+    make = lookup(models.MODELS, saved.recipe.model, "model")
+    return Base(partial(_built, make, data.image_shape[:2], data.classes), saved.recipe, saved.model)
+
+
+def _built(make: Any, size: tuple[int, int], classes: int, rngs: nnx.Rngs, in_channels: int) -> nnx.Module:
+    return make((*size, in_channels), classes, rngs=rngs)
+
+
+def retrain(
+    defense: Any,
+    base: Base,
+    data: Dataset,
+    objective: Objective,
+    *,
+    key: Key,
+    folder: str | os.PathLike[str] | None,
+    score: Score = accuracy,
+    watch: Mapping[str, Score] | None = None,
+    in_channels: int | None = None,
+    changes: Changes | None = None,
+    part: str = "",
+) -> Saved:
+    """Train a fresh network of the base under another objective; resumes where it was interrupted.
+
+    Args:
+        defense: named in messages and in the recipe.
+        base: has the network and the recipe.
+        data: what to train on.
+        objective: loss of one batch, see :data:`deepsec_jax.training.loop.Objective`.
+        key: decides initial weights, order, held-out part and all that is drawn.
+        folder: model folder to write, or None to keep nothing on disk.
+        score: picks the epoch that is kept.
+        watch: further figures for the history.
+        in_channels: channels that the network sees; default those of the images.
+        changes: what replaces fields of the base's recipe; default the defense's.
+        part: name of what is trained where a defense trains several networks.
+
+    Raises:
+        DefenseError: the base has no network or recipe to start anew.
+    """
+    build, recipe = retrainable(defense, base)
+    seed = int(jax.random.key_data(key).ravel()[-1])  # of key(seed) it is that seed again
+    changed = replace(changed_recipe(defense, recipe, changes=changes, part=part), seed=seed)
+    options: dict[str, Any] = {
+        "objective": objective, "score": score, "watch": watch, "in_channels": in_channels,
+    }  # fmt: skip
+    if changed.model not in models.MODELS:  # a network of the user's own
+        options["build"] = build
+    if folder is not None:
+        return train(changed, data, folder, **options)
+    with tempfile.TemporaryDirectory() as aside:
+        return train(changed, data, Path(aside) / "model", **options)
+
+
+def changed_recipe(defense: Any, recipe: Recipe, *, changes: Changes | None = None, part: str = "") -> Recipe:
+    """Return the recipe that a defense trains by; arguments as in :func:`retrain`."""
+    name = "-".join(word for word in (type(defense).__name__.lower(), part, recipe.name) if word)
+    return replace(recipe, **{"name": name, **dict(defense.changes if changes is None else changes)})
+
+
+def retrainable(defense: Any, base: Base) -> tuple[Build, Recipe]:
+    """Return the base's network and recipe.
+
+    Raises:
+        DefenseError: the base has none.
+    """
+    if base.build is None or base.recipe is None:
+        raise DefenseError(
+            f"{type(defense).__name__} trains a network anew, and this base is a bare function without one: "
+            "give Base(build, recipe, trained), or a folder that deepsec train has written"
+        )
+    return base.build, base.recipe
+
+
+def itself(self: Any, classifier: Classifier) -> Classifier:
+    """Return the classifier: its gradients are honest, an adaptive attacker differentiates it as it is."""
+    del self
+    return classifier

@@ -1,0 +1,126 @@
+"""A defended model's folder: the model folder that training wrote, and ``defense.json`` beside the recipe.
+
+The card says which defense with which hyperparameters it is, so that the classifier and what an adaptive
+attacker differentiates can be rebuilt from the folder alone.
+"""
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from deepsec_jax.catalog import lookup
+from deepsec_jax.data import Dataset
+from deepsec_jax.defenses.base import Base, DefenseError
+from deepsec_jax.defenses.table import DEFENSES
+from deepsec_jax.protocols import Classifier, Defense, Key
+from deepsec_jax.training import Saved, load_model
+
+CARD = "defense.json"
+
+
+@dataclass(frozen=True)
+class Defended:
+    """A defended model as it lies in its folder.
+
+    Attributes:
+        classifier: the defended model, in evaluation mode.
+        surrogate: what an adaptive attacker differentiates.
+        defense: the defense with its hyperparameters.
+        card: ``name`` of the preset row, ``preset`` kind, ``base`` model, ``class``, ``settings``, ``seed``.
+        saved: recipe and figures of the training.
+    """
+
+    classifier: Classifier
+    surrogate: Classifier
+    defense: Any
+    card: dict[str, Any]
+    saved: Saved
+
+
+def fit_into(
+    folder: str | os.PathLike[str],
+    defense: Defense,
+    base: Base,
+    data: Dataset,
+    *,
+    key: Key,
+    card: dict[str, Any],
+) -> Defended:
+    """Fit a defense into a folder, or go on where it was interrupted; a finished one is loaded.
+
+    Args:
+        folder: model folder to write.
+        defense: what to fit.
+        base: what to defend.
+        data: data set.
+        key: decides all that is drawn.
+        card: ``name``, ``preset`` and ``base``, for tables.
+
+    Raises:
+        DefenseError: the folder holds another defense.
+        CheckpointError: the folder holds another training.
+    """
+    folder = Path(folder)
+    whole = card | {"class": type(defense).__name__, "settings": settings_of(defense)}
+    path = folder / CARD
+    if path.is_file() and (there := _read(path)) != whole:
+        differing = sorted(name for name in whole if there.get(name) != whole[name])
+        raise DefenseError(
+            f"{folder} holds another defense (it differs in {', '.join(differing) or 'its card'}): "
+            "choose another folder or remove it"
+        )
+    defense.fit(base, data, key=key, folder=folder)  # type: ignore[call-arg]  # those that train take it
+    if not path.is_file():  # after the model, so that a folder with a card is complete
+        aside = path.with_suffix(".tmp")
+        aside.write_text(json.dumps(whole, indent=1) + "\n")
+        aside.rename(path)
+    return load_defended(folder)
+
+
+def load_defended(folder: str | os.PathLike[str]) -> Defended:
+    """Return the defended model of a folder.
+
+    Raises:
+        DefenseError: no defended model, or its card is damaged.
+        CheckpointError: its weights are.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise DefenseError(f"no defended model in {folder}: give a folder that deepsec defend has written")
+    card = _read(folder / CARD)
+    try:
+        kind = lookup({defense.__name__: defense for defense in DEFENSES.values()}, card["class"], "defense")
+        defense = kind(**{name: _tuples(value) for name, value in card["settings"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(folder / CARD, error) from None
+    saved = load_model(folder)
+    return Defended(saved.model, defense.surrogate(saved.model), defense, card, saved)
+
+
+def settings_of(defense: Any) -> dict[str, Any]:
+    """Return field -> JSON-ready value of a defense."""
+    return {field.name: _lists(getattr(defense, field.name)) for field in fields(defense)}
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+    if not isinstance(card, dict):
+        raise _damaged(path, TypeError("no JSON object"))
+    return card
+
+
+def _damaged(path: Path, error: Exception) -> DefenseError:
+    return DefenseError(f"{path} is damaged ({' '.join(str(error).split())}): fit the defense again")

@@ -1,0 +1,188 @@
+"""What the cells of a defense are asked: on all clean test images, and on a sample under attack.
+
+A config of both kinds has ``kind``, ``data``, ``model`` (the undefended one, as in a cell of an attack),
+``defense`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``recipe``, ``base``),
+``weights`` (digests of the models), ``images`` (a hash over the test split) and ``draws`` (of
+a randomised model).  A cell of kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and
+``seed``; that of the undefended model has no ``defense``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deepsec_jax.attacks import PGD, preset
+from deepsec_jax.defenses import Defended
+from deepsec_jax.evaluation.attack_table import hyperparameters
+from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY
+from deepsec_jax.protocols import Classifier
+from deepsec_jax.pytree import hash_tree, is_randomised
+
+UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
+"""Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD
+made on the defended model; the strongest attack made through the defense's surrogate."""
+
+DRAWS = 10
+"""Draws over which a randomised model is judged."""
+
+LOSSES = ("max_margin", "dlr")
+"""What the adaptive attack climbs, one after the other."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A defended model, and what tables say of it.
+
+    Attributes:
+        about: ``name``, ``preset``, ``class``, ``settings``, ``recipe``, ``base``: what decides it.
+        classifier: the defended model, in evaluation mode.
+        surrogate: what an adaptive attacker differentiates.
+        confidences: whether the softmax of its logits means confidence.
+        training: ``test_accuracy``, ``history`` and what else training has noted.
+        folder: where it lies.
+    """
+
+    about: dict[str, Any]
+    classifier: Classifier
+    surrogate: Classifier
+    confidences: bool = True
+    training: Mapping[str, Any] | None = None
+    folder: str = ""
+
+
+def subject_of(defended: Defended, folder: str = "") -> Subject:
+    """Return the subject that a defended model's folder holds."""
+    card, saved = defended.card, defended.saved
+    about = {
+        "name": card["name"], "preset": card["preset"], "class": card["class"],
+        "settings": card["settings"], "base": card["base"], "recipe": saved.recipe.to_dict(),
+    }  # fmt: skip
+    confidences = bool(getattr(defended.defense, "confidences", True))
+    return Subject(about, defended.classifier, defended.surrogate, confidences, saved.figures, folder)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What the attacker may do, in the L-inf ball, and how hard they try.
+
+    Attributes:
+        eps: radius, in units of the [0, 1] pixel range.
+        n: images of the sample.
+        seed: of the sample and of all attacks.
+        steps: of each run of the adaptive attack.
+        restarts: its runs per loss.
+    """
+
+    eps: float
+    n: int = 1000
+    seed: int = 0
+    steps: int = 100
+    restarts: int = 5
+
+
+def default_eps(channels: int) -> float:
+    """Return the usual radius: 0.3 for grey images, 8/255 for coloured ones."""
+    return 0.3 if channels == 1 else 8 / 255
+
+
+def paper_pgd(dataset: str, eps: float, *, channels: int | None = None) -> PGD:
+    """Return PGD at the paper's settings of a data set; at another eps its step shrinks or grows with it."""
+    pgd: Any = preset("pgd", dataset, "paper", channels=channels)
+    if pgd.eps == eps:
+        return pgd
+    return pgd.replace(eps=eps, step_size=pgd.step_size * eps / pgd.eps)
+
+
+def losses_for(classes: int) -> tuple[str, ...]:
+    """Return the losses of the adaptive attack; DLR needs three classes."""
+    return LOSSES if classes > 2 else LOSSES[:1]
+
+
+def digest(model: Classifier) -> str:
+    """Return 16 hex digits over a model's structure and weights."""
+    return str(hash_tree(model).hexdigest()[:16])
+
+
+@dataclass(frozen=True)
+class Question:
+    """What all configs of one evaluation share.
+
+    Attributes:
+        data: data set name.
+        model: what the undefended model is called (``name``), and what else is known of it.
+        raw: the undefended model's digest.
+        raw_draws: draws that judge it.
+        images: hash of the test split.
+        classes: number of classes.
+        channels: of an image.
+    """
+
+    data: str
+    model: dict[str, Any]
+    raw: str
+    raw_draws: int
+    images: str
+    classes: int
+    channels: int
+
+    def utility(self, subject: Subject) -> dict[str, Any]:
+        """Return the config of a defense on all clean test images."""
+        return {**self._shared(UTILITY), **self._defended(subject)}
+
+    def undefended(self, threat: Threat) -> dict[str, Any]:
+        """Return the config of PGD on the undefended model."""
+        return {
+            **self._shared(ROBUSTNESS), "access": UNDEFENDED, "weights": {"raw": self.raw},
+            "draws": self.raw_draws, **self._pgd(threat),
+        }  # fmt: skip
+
+    def replayed(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+        """Return the config of the undefended model's adversarial images on a defended one."""
+        mine = self._defended(subject)
+        return {**self._shared(ROBUSTNESS), "access": REPLAYED, **mine, **self._pgd(threat)}
+
+    def white_box(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+        """Return the config of PGD on a defended model."""
+        mine = self._defended(subject)
+        return {**self._shared(ROBUSTNESS), "access": WHITE_BOX, **mine, **self._pgd(threat)}
+
+    def adaptive(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+        """Return the config of the adaptive attack on a defended model."""
+        mine = self._defended(subject, surrogate=digest(subject.surrogate))
+        attack = self.cascade(threat)
+        return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
+
+    def cascade(self, threat: Threat) -> dict[str, Any]:
+        """Return what the adaptive attack is."""
+        return {
+            "name": "cascade", "class": "Cascade",
+            "hyperparameters": {
+                "attack": "PGD", "norm": "linf", "eps": threat.eps,
+                "step_size": 2.5 * threat.eps / threat.steps, "steps": threat.steps,
+                "restarts": threat.restarts, "losses": list(losses_for(self.classes)), "start": "in_ball",
+            },
+        }  # fmt: skip
+
+    def _shared(self, kind: str) -> dict[str, Any]:
+        return {"kind": kind, "data": self.data, "model": self.model, "images": self.images}
+
+    def _defended(self, subject: Subject, **others: str) -> dict[str, Any]:
+        return {
+            "defense": subject.about,
+            "weights": {"raw": self.raw, "defended": digest(subject.classifier), **others},
+            "draws": draws_of(subject.classifier),
+        }
+
+    def _pgd(self, threat: Threat) -> dict[str, Any]:
+        pgd = paper_pgd(self.data, threat.eps, channels=self.channels)
+        attack = {"name": "pgd", "class": "PGD", "hyperparameters": hyperparameters(pgd)}
+        return _attacked(attack, threat)
+
+
+def _attacked(attack: dict[str, Any], threat: Threat) -> dict[str, Any]:
+    return {"attack": attack, "eps": threat.eps, "n": threat.n, "seed": threat.seed}
+
+
+def draws_of(model: Classifier) -> int:
+    """Return how often a model is asked per image: once, or :data:`DRAWS` times if it draws."""
+    return DRAWS if is_randomised(model) else 1

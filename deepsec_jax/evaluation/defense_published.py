@@ -1,0 +1,126 @@
+"""The paper's Table IV (utility of complete defenses) as data, and why ours may differ from it.
+
+The numbers and the reasons lie in ``published_defenses.toml``; rows go by the names of ``defenses.DEFENSES``,
+columns by those of ``utility.utility_columns``.
+"""
+
+import math
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from deepsec_jax.evaluation.published import Printed, Reason, holds
+
+PERCENT = ("accuracy", "cav", "crr", "csr", "ccv")
+"""Columns that the table prints in percent."""
+
+
+@cache
+def _contents() -> dict[str, Any]:
+    text = resources.files("deepsec_jax.evaluation").joinpath("published_defenses.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def table_title(dataset: str, preset: str, recipe: str | None) -> str | None:
+    """Return the paper's title for a run, ``Table IV (MNIST)``; None if it may not carry it.
+
+    A run carries it with the paper's hyperparameters on a model of the paper's recipe, and no other way.
+
+    Args:
+        dataset: data set name.
+        preset: kind of the defenses' preset.
+        recipe: name of the undefended model's recipe; None for a model from elsewhere.
+    """
+    if why_untitled(dataset, preset, recipe):
+        return None
+    return f"{_contents()['table']} ({_contents()['tables'][dataset]['data']})"
+
+
+def why_untitled(dataset: str, preset: str, recipe: str | None) -> str:
+    """Return why a run does not stand under the paper's title, one sentence; empty if it does."""
+    contents = _contents()
+    table = contents["tables"].get(dataset)
+    if table is None:
+        return f"The paper has no table of defenses on {dataset}."
+    reasons = []
+    if recipe is None:
+        reasons.append("the undefended model does not say that it was trained by the paper's recipe")
+    elif recipe != table["recipe"]:
+        reasons.append(f"the undefended model is of recipe {recipe}, not of {table['recipe']}")
+    if preset != "paper":
+        reasons.append(f"the defenses are of preset {preset}, not the paper's")
+    return f"Not {contents['table']}: {', and '.join(reasons)}." if reasons else ""
+
+
+def rows_of(dataset: str) -> tuple[str, ...]:
+    """Return the names of the table's rows in its order; none for a set without a table."""
+    return tuple(_contents()["tables"].get(dataset, {}).get("rows", ()))
+
+
+def undefended(dataset: str) -> float:
+    """Return the accuracy of the paper's undefended model, in [0, 1]; NaN without a table."""
+    return float(_contents()["tables"].get(dataset, {}).get("undefended", math.nan)) / 100
+
+
+def printed(dataset: str, row: str, column: str) -> Printed:
+    """Return what the paper prints where our column stands.
+
+    Args:
+        dataset: data set name.
+        row: preset name; a variant such as ``pat@half`` stands beside the numbers of its defense.
+        column: name in ``utility.utility_columns``.
+    """
+    contents = _contents()
+    table = contents["tables"].get(dataset)
+    if table is None:
+        return Printed(math.nan, f"the paper has no table of defenses on {dataset}")
+    name = row.partition("@")[0]
+    if name not in table["rows"]:
+        return Printed(math.nan, "no row of the paper's table")
+    if column not in contents["columns"]:
+        return Printed(math.nan, "no column of the paper's table")
+    value = float(table["rows"][name][contents["columns"].index(column)])
+    if math.isnan(value):
+        return Printed(math.nan, table["absent"][name][column])
+    return Printed(value / 100 if column in PERCENT else value)
+
+
+def reasons(dataset: str, row: str, column: str) -> tuple[Reason, ...]:
+    """Return why a number may differ from the printed one, the most special reasons first."""
+    wanted = {"data": dataset, "rows": row.partition("@")[0], "columns": column}
+    return tuple(
+        Reason(entry["label"], " ".join(entry["text"].split()))
+        for entry in _contents()["reasons"]
+        if holds(entry, wanted)
+    )
+
+
+def label(row: str) -> str:
+    """Return the paper's name of a row, with its variant if it is one."""
+    name, _, variant = row.partition("@")
+    known = str(_contents()["labels"].get(name, name))
+    return f"{known}, {variant}" if variant else known
+
+
+def category(row: str) -> str:
+    """Return under what the paper files a row; empty for one that it does not have."""
+    name = row.partition("@")[0]
+    return next((entry["name"] for entry in _contents()["categories"] if name in entry["rows"]), "")
+
+
+def position(row: str) -> int:
+    """Return the place of a row in the paper's order; a row that it does not have comes last."""
+    names = list(_contents()["labels"])
+    name = row.partition("@")[0]
+    return names.index(name) if name in names else len(names)
+
+
+def columns() -> tuple[str, ...]:
+    """Return the names of the columns that the paper's table has."""
+    return tuple(_contents()["columns"])
+
+
+def note(column: str) -> str:
+    """Return what a reader should know of the paper's forms of a column; mostly empty."""
+    return " ".join(_contents()["notes"].get(column, "").split())

@@ -1,0 +1,83 @@
+"""What the undefended and the defended model say of clean test images, and the paper's metrics of it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.evaluation.cells import ARRAYS, UTILITY
+from deepsec_jax.evaluation.judge import judging_keys
+from deepsec_jax.evaluation.sample import Sample
+from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
+from deepsec_jax.protocols import Classifier
+
+
+def _accuracy(record: DefenseRecord) -> jax.Array:
+    return record.correct
+
+
+ACCURACY = Column(
+    "accuracy", "accuracy", "Accuracy", "share of all test images with F_D(x) = y", "II-D",
+    "share", "higher", "all", _accuracy, rate=True,
+)  # fmt: skip
+
+
+def utility_columns() -> dict[str, Column]:
+    """Return the columns of Table IV by name, in its order, then other metrics of defenses."""
+    return {ACCURACY.name: ACCURACY, **DEFENSE_METRICS}
+
+
+def compare(
+    raw: Classifier,
+    defended: Classifier,
+    sample: Sample,
+    *,
+    confidences: bool,
+    batch_size: int,
+    draws: int,
+    on_batch: Callable[[int], Any],
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a ``utility`` cell: what both models say, averaged over judging draws.
+
+    Args:
+        raw: the undefended model.
+        defended: the defended one.
+        sample: all clean test images.
+        confidences: whether the softmax of the defended model's logits means confidence.
+        batch_size: images per call.
+        draws: of a randomised model.
+        on_batch: called after every batch with the number of images just done.
+    """
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS[UTILITY]}
+    for first in range(0, len(sample), batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), len(sample) - 1)
+        keys = {
+            name: judging_keys(model, batch_size, first=first, draws=draws)
+            for name, model in (("raw_draws", raw), ("draws", defended))
+        }
+        record = defense_record_of(
+            raw, defended, jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows]),
+            confidences=confidences, **keys,
+        )  # fmt: skip
+        done = min(batch_size, len(sample) - first)
+        for name, values in parts.items():
+            values.append(np.asarray(getattr(record, name))[:done])
+        on_batch(done)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def record_of_arrays(arrays: Mapping[str, np.ndarray], *, confidences: bool) -> DefenseRecord:
+    """Return the record that the arrays of a ``utility`` cell were taken from."""
+    fields = {name: jnp.asarray(arrays[name]) for name in ARRAYS[UTILITY]}
+    return DefenseRecord(**fields, confidences=confidences)
+
+
+def measure_utility(
+    arrays: Mapping[str, np.ndarray], names: tuple[str, ...], *, confidences: bool
+) -> dict[str, np.ndarray]:
+    """Return column name -> values [N] of a ``utility`` cell's arrays."""
+    record = record_of_arrays(arrays, confidences=confidences)
+    columns = utility_columns()
+    return {name: np.asarray(columns[name].values(record), np.float64) for name in names}

@@ -1,0 +1,106 @@
+"""What a metric of a defense looks at: what the raw and the defended model say of the same clean images."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.metrics.record import classify
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
+from deepsec_jax.pytree import is_randomised, static
+
+NO_CONFIDENCES = "the defended model gives votes or flags, no confidences"
+"""Why CCV and COS of such a model are NaN."""
+
+
+class DefenseRecord(struct.PyTreeNode):
+    """Outputs of a raw and of a defended model on N clean images: a pytree that metrics only read.
+
+    A randomised model's outputs are means over draws, and whether it is correct is a share of draws.
+    Rows are apart: records of batches join by ``jax.tree.map(lambda *parts: jnp.concatenate(parts), ...)``.
+
+    Attributes:
+        labels: true classes [N].
+        logits_raw: logits of the raw model [N, K].
+        logits: logits of the defended model [N, K]; its own number of columns if it has no confidences.
+        probabilities_raw: softmax of the raw model's logits [N, K].
+        probabilities: softmax of the defended model's logits, shaped like them.
+        correct_raw: share of draws in which the raw model's largest logit is the label's [N]; 0 or 1 on a
+            deterministic model.
+        correct: the same of the defended model [N].
+        confidences: whether ``probabilities`` are confidences; False for vote shares (RC) and flags,
+            static.
+    """
+
+    labels: Labels
+    logits_raw: Logits
+    logits: Logits
+    probabilities_raw: jax.Array
+    probabilities: jax.Array
+    correct_raw: jax.Array
+    correct: jax.Array
+    confidences: bool = static(True)
+
+
+def defense_record_of(
+    raw: Classifier,
+    defended: Classifier,
+    images: Images,
+    labels: Labels,
+    *,
+    raw_draws: Keys | None = None,
+    draws: Keys | None = None,
+    confidences: bool = True,
+) -> DefenseRecord:
+    """Return what both models say of clean images.
+
+    Args:
+        raw: the model before the defense.
+        defended: the model behind it.
+        images: clean images [N, H, W, C] in [0, 1].
+        labels: true classes [N].
+        raw_draws: keys [D, N] over which a randomised raw model is averaged.
+        draws: keys [D, N] over which a randomised defended model is averaged.
+        confidences: whether the softmax of the defended model's logits means confidence.
+
+    Raises:
+        ValueError: a randomised model without draws, or confidences over different classes.
+    """
+    for model, keys, name in ((raw, raw_draws, "raw_draws"), (defended, draws, "draws")):
+        if keys is None and is_randomised(model):
+            raise ValueError(f"the model is randomised: pass {name}= keys [draws, {len(images)}]")
+    correct_raw, logits_raw, probabilities_raw = _outputs(raw, images, labels, raw_draws)
+    correct, logits, probabilities = _outputs(defended, images, labels, draws)
+    if confidences and logits.shape != logits_raw.shape:
+        raise ValueError(
+            f"the raw model has {logits_raw.shape[1]} classes, the defended one {logits.shape[1]}: "
+            "pass confidences=False, their confidences cannot be compared"
+        )
+    return DefenseRecord(
+        labels=jnp.asarray(labels), logits_raw=logits_raw, logits=logits,
+        probabilities_raw=probabilities_raw, probabilities=probabilities,
+        correct_raw=correct_raw, correct=correct, confidences=confidences,
+    )  # fmt: skip
+
+
+@jax.jit
+def _outputs(
+    model: Classifier, images: Images, labels: Labels, draws: Keys | None
+) -> tuple[jax.Array, Logits, jax.Array]:
+    """Return share of draws that are correct [N], logits and probabilities [N, K].
+
+    One program a model: two in one could round apart, and a defense that changes nothing would change bits.
+    """
+    return classify(model, images, labels, labels, draws)  # with labels as targets, success is being correct
+
+
+def both_correct(record: DefenseRecord) -> jax.Array:
+    """Return [N]: the share of draws in which each model is correct at least; what ``summarise`` asks for.
+
+    1 where both deterministic models classify the image correctly, else 0.
+    """
+    return jnp.minimum(record.correct_raw, record.correct)
+
+
+def if_confident(record: DefenseRecord, values: jax.Array) -> jax.Array:
+    """Return the values [N], or NaN for every image if the defended model gives no confidences."""
+    return values if record.confidences else jnp.full_like(values, jnp.nan)

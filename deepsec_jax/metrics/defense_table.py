@@ -1,0 +1,49 @@
+"""The table of utility metrics of defenses: column name -> what it is and the function behind it."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from deepsec_jax.catalog import lookup
+from deepsec_jax.metrics import cav, ccv, cos, crr, csr
+from deepsec_jax.metrics.defense_record import NO_CONFIDENCES, DefenseRecord
+from deepsec_jax.metrics.record import Column
+
+DEFENSE_MODULES = (cav, crr, csr, ccv, cos)
+"""One module per metric of the paper, in the paper's order; a new metric is one more."""
+
+DEFENSE_METRICS: dict[str, Column] = {
+    column.name: column for module in DEFENSE_MODULES for column in module.DEFENSE_COLUMNS
+}
+"""Every column by name, in the order of tables; ``better`` is from the defender's side."""
+
+
+def measure_defense(
+    record: DefenseRecord, names: Sequence[str] = tuple(DEFENSE_METRICS)
+) -> dict[str, np.ndarray]:
+    """Return column name -> values [N], in one compiled program.
+
+    CCV and COS have a value for every image; :func:`~deepsec_jax.metrics.summarise` averages them over
+    those of :func:`~deepsec_jax.metrics.both_correct`.
+
+    Args:
+        record: what both models say.
+        names: columns of :data:`DEFENSE_METRICS`.
+
+    Raises:
+        UnknownName: a name that is no column, with near matches.
+    """
+    columns = [lookup(DEFENSE_METRICS, name, "defense metric") for name in names]
+    values = _on_device(record, tuple(column.name for column in columns))
+    return {column.name: np.asarray(values[column.name]) for column in columns}
+
+
+@jax.jit(static_argnames="names")
+def _on_device(record: DefenseRecord, names: tuple[str, ...]) -> dict[str, jax.Array]:
+    return {name: DEFENSE_METRICS[name].values(record) for name in names}
+
+
+def not_applicable(record: DefenseRecord, column: Column) -> str | None:
+    """Return why the column has no values on this record, or None where it has."""
+    return NO_CONFIDENCES if column.needs_confidences and not record.confidences else None

@@ -1,0 +1,101 @@
+"""Models around models: what an adaptive attacker differentiates instead of a defended model.
+
+Each is a pytree callable like any model, so that every attack runs on it unchanged.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
+from deepsec_jax.pytree import is_key, static
+
+
+class Scaled(struct.PyTreeNode):
+    """Another model's logits times a factor: the temperature of distillation taken out.
+
+    Attributes:
+        model: the model.
+        factor: multiplies its logits; traced.
+    """
+
+    model: Classifier
+    factor: Scalar = 1.0
+
+    def __call__(self, x: Images) -> Logits:
+        """Return factor x logits [B, K]."""
+        return self.factor * self.model(x)
+
+
+class EOT(struct.PyTreeNode):
+    """The expectation over ``n`` fresh draws of a randomised model: its mean logits.
+
+    One draw after the other, so that memory does not grow with ``n``.  ``reseed`` reaches the keys of the
+    model inside; every draw folds its number into them.  A deterministic model gives its own logits.
+
+    Attributes:
+        model: a randomised model, with one key per row.
+        n: number of draws, static; 30 at least for an adaptive attack.
+
+    References:
+        Athalye et al., "Synthesizing Robust Adversarial Examples", ICML 2018, arXiv:1707.07397.
+    """
+
+    model: Classifier
+    n: int = static(30)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
+            raise ValueError(f"EOT.n must be an integer of at least 1, got {self.n!r}")
+
+    def __call__(self, x: Images) -> Logits:
+        """Return the mean logits [B, K]."""
+
+        def draw(total: Logits, number: jax.Array) -> tuple[Logits, None]:
+            return total + _redrawn(self.model, number)(x), None
+
+        nothing = jnp.zeros_like(self.model(x))
+        return lax.scan(draw, nothing, jnp.arange(self.n))[0] / self.n
+
+
+def _redrawn(model: Any, number: jax.Array) -> Any:
+    """Fold a number into every key of every row."""
+
+    def fold(leaf: Any) -> Any:
+        if not (is_key(leaf) and leaf.ndim == 1):
+            return leaf
+        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(leaf, number)
+
+    return jax.tree.map(fold, model)
+
+
+def straight_through(transform: Callable[[Images], Images]) -> "StraightThrough":
+    """Return the transform with the identity's gradient; a plain function must lie at module level."""
+    is_function = jax.tree_util.all_leaves([transform])
+    return StraightThrough(jax.tree_util.Partial(transform) if is_function else transform)
+
+
+class StraightThrough(struct.PyTreeNode):
+    """A transform of images whose gradient is taken as the identity's (BPDA).
+
+    ``t(x)`` going forward, ``dt/dx = 1`` going back.  Nothing is differentiated inside ``transform``, which
+    may run on the host.
+
+    Attributes:
+        transform: images [B, H, W, C] -> images of the same shape, a pytree.
+
+    References:
+        Athalye, Carlini, Wagner, "Obfuscated Gradients Give a False Sense of Security", ICML 2018,
+        arXiv:1802.00420.
+    """
+
+    transform: Callable[[Images], Images]
+
+    def __call__(self, x: Images) -> Images:
+        """Return the transformed images."""
+        changed = self.transform(lax.stop_gradient(x))
+        return x + lax.stop_gradient(changed - x)

@@ -1,0 +1,171 @@
+"""What all defenses share: fitting, folders, presets, resuming."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_linear
+from few import base, digits, few, fitted, weights  # noqa: F401
+
+from deepsec_jax import attacks, defenses, models, training
+from deepsec_jax.catalog import UnknownName
+from deepsec_jax.defenses import DEFENSES, Base, DefenseError
+from deepsec_jax.defenses.presets import KINDS
+from deepsec_jax.training import CheckpointError
+
+
+def one_weight(name, base, digits, seed):
+    with jax.numpy_dtype_promotion("standard"):
+        return weights(few(name).fit(base, digits, key=jax.random.key(seed)))[0]
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_defended_model_is_attacked_like_any(name, fitted, digits):
+    defended = fitted[1][name]
+    x, labels = jnp.asarray(digits.test.images[:8]), jnp.asarray(digits.test.labels[:8])
+    for model in (defended.classifier, defended.surrogate):
+        assert model(x).shape == (8, 10)
+        x_adv = attacks.FGSM(eps=0.1)(model, x, labels)
+        assert float(jnp.abs(x_adv - x).max()) <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_fitting_starts_anew_and_follows_from_the_key(name, fitted, base, digits):
+    at_first = fitted[1][name].classifier
+    assert not np.array_equal(weights(at_first)[0], weights(base.trained)[0])
+    if name == "igr":  # one is enough of the slow part
+        assert np.array_equal(one_weight(name, base, digits, 3), weights(at_first)[0])
+        assert not np.array_equal(one_weight(name, base, digits, 4), weights(at_first)[0])
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_folder_brings_back_the_defense_and_the_classifier(name, fitted):
+    folder, made = fitted
+    again = defenses.load_defended(folder / name)
+    assert again.defense == made[name].defense and again.card == made[name].card
+    assert all(map(np.array_equal, weights(again.classifier), weights(made[name].classifier)))
+
+
+def test_another_defense_is_refused_and_nothing_lost(fitted, base, digits):
+    folder, _ = fitted
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(DefenseError, match=r"holds another defense .*settings") as refused:
+        defenses.fit_into(
+            folder / "igr", few("igr").replace(lam=0.5), base, digits,
+            key=jax.random.key(3), card={"name": "igr", "preset": "paper", "base": "tests", "seed": 3},
+        )  # fmt: skip
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(CheckpointError, match="of recipe 'nat-tests', not of this 'igr-tests'"):
+        few("igr").fit(base, digits, key=jax.random.key(3), folder=folder / "nat")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"class": "Nat"}', '{"class": "NAT", "settings": {"sigmaa": 1}}'], ids=range(4)
+)
+def test_a_damaged_card_is_one_line(text, fitted, tmp_path):
+    (tmp_path / "defense.json").write_text(text)
+    with pytest.raises(DefenseError, match=r"is damaged .*fit the defense again") as refused:
+        defenses.load_defended(tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(DefenseError, match="no defended model in"):
+        defenses.load_defended(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_retraining_a_bare_function_says_what_to_give(name, digits):
+    bare = Base(None, None, make_linear((8, 8, 1), 10))
+    with pytest.raises(DefenseError, match=r"trains a network anew.*give Base"):
+        few(name).fit(bare, digits, key=jax.random.key(0))
+
+
+def test_every_file_with_a_card_is_in_the_table():
+    files = {
+        path.stem
+        for path in Path(defenses.__file__).parent.glob("*.py")
+        if "card: ClassVar" in path.read_text()
+    }
+    assert files == set(DEFENSES)
+    assert list(DEFENSES) == [
+        name for name in "nat eat pat dd igr eit rt pd te rc".split() if name in DEFENSES
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", DEFENSES)
+def test_presets_explain_themselves_and_build(name, dataset, kind):
+    built = defenses.preset(name, dataset, kind)
+    card = defenses.preset_card(name, dataset, kind)
+    assert card and all(entry["source"] and entry["reason"] for entry in card.values())
+    recipe = {"mnist": "mnist-paper", "cifar10": "cifar10-paper"}[dataset]
+    replace(training.recipe(recipe), **dict(built.changes))  # a misspelt field or a senseless value raises
+    for source in getattr(built, "sources", ()):
+        assert source in models.MODELS
+
+
+def test_paper_presets_are_section_ix_b():
+    mnist, cifar10 = (
+        {name: defenses.preset(name, data_set) for name in DEFENSES} for data_set in ("mnist", "cifar10")
+    )
+    assert (mnist["nat"].sigma, mnist["nat"].largest, cifar10["nat"].sigma, cifar10["nat"].largest) == (
+        50,
+        0.3,
+        15,
+        0.1,
+    )
+    assert (mnist["pat"].steps, mnist["pat"].step_size, mnist["pat"].eps, mnist["pat"].natural) == (
+        40,
+        0.01,
+        0.3,
+        0,
+    )
+    assert (cifar10["pat"].steps, cifar10["pat"].step_size, cifar10["pat"].eps) == (7, 0.007843, 0.03137)
+    assert (mnist["eat"].eps, mnist["eat"].alpha, cifar10["eat"].eps, cifar10["eat"].alpha) == (
+        0.3,
+        0.05,
+        0.0625,
+        0.03125,
+    )
+    assert mnist["dd"].temperature == cifar10["dd"].temperature == 50
+    assert mnist["igr"].lam * 256 == 316 and cifar10["igr"].lam * 256 == 10
+    assert defenses.preset("pat@half", "mnist").natural == 1.0
+    assert defenses.preset("pat@free", "mnist", "small").replays == 8
+
+
+def test_unknown_names_have_near_matches():
+    with pytest.raises(UnknownName, match="Did you mean"):
+        defenses.preset("patt", "mnist")
+    with pytest.raises(UnknownName, match="Did you mean"):
+        defenses.preset("pat@hlaf", "mnist")
+    with pytest.raises(UnknownName, match="kind"):
+        defenses.preset("pat", "mnist", "papper")
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["pat", "nat"])
+def test_an_interrupted_defense_ends_with_the_same_weights(name, base, digits, tmp_path, monkeypatch):
+    two = few(name).replace(changes=(("epochs", 2),))
+    with jax.numpy_dtype_promotion("standard"):
+        whole = two.fit(base, digits, key=jax.random.key(1))
+        step, calls = training.loop._step, iter(range(6))
+
+        def stopping(*args, **kwargs):
+            if next(calls, None) is None:
+                raise Stop
+            return step(*args, **kwargs)
+
+        monkeypatch.setattr(training.loop, "_step", stopping)
+        with pytest.raises(Stop):
+            two.fit(base, digits, key=jax.random.key(1), folder=tmp_path / "model")
+        monkeypatch.setattr(training.loop, "_step", step)
+        assert "epochs" in os.listdir(tmp_path / "model.partial")
+        resumed = two.fit(base, digits, key=jax.random.key(1), folder=tmp_path / "model")
+    assert all(map(np.array_equal, weights(whole), weights(resumed)))
