@@ -247,7 +247,7 @@ class Comparison:
         model, train, batch = self.subject.model, jnp.asarray(self.train), self.batch[OURS]
 
         def enough(number: int, rate: float) -> None:
-            if number == 2:  # the second pass may compile again: its v lies elsewhere
+            if number == 2:  # the second pass may compile again
                 raise StopIteration
 
         started = time.perf_counter()

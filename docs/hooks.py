@@ -24,6 +24,14 @@ def attacks_table() -> str:
     return _markdown(("name", "what it does", "goal", "reference"), rows)
 
 
+def defenses_table() -> str:
+    """Return the defenses as a Markdown table."""
+    from deepsec_jax.defenses import DEFENSES
+
+    rows = ((f"`{name}`", cls.card.title, cls.card.kind, cls.card.reference) for name, cls in DEFENSES.items())
+    return _markdown(("name", "what it does", "kind", "reference"), rows)
+
+
 def metrics_table() -> str:
     """Return the columns of the attack metrics as a Markdown table."""
     from deepsec_jax.metrics import METRICS
@@ -57,7 +65,10 @@ def _columns(table: Mapping[str, Any], side: str) -> str:
     return _markdown(head, rows)
 
 
-TABLES = {"attacks": attacks_table, "metrics": metrics_table, "defense_metrics": defense_metrics_table}
+TABLES = {
+    "attacks": attacks_table, "defenses": defenses_table, "metrics": metrics_table,
+    "defense_metrics": defense_metrics_table,
+}  # fmt: skip
 
 
 def reference() -> str:

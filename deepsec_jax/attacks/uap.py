@@ -124,7 +124,9 @@ class UAP(struct.PyTreeNode):
         batch_size = min(batch_size, images.shape[0])
         attack, key = one_float_kind(self), typed_key(key)
         clean = _predict(model, images, batch_size)
-        v = best = jnp.zeros(images.shape[1:], jnp.float32)
+        # Beside the weights from the start: what the first pass returns lies there, and another place would
+        # be another compile.
+        v = best = _beside(model, jnp.zeros(images.shape[1:], jnp.float32))
         rates: list[float] = []
         for number, pass_key in enumerate(jax.random.split(key, self.passes), start=1):
             v = _one_pass(attack, model, images, clean, v, pass_key, batch_size)
@@ -150,6 +152,13 @@ def prepare(attack: Attack, model: Classifier, train_images: Any, *, key: Key, *
     """
     fit = getattr(attack, "fit", None)
     return attack if fit is None else fit(model, train_images, key=key, **options)
+
+
+def _beside(model: Classifier, array: jax.Array) -> jax.Array:
+    """Put an array on the device that has all of the model's weights, if one has."""
+    places = {leaf.sharding for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.Array)}
+    one = places.pop() if len(places) == 1 else None
+    return jax.device_put(array, one) if isinstance(one, jax.sharding.SingleDeviceSharding) else array
 
 
 def _added(x: Images, delta: jax.Array) -> Images:

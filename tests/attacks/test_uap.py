@@ -72,3 +72,10 @@ def test_prepare_fits_what_must_be_fitted_only(linear):
     assert isinstance(prepare(UAP(passes=1), linear, train, key=KEY), Perturbation)
     fgsm = attacks.FGSM()
     assert prepare(fgsm, linear, None, key=KEY) is fgsm
+
+
+def test_all_passes_share_one_compile(digits_model, compiles):
+    model, x, _ = digits_model  # loaded from a checkpoint: its weights are bound to a device
+    with compiles() as count:
+        fitted = UAP(eps=0.01, passes=3, inner_steps=2).fit(model, x[:40], key=KEY)
+        assert len(fitted.fooling_rates) == 3 and count("_one_pass") == 1
