@@ -16,7 +16,7 @@ from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
 from deepsec_jax.protocols import Classifier, Key
 from deepsec_jax.training import Recipe, Saved, accuracy, train
-from deepsec_jax.training.checkpoints import Build
+from deepsec_jax.training.checkpoints import Build, save_model
 from deepsec_jax.training.loop import Objective, Score
 
 Changes = tuple[tuple[str, Any], ...]
@@ -97,6 +97,35 @@ def retrain(
         return train(changed, data, folder, **options)
     with tempfile.TemporaryDirectory() as aside:
         return train(changed, data, Path(aside) / "model", **options)
+
+
+def keep_network(
+    base: Base, data: Dataset, folder: str | os.PathLike[str] | None, *, figures: Mapping[str, Any]
+) -> None:
+    """Write the base's trained network into a folder, for a defense that does not train one.
+
+    Args:
+        base: must have been made from a model folder: only such a network can be rebuilt.
+        data: data set; the accuracy in the folder is the undefended network's.
+        folder: model folder to write; None keeps nothing.
+        figures: facts of the fit, JSON-ready.
+
+    Raises:
+        DefenseError: the base's network cannot be rebuilt from a name.
+        CheckpointError: the folder exists.
+    """
+    if folder is None or Path(folder).exists():
+        return
+    if base.recipe is None or not isinstance(base.trained, nnx.Module):
+        raise DefenseError(
+            "this base has no network that a folder could rebuild: fit without folder=, or give a base made "
+            "from a folder that deepsec train has written"
+        )
+    accuracies = {"test_accuracy": accuracy(base.trained, data.test), "test_images": len(data.test)}
+    save_model(
+        folder, base.trained, base.recipe, image_shape=data.image_shape, classes=data.classes,
+        figures={**accuracies, "best_epoch": 0, **figures},
+    )  # fmt: skip
 
 
 def changed_recipe(defense: Any, recipe: Recipe, *, changes: Changes | None = None, part: str = "") -> Recipe:

@@ -96,7 +96,9 @@ def load_defended(folder: str | os.PathLike[str]) -> Defended:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder / CARD, error) from None
     saved = load_model(folder)
-    return Defended(saved.model, defense.surrogate(saved.model), defense, card, saved)
+    # A defense that is more than a network says how it is rebuilt around the one in the folder.
+    classifier = defense.restore(saved, folder) if hasattr(defense, "restore") else saved.model
+    return Defended(classifier, defense.surrogate(classifier), defense, card, saved)
 
 
 def settings_of(defense: Any) -> dict[str, Any]:
