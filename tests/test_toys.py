@@ -1,4 +1,4 @@
-"""One file and one line each: an attack, a metric and a data set of one's own, in a copy of the package.
+"""One file and one line each: an attack, a metric, a data set, a defense of one's own, in a copy of the package.
 
 The copy is edited as CONTRIBUTING.md says, and used through the command line in a process of its own.
 """
@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from deepsec_jax import models, training
+from deepsec_jax.training.checkpoints import save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,12 +66,24 @@ def model():
 """
 
 
-def toy_attack() -> str:
-    """Return the file that CONTRIBUTING.md shows."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+def shown(heading: str) -> str:
+    """Return the file that CONTRIBUTING.md shows under a heading."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition(f"## {heading}\n")[2]
     block = re.search(r"   ```python\n(.*?)   ```", text, re.DOTALL)
     assert block is not None
     return re.sub(r"^   ", "", block[1], flags=re.MULTILINE)
+
+
+def base_folder(folder: Path) -> Path:
+    """Write a model folder of the toy data set; nothing is trained."""
+    recipe = training.Recipe(
+        name="toys", data="toys", model="small_cnn", epochs=1, batch_size=20, optimizer="sgd",
+        learning_rate=0.1, schedule="constant",
+    )  # fmt: skip
+    network = models.build("small_cnn", (6, 6, 1), 2, seed=0)
+    figures = {"test_accuracy": 0.5, "test_images": 100}
+    save_model(folder, network, recipe, image_shape=(6, 6, 1), classes=2, figures=figures)
+    return folder
 
 
 def add_line(path: Path, before: str, added: str, imported: str) -> None:
@@ -82,7 +97,8 @@ def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toys")
     package = folder / "deepsec_jax"
     shutil.copytree(ROOT / "deepsec_jax", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "attacks/grey.py").write_text(toy_attack())
+    (package / "attacks/grey.py").write_text(shown("Add an attack"))
+    (package / "defenses/fog.py").write_text(shown("Add a defense"))
     (package / "metrics/toy.py").write_text(METRIC)
     (package / "data/toys.py").write_text(DATA)
     (folder / "mine.py").write_text(MODEL)
@@ -90,6 +106,11 @@ def copy(tmp_path_factory):
         package / "attacks/table.py",
         "classes; Any, for the card that each has\n", '    "grey": Grey,\n',
         "from deepsec_jax.attacks.grey import Grey",
+    )  # fmt: skip
+    add_line(
+        package / "defenses/table.py",
+        "classes; Any, for the card that each has\n", '    "fog": Fog,\n',
+        "from deepsec_jax.defenses.fog import Fog",
     )  # fmt: skip
     add_line(package / "metrics/table.py", "MODULES = (", "toy, ", "from deepsec_jax.metrics import toy")
     add_line(
@@ -113,12 +134,13 @@ def test_they_appear_in_the_lists_and_the_docs_table(copy):
     listed = deepsec(copy, "list")
     assert re.search(r"grey +Towards mid-grey", listed) and "mean of x_adv (ours)" in listed
     assert re.search(r"toys +Dark and bright squares", listed)
-    program = "import hooks; print(hooks.attacks_table(), hooks.metrics_table())"
+    assert re.search(r"fog +Training in noise", listed)
+    program = "import hooks; print(hooks.attacks_table(), hooks.metrics_table(), hooks.defenses_table())"
     environment = {**os.environ, "PYTHONPATH": f"{copy}:{ROOT / 'docs'}"}
-    shown = subprocess.run(
+    tables = subprocess.run(
         [sys.executable, "-c", program], cwd=copy, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    assert "| `grey` |" in shown and "| `toy` |" in shown
+    assert "| `grey` |" in tables and "| `toy` |" in tables and "| `fog` |" in tables
 
 
 def test_they_run_and_are_reported(copy):
@@ -131,3 +153,15 @@ def test_they_run_and_are_reported(copy):
     table = "".join(path.read_text() for path in sorted((copy / "run").rglob("*.csv")))
     assert "Toy brightness" in page and "grey" in page and "toys" in page
     assert re.search(r"toys,grey,.*toy", table) or ("grey" in table and "toy" in table)
+
+
+def test_a_defense_is_fitted_evaluated_and_reported(copy):
+    base = base_folder(copy / "base")
+    deepsec(copy, "defend", "fog", str(base), "--run-dir", "fogged")
+    deepsec(
+        copy, "evaluate", "defenses", str(base), "--defenses", "fogged", "--n", "20", "--steps", "2",
+        "--restarts", "1", "--run-dir", "defended",
+    )  # fmt: skip
+    deepsec(copy, "report", "defended")
+    page, table = ((copy / f"defended/report/defenses.{kind}").read_text() for kind in ("html", "csv"))
+    assert "Fog" in page and "fog" in table and "adaptive" in table

@@ -46,11 +46,25 @@ def pullbacks(
         Logits float32 [B, K] and gradients [n, B, H, W, C].
     """
 
-    def both(x: Images, cotangents: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits, pull = jax.vjp(lambda point: logits_of(point).astype(jnp.float32), x)
-        return logits, jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents)
+    def one_by_one(x: Images, cotangents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, pull = _pullback(logits_of, x)
+        return logits, lax.map(pull, cotangents)
 
-    return fast_convolutions(both)(x, cotangents)
+    def together(x: Images, cotangents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, pull = _pullback(logits_of, x)
+        return logits, jax.vmap(pull)(cotangents)
+
+    # A CPU is quicker with what fits into its cache: 0.7 of the time on the paper's MNIST network.
+    return lax.platform_dependent(
+        x, cotangents, cpu=fast_convolutions(one_by_one), default=fast_convolutions(together)
+    )
+
+
+def _pullback(
+    logits_of: Callable[[Images], jax.Array], x: Images
+) -> tuple[jax.Array, Callable[[jax.Array], Images]]:
+    logits, pull = jax.vjp(lambda point: logits_of(point).astype(jnp.float32), x)
+    return logits, lambda cotangent: pull(cotangent)[0]
 
 
 def forward(model: Callable[[Images], jax.Array], x: Images) -> jax.Array:

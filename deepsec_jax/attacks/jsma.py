@@ -32,6 +32,10 @@ class JSMA(struct.PyTreeNode):
     ``logits`` (DEEPSEC's map): the pair p, q with the largest product of d z_t and -d sum over j != t of
     z_j, each summed over the pair and above 0.
 
+    With ``either`` a feature may go up or down by theta, at most once: features are ranked by what their own
+    move brings, derivative times change, as in M-JSMA.  Where an image must lose ink to become the target,
+    one direction alone often fails.
+
     A feature leaves the search when it stands at the bound that theta moves it to.  A row whose pairs
     are exhausted, or that has changed a share ``gamma`` of its entries in vain, comes back clean.  One
     gradient per pair and one more (``logits``: two).
@@ -40,15 +44,18 @@ class JSMA(struct.PyTreeNode):
         theta: change of a feature per round, of either sign, not 0.
         gamma: share of the entries that may change (L0 budget).
         saliency: ``probabilities`` or ``logits``, static.
+        either: let every feature move both ways; with ``probabilities`` only, static.
 
     References:
         Papernot et al., "The Limitations of Deep Learning in Adversarial Settings", EuroS&P 2016,
-        arXiv:1511.07528.
+        arXiv:1511.07528; both ways: Wiyatno, Xu, "Maximal Jacobian-based Saliency Map Attack", 2018,
+        arXiv:1808.07945.
     """
 
     theta: Scalar = 1.0
     gamma: Scalar = 0.1
     saliency: str = static("probabilities")
+    either: bool = static(False)
 
     card: ClassVar[Card] = Card(
         name="JSMA",
@@ -65,6 +72,8 @@ class JSMA(struct.PyTreeNode):
         check_hyperparameters(self, signed=("theta",))
         if self.saliency not in SALIENCIES:
             raise ValueError(f"JSMA.saliency must be one of {', '.join(SALIENCIES)}, got {self.saliency!r}")
+        if self.either and self.saliency == "logits":
+            raise ValueError("JSMA.either ranks single moves: it needs saliency='probabilities'")
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
@@ -105,19 +114,25 @@ def _round(attack: JSMA, model: Classifier, state: _State, rounds: jax.Array) ->
     up = attack.theta > 0
     sign = jnp.where(up, 1.0, -1.0)
     logits, gradients = _class_gradients(attack, logits_of, point, state.targets)
-    gradients = [sign * part.reshape(flat.shape) for part in gradients]
+    gradients = [part.reshape(flat.shape) for part in gradients]
     allowed = jnp.where(up, flat < 1.0 - MARGIN, flat > MARGIN)
-    for part in gradients:
-        allowed = allowed & jnp.isfinite(part)
-    if attack.saliency == "logits":
-        pair = best_pair(gradients[0], -gradients[1], allowed)
+    moved = jnp.clip(flat + attack.theta, min=0.0, max=1.0)
+    if attack.either:
+        back = jnp.clip(flat - attack.theta, min=0.0, max=1.0)
+        gain, gain_back = gradients[0] * (moved - flat), gradients[0] * (back - flat)
+        moved = jnp.where(gain_back > gain, back, moved)
+        allowed = flat == state.x.astype(jnp.float32).reshape(flat.shape)  # once each, so that it ends
+        pair = top_two(jnp.maximum(gain, gain_back), allowed & jnp.isfinite(gradients[0]))
+    elif attack.saliency == "logits":
+        ours, others = sign * gradients[0], -sign * gradients[1]
+        pair = best_pair(ours, others, allowed & jnp.isfinite(ours) & jnp.isfinite(others))
     else:
-        pair = top_two(gradients[0], allowed)
+        pair = top_two(sign * gradients[0], allowed & jnp.isfinite(gradients[0]))
     hit = succeeded(logits, state.targets, targeted=True)
     moves = ~hit & pair.found & (state.looks < rounds)
     index = jnp.arange(flat.shape[1])[None]
     chosen = (index == pair.first[:, None]) | (index == pair.second[:, None])
-    changed = jnp.where(chosen & moves[:, None], jnp.clip(flat + attack.theta, min=0.0, max=1.0), flat)
+    changed = jnp.where(chosen & moves[:, None], moved, flat)
     x_adv = towards(changed.reshape(point.shape), state.x)
     return state._replace(x_adv=x_adv, hit=hit, stuck=~hit & ~moves, looks=state.looks + 1)
 

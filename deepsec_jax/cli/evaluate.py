@@ -1,6 +1,5 @@
 """``deepsec evaluate attacks``."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +9,7 @@ import tyro
 from deepsec_jax.cli import models
 from deepsec_jax.cli.batch_size import BatchSize, choose
 from deepsec_jax.cli.batch_size import check as check_batch_size
+from deepsec_jax.cli.evaluating import carry_out, show_cells
 from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class Evaluate:
 
     Each attack is a cell of the run directory. The same command computes only what is missing; an attack
     that fails is recorded and the rest goes on (exit code 1); any number of processes may share one
-    directory. deepsec report RUN_DIR makes tables and pages of it.
+    directory. deepsec report RUN_DIR makes tables and pages of it. deepsec evaluate defenses --help says
+    how defended models are evaluated.
 
     Attributes:
         what: What to evaluate.
@@ -42,7 +43,7 @@ class Evaluate:
         dry_run: Check everything, print the plan and the time it will take, and write nothing.
     """
 
-    what: Annotated[Literal["attacks"], tyro.conf.Positional]
+    what: Annotated[Literal["attacks", "defenses"], tyro.conf.Positional]
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     data: str | None = None
     data_dir: Path | None = None
@@ -62,10 +63,9 @@ class Evaluate:
         from deepsec_jax import data
         from deepsec_jax.evaluation.aside import check_room
         from deepsec_jax.evaluation.attack_jobs import cell_bytes, column_groups
-        from deepsec_jax.evaluation.runner import CELL, missing, run_plan, work
+        from deepsec_jax.evaluation.runner import CELL, missing
         from deepsec_jax.evaluation.store import Store
         from deepsec_jax.metrics import METRICS
-        from deepsec_jax.progress import progress
 
         groups = column_groups(self.metrics or tuple(METRICS))
         loaded = models.load(self.model, self.data)
@@ -86,15 +86,7 @@ class Evaluate:
             check_room(store.folder, each * sum(CELL in stages for stages in todo.values()))
             jobs = self._jobs(cells, groups, loaded.model, dataset, store.folder / "candidates")
         store.add_to_plan(config for config, _ in cells.values())
-        with progress("evaluate, in gradients", sum(work(job, todo[job.name]) for job in jobs)) as advance:
-            failures = run_plan(store, jobs, advance=advance)
-        for failure in failures:
-            line = f"failed: {failure.name} ({failure.stage}): {failure.error}"
-            print(f"{line}; see {store.folder}/failed/{failure.name}", file=sys.stderr)
-        finished = len(cells) - len({failure.name for failure in failures})
-        _print_tables(store, set(cells))
-        print(f"{store.folder}: {finished} of {len(cells)} attacks finished; deepsec report {store.folder}")
-        return 1 if failures else 0
+        return carry_out(store, jobs, cells.keys(), todo, "attacks")
 
     def _check_values(self) -> None:
         at_least("--n", self.n, 1)
@@ -149,34 +141,21 @@ class Evaluate:
         """Print what is there, what is missing, and how long it will take."""
         from deepsec_jax.cli.dry_run import time_bare_gradient
         from deepsec_jax.evaluation.attack_table import gradients
+        from deepsec_jax.evaluation.cells import ATTACK, kind_of
         from deepsec_jax.evaluation.estimate import estimate
         from deepsec_jax.evaluation.runner import CELL
 
         print(f"{store.folder}: {len(cells)} attacks, n = {self.n}; nothing is written")
-        for name, stages in todo.items():
-            failed = store.failures(name) if stages else []
-            state = "missing" if CELL in stages else "columns" if stages else "present"
-            absent = [column for columns in stages.values() for column in columns]
-            notes = [f"lacks {', '.join(absent)}"] if state == "columns" else []
-            notes += [f"failed before: {failed[-1]['error']}"] if failed else []
-            print("  ".join([f"{state:8}", name, *notes]))
+        show_cells(store, todo)
         finished = [
-            (config, store.environment(name)) for name, config in store.plan().items() if store.has_cell(name)
+            (config, store.environment(name))
+            for name, config in store.plan().items()
+            if kind_of(config) == ATTACK and store.has_cell(name)
         ]
         wanted = [
             (config, gradients(attack)) for name, (config, attack) in cells.items() if CELL in todo[name]
         ]
         print(estimate(wanted, finished, time_bare_gradient(model, dataset, self.batch_size, self.n)))
-
-
-def _print_tables(store: "Store", names: set[str]) -> None:
-    """Print the tables of these cells."""
-    from rich.console import Console
-
-    from deepsec_jax.evaluation.attack_report import print_report
-    from deepsec_jax.evaluation.store import read_cells
-
-    print_report([cell for cell in read_cells(store.folder) if cell.name in names], Console())
 
 
 def _presets(names: tuple[str, ...], dataset: "Dataset", kind: str) -> dict[str, Any]:

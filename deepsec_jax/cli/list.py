@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
     from deepsec_jax.catalog import Card
 
-What = Literal["all", "attacks", "metrics", "models", "recipes", "data"]
+What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "data"]
 
 
 @dataclass(frozen=True)
 class List:
-    """Show what there is: attacks, metrics, models, recipes, data sets.
+    """Show what there is: attacks, defenses, metrics, models, recipes, data sets.
 
     Attributes:
         what: Which table to show.
@@ -29,7 +29,8 @@ class List:
 
         console = Console()
         tables = {
-            "attacks": _attacks, "metrics": _metrics, "models": _models, "recipes": _recipes, "data": _data,
+            "attacks": _attacks, "defenses": _defenses, "metrics": _metrics, "models": _models,
+            "recipes": _recipes, "data": _data,
         }  # fmt: skip
         for name, table in tables.items():
             if self.what in ("all", name):
@@ -53,12 +54,22 @@ def _attacks() -> "Table":
     return table
 
 
-def _metrics() -> "Table":
-    from deepsec_jax.metrics import METRICS
+def _defenses() -> "Table":
+    from deepsec_jax.defenses import DEFENSES
 
-    table = _table("metrics", "name", "values", "over", "better", "on")
+    table = _table("defenses", "name", "what it does", "kind", "reference")
+    for name, defense in DEFENSES.items():
+        card: Card = defense.card
+        table.add_row(name, card.title, card.kind, card.reference)
+    return table
+
+
+def _metrics() -> "Table":
+    from deepsec_jax.metrics import DEFENSE_METRICS, METRICS
+
+    table = _table("metrics of attacks, then of defenses", "name", "values", "over", "better", "on")
     table.columns[0].no_wrap = True
-    for name, column in METRICS.items():
+    for name, column in (*METRICS.items(), *DEFENSE_METRICS.items()):
         where = "host" if column.host else "device"
         table.add_row(name, f"{column.formula} ({column.section})", column.over, column.better, where)
     return table

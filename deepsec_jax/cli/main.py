@@ -14,6 +14,7 @@ from deepsec_jax.cli.attack import Attack
 from deepsec_jax.cli.defend import Defend
 from deepsec_jax.cli.demo import Demo
 from deepsec_jax.cli.evaluate import Evaluate
+from deepsec_jax.cli.evaluate_defenses import EvaluateDefenses
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.report import Report
@@ -31,6 +32,9 @@ VERBS: dict[str, Any] = {
     "prepare": Prepare,
 }
 """Every verb by name, in the order of the help."""
+
+KINDS: dict[str, dict[str, Any]] = {"evaluate": {"attacks": Evaluate, "defenses": EvaluateDefenses}}
+"""Verbs that have other options for another first word after them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(words: list[str]) -> Any:
     """Return the verb with its options, after those of a spec file."""
-    chosen = VERBS.get(words[0]) if words else None
+    verbs = VERBS | _kinds(words)
+    chosen = verbs.get(words[0]) if words else None
     default = None
     if chosen is not None:
         words = _model_first(words, chosen)
@@ -67,7 +72,7 @@ def _parse(words: list[str]) -> Any:
     given = {} if default is None else {"default": default}
     choices: list[Any] = [
         Annotated[verb, tyro.conf.subcommand(name=name, **(given if verb is chosen else {}))]
-        for name, verb in VERBS.items()
+        for name, verb in verbs.items()
     ]
     any_of_them: Any = functools.reduce(operator.or_, choices)
     return tyro.cli(
@@ -76,6 +81,13 @@ def _parse(words: list[str]) -> Any:
         description="Attack, defend and honestly evaluate image classifiers, on JAX.",
         args=words,
     )
+
+
+def _kinds(words: list[str]) -> dict[str, Any]:
+    """Return the verb whose kind is named after it, under the verb's name; nothing for other verbs."""
+    kinds = KINDS.get(words[0], {}) if words else {}
+    named = next((word for word in words[1:] if word in kinds), None)
+    return {} if named is None else {words[0]: kinds[named]}
 
 
 def _model_first(words: list[str], verb: Any) -> list[str]:

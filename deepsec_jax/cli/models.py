@@ -101,7 +101,7 @@ def check(model: Any, dataset: "Dataset") -> int:
     _ours(where, lambda: check_model(model))
     model = reseed(model, example_keys(jax.random.key(0), 2))
     _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
-    for leaf in jax.tree.leaves(model):
+    for leaf in map(jnp.asarray, jax.tree.leaves(model)):  # a wrapper's factor is a plain number
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
             raise InputError("the model has NaN or infinite weights: train it again or load another one")
     classes = logits_shape(model, images)[-1]

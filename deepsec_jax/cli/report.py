@@ -12,7 +12,7 @@ class Report:
     """Make tables and a page of a run directory: terminal, CSV, JSON, LaTeX, HTML. It only reads cells.
 
     Attributes:
-        run_dir: Folder that deepsec evaluate attacks has written.
+        run_dir: Folder that deepsec evaluate attacks or defenses has written.
         out: Folder for the files; default RUN_DIR/report.
         times: Keep what depends on the clock; without it, runs of one plan give the same bytes.
     """
@@ -25,9 +25,9 @@ class Report:
         """Print the tables, write the files, and say where they are."""
         from rich.console import Console
 
-        from deepsec_jax.evaluation.attack_report import print_report, write_report
+        from deepsec_jax.evaluation.run_report import print_run, write_run_report
         from deepsec_jax.evaluation.store import read_cells
 
-        print_report(read_cells(self.run_dir), Console(), times=self.times)
-        for path in write_report(self.run_dir, self.out or self.run_dir / "report", times=self.times):
+        print_run(read_cells(self.run_dir), Console(), times=self.times)
+        for path in write_run_report(self.run_dir, self.out or self.run_dir / "report", times=self.times):
             print(f"report {path}")

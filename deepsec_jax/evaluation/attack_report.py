@@ -4,60 +4,28 @@ It reads the folders of a run and computes nothing on a model.  The same folders
 ``times=False`` so do two runs that differ in their clocks only.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
 from deepsec_jax.evaluation import published, table_formats
-from deepsec_jax.evaluation.aside import write_aside
 from deepsec_jax.evaluation.attack_details import compared, details, overview
 from deepsec_jax.evaluation.attack_warnings import warnings
 from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.page import page
 from deepsec_jax.evaluation.paper_numbers import families, short
 from deepsec_jax.evaluation.paper_table import Section, TableRow, groups, sections
 from deepsec_jax.evaluation.published import Reason
-from deepsec_jax.evaluation.store import read_cells
-
-
-def write_report(
-    run_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], *, times: bool = True
-) -> list[Path]:
-    """Write attacks.html, attacks.csv, attacks.json and attacks.tex; files of an earlier report are replaced.
-
-    Args:
-        run_dir: a run directory; see :mod:`deepsec_jax.evaluation.cells`.
-        out_dir: folder of the four files.
-        times: whether to keep what depends on the clock and the machine's load; without it two runs of the
-            same plan have the same bytes.
-
-    Returns:
-        The four paths, the page first.
-
-    Raises:
-        StoreError: ``run_dir`` is no run directory or damaged, or ``out_dir`` cannot be written.
-    """
-    paths = []
-    for name, text in render(read_cells(run_dir), times=times).items():
-        path = Path(out_dir) / name
-        write_aside(path, _writer(text), replace=True)
-        paths.append(path)
-    return paths
-
-
-def _writer(text: str) -> Any:
-    return lambda path: path.write_text(text, encoding="utf-8")
 
 
 def render(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:
     """Return file name -> text of the four files.
 
     Args:
-        cells: finished and failed ones.
-        times: see :func:`write_report`.
+        cells: finished and failed ones, of attacks.
+        times: whether to keep what depends on the clock and the machine's load; without it two runs of the
+            same plan have the same bytes.
     """
     parts = sections(cells, times=times)
     said = [warnings(section) for section in parts]
@@ -75,7 +43,7 @@ def print_report(cells: Sequence[Cell], console: Console, *, times: bool = True)
     Args:
         cells: finished and failed ones.
         console: where to.
-        times: see :func:`write_report`.
+        times: see :func:`render`.
     """
     for section in sections(cells, times=times):
         for table in table_formats.terminal_tables(section):
@@ -88,12 +56,8 @@ def print_report(cells: Sequence[Cell], console: Console, *, times: bool = True)
 
 
 def _page(parts: Sequence[Section], said: Sequence[Sequence[str]], times: bool) -> str:
-    environment = Environment(
-        loader=PackageLoader("deepsec_jax.evaluation"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     views = [_view(section, said[index], f"s{index}") for index, section in enumerate(parts)]
-    return environment.get_template("attacks.html").render(sections=views, times=times)
+    return page("attacks.html", sections=views, times=times)
 
 
 def _view(section: Section, said: Sequence[str], anchor: str) -> dict[str, Any]:

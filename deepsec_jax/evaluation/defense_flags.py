@@ -74,8 +74,8 @@ def flags(columns: Mapping[str, np.ndarray]) -> list[Flag]:
             found.append(
                 Flag(
                     MASKING,
-                    f"{_figures(columns, WHITE_BOX, REPLAYED, pair)}: the model's own gradients lead the attack "
-                    "astray, so white-box accuracy is no security here",
+                    f"{_figures(columns, WHITE_BOX, REPLAYED, pair)}: the model's own gradients lead the "
+                    "attack astray, so white-box accuracy is no security here",
                 )
             )
     for other in (WHITE_BOX, REPLAYED):

@@ -70,17 +70,18 @@ class Planned:
         return cell_name(self.config)
 
 
-def question_of(raw: Classifier, about: dict[str, Any], dataset: Dataset) -> Question:
+def question_of(raw: Classifier, about: dict[str, Any], dataset: Dataset, classes: int) -> Question:
     """Return what all configs of an evaluation share.
 
     Args:
         raw: the undefended model.
         about: its ``name``, and what else is known of it.
         dataset: whose test split is asked.
+        classes: number of the model's classes.
     """
     return Question(
         data=dataset.name, model=about, raw=digest(raw), raw_draws=draws_of(raw),
-        images=split_name(dataset.test), classes=dataset.classes, channels=dataset.image_shape[2],
+        images=split_name(dataset.test), classes=classes, channels=dataset.image_shape[2],
     )  # fmt: skip
 
 

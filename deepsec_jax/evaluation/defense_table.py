@@ -57,6 +57,7 @@ class DefenseSection:
 
     Attributes:
         title: heading; the paper's only where everything is the paper's.
+        about: the same without the paper's title, for what the paper has no table of.
         note: why it is not; empty if it is.
         facts: what was defended and how, label -> text.
         dataset: data set name.
@@ -70,6 +71,7 @@ class DefenseSection:
     """
 
     title: str
+    about: str
     note: str
     facts: dict[str, str]
     dataset: str
@@ -115,9 +117,10 @@ def _section(kind: str, cells: Sequence[Cell], undefended: Sequence[Cell], times
     if not note and (others := [row.label for row in rows if row.changed]):
         note = f"Not Table IV: settings of {', '.join(others)} are not the paper's."
     title = defense_published.table_title(dataset, kind, recipe) if not note else None
+    about = f"Defenses of {base}, {dataset}, {kind} settings"
     return DefenseSection(
-        title=f"{title} and ours" if title else f"Defenses of {base}, {dataset}, {kind} settings",
-        note=note, facts=_facts(cells, undefended, kind, times), dataset=dataset, base=base, preset=kind,
+        title=f"{title} and ours" if title else about, about=about, note=note,
+        facts=_facts(cells, undefended, kind, times), dataset=dataset, base=base, preset=kind,
         rows=tuple(rows), columns=tuple(utility_columns().values()),
         threats=tuple(
             threat_tables(cell for cell in (*undefended, *cells) if cell.kind == ROBUSTNESS)
@@ -201,6 +204,7 @@ def _facts(cells: Sequence[Cell], undefended: Sequence[Cell], kind: str, times: 
             facts["Undefended accuracy"] = (
                 f"{figure(ACCURACY, summary.mean)} ({interval(ACCURACY, summary)}) of n = {summary.n}"
             )
+            facts.pop("Test accuracy", None)
             break
     paper = defense_published.undefended(name_of(cells[0].config["data"]))
     if not math.isnan(paper):

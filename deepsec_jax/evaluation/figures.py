@@ -7,7 +7,7 @@ readable on light and on dark ground; texts stay texts, and every drawing says i
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,64 @@ def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, 
         axes.set_xlabel(what)
         axes.set_ylabel("images")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+
+    return _svg(name, said, draw)
+
+
+def accuracy_by_epoch(name: str, history: Sequence[Mapping[str, Any]], *, classes: int, kept: int) -> str:
+    """Draw the accuracies of every epoch of a training, and the line of guessing.
+
+    Args:
+        name: unlike that of any other drawing of the page.
+        history: per epoch ``epoch``, ``loss``, ``validation``, and shares that were watched beside it.
+        classes: number of classes.
+        kept: epoch that was kept, from 1.
+    """
+    epochs = [int(entry["epoch"]) + 1 for entry in history]
+    curves = {
+        _words(key, history[0]): [100 * float(entry[key]) for entry in history]
+        for key in history[0]
+        if key not in ("epoch", "loss")
+    }
+    last = ", ".join(f"{label} {values[-1]:.1f} %" for label, values in curves.items())
+    said = f"Accuracy over {len(epochs)} epochs. In the last one: {last}. Epoch {kept} was kept."
+
+    def draw(axes: Axes) -> None:
+        for index, (label, values) in enumerate(curves.items()):
+            axes.plot(
+                epochs, values, label=label, linewidth=2, color=_SERIES[index % 8],
+                linestyle=_DASHES[index % 3], marker="o", markersize=4,
+            )  # fmt: skip
+        axes.axhline(100 / classes, color=_INK, linewidth=1, linestyle=(0, (4, 3)), label="guessing")
+        axes.axvline(kept, color=_INK, linewidth=1, linestyle=(0, (1, 2)), label="kept")
+        axes.set_ylim(0, 103)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.12, -0.22), ncols=3, fontsize=11, handlelength=2.2)
+
+    return _svg(name, said, draw, legend_rows=-(-(len(curves) + 2) // 3))
+
+
+def _words(key: str, entry: Mapping[str, Any]) -> str:
+    """Return what a curve is called; where clean accuracy is watched, validation is under attack."""
+    if key == "validation":
+        return "under attack" if "clean" in entry else "clean"
+    return key.replace("_", " ")
+
+
+def loss_by_epoch(name: str, history: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the mean training loss of every epoch; arguments as in :func:`accuracy_by_epoch`."""
+    epochs = [int(entry["epoch"]) + 1 for entry in history]
+    losses = [float(entry["loss"]) for entry in history]
+    said = f"Training loss over {len(epochs)} epochs, from {losses[0]:.3g} to {losses[-1]:.3g}."
+
+    def draw(axes: Axes) -> None:
+        axes.plot(epochs, losses, linewidth=2, color=_SERIES[0], marker="o", markersize=4)
+        axes.set_ylim(0, 1.06 * max(losses) or 1.0)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("mean loss")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
     return _svg(name, said, draw)
 

@@ -61,19 +61,37 @@ def section_of(
 def _example(
     result: Result, candidates: Candidates, class_names: Sequence[str], index: int
 ) -> dict[str, Any]:
-    clean, adversarial = candidates.images[index], result.x_adv[index]
-    delta = adversarial - clean
     target = int(result.targets[index])
+    return example(
+        candidates.images[index], result.x_adv[index],
+        label=class_names[candidates.labels[index]], predicted=class_names[result.predicted[index]],
+        confidence=float(result.confidence[index]), success=bool(result.success[index] >= 0.5),
+        target=class_names[target] if target >= 0 else None,
+    )  # fmt: skip
+
+
+def example(
+    clean: np.ndarray,
+    adversarial: np.ndarray,
+    *,
+    label: str,
+    predicted: str,
+    confidence: float,
+    success: bool,
+    target: str | None = None,
+) -> dict[str, Any]:
+    """Return what a template shows of one image: clean, perturbation and adversarial, with captions."""
+    delta = adversarial - clean
     return {
         "clean": _png(clean),
         "perturbation": _png(coloured(delta)),
         "adversarial": _png(adversarial),
-        "label": class_names[candidates.labels[index]],
+        "label": label,
         "largest": number(float(np.abs(delta).max())),
-        "predicted": class_names[result.predicted[index]],
-        "confidence": f"{100 * result.confidence[index]:.0f}\N{NO-BREAK SPACE}%",
-        "target": class_names[target] if target >= 0 else None,
-        "success": bool(result.success[index] >= 0.5),
+        "predicted": predicted,
+        "confidence": f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%",
+        "target": target,
+        "success": success,
     }
 
 

@@ -137,16 +137,17 @@ def attack_in_words(attack: dict[str, Any]) -> str:
     values = attack["hyperparameters"]
     steps = f"PGD, {values['steps']} steps of {values['step_size']:.4g}"
     if attack["name"] != "cascade":
-        return f"{steps} from a random start, the paper's settings"
-    losses = " and then ".join(values["losses"])
-    return f"{steps} through the surrogate, {values['restarts']} restarts on {losses}, on survivors only"
+        return f"{steps} from a random start; as many as in the paper, and as long against ε"
+    losses = ", then ".join(values["losses"])
+    runs = f"{values['restarts']} restarts each of loss {losses}"
+    return f"{steps} through the surrogate, {runs}; each run on the survivors of those before it"
 
 
 def eps_in_words(eps: float) -> str:
-    """Return a radius, as so many 255ths where it is a whole number of them."""
+    """Return a radius; one of a whole number of grey levels, and no short decimal, as so many 255ths."""
     levels = 255 * eps
-    whole = abs(levels - round(levels)) < 1e-6
-    return f"{round(levels)}/255" if whole else f"{eps:.4g}"
+    grey = abs(levels - round(levels)) < 1e-6 and abs(eps - round(eps, 3)) > 1e-9
+    return f"{round(levels)}/255" if grey else f"{eps:.4g}"
 
 
 def _row(key: str, cells: dict[str, Cell]) -> RobustRow:

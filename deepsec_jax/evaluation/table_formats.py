@@ -81,12 +81,13 @@ def _lines(section: Section) -> Iterator[dict[str, Any]]:
                 "section": section.title, "data": section.dataset, "preset": section.preset,
                 "cell": row.cell.name, "attack": row.name, "goal": row.goal, "objective": row.objective,
                 "column": entry.column.name, "unit": entry.column.unit, "over": entry.column.over,
-                **{key: "" if value is None else value for key, value in _numbers(entry).items()},
+                **{key: "" if value is None else value for key, value in numbers(entry).items()},
                 "reasons": "; ".join(reason.label for reason in entry.reasons), "error": row.cell.error or "",
             }  # fmt: skip
 
 
-def _numbers(entry: Entry) -> dict[str, Any]:
+def numbers(entry: Entry) -> dict[str, Any]:
+    """Return a figure's numbers by the names of files; None where there is none."""
     return {
         "mean": _finite(entry.summary.mean), "n": entry.summary.n,
         "low": _finite(entry.summary.low), "high": _finite(entry.summary.high), "absent": entry.absent,
@@ -116,10 +117,10 @@ def _row(row: TableRow, section: Section, times: bool) -> dict[str, Any]:
     return {
         "cell": row.cell.name, "attack": row.name, "label": row.label, "goal": row.goal,
         "objective": row.objective, "n": row.n, "hits": row.hits, "error": row.cell.error,
-        "config": row.cell.config, **({"environment": _without_nan(row.cell.environment)} if times else {}),
+        "config": row.cell.config, **({"environment": without_nan(row.cell.environment)} if times else {}),
         "columns": {
             column.name: {
-                **_numbers(row.entries[column.name]),
+                **numbers(row.entries[column.name]),
                 "reasons": [reason.text for reason in row.entries[column.name].reasons],
             }
             for column in (*section.columns, *section.further)
@@ -127,9 +128,12 @@ def _row(row: TableRow, section: Section, times: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Return JSON-ready values, however deep, with None for NaN and infinity."""
     if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -144,22 +148,22 @@ def _latex_table(section: Section) -> str:
     spans = " & ".join(rf"\multicolumn{{{len(columns)}}}{{c}}{{{name}}}" for name, columns in runs)
     caption = ". ".join(filter(None, (section.title, section.note.rstrip("."))))
     lines = [
-        r"\begin{table*}", r"\centering", rf"\caption{{{_tex(caption)}. Per attack: our mean, its 95\,\% "
+        r"\begin{table*}", r"\centering", rf"\caption{{{tex(caption)}. Per attack: our mean, its 95\,\% "
         r"interval, and the number printed in the paper.}", r"\resizebox{\textwidth}{!}{%",
         rf"\begin{{tabular}}{{ll{'r' * (width - 2)}}}", r"\toprule", rf"& & & {spans} \\", _rules(runs),
-        " & ".join(("Attack", "", "$n$", *(_tex(column.title) for column in section.columns))) + r" \\",
+        " & ".join(("Attack", "", "$n$", *(tex(column.title) for column in section.columns))) + r" \\",
     ]  # fmt: skip
     for (goal, objective), rows in groups(section.rows).items():
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{{goal}, {_tex(objective)}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{{goal}, {tex(objective)}}} \\"]
         for row in rows:
             entries = [row.entries[column.name] for column in section.columns]
-            lines.append(_tex_line(row.label, "ours", f"{row.n} / {row.hits}", [_mean(e) for e in entries]))
+            lines.append(tex_line(row.label, "ours", f"{row.n} / {row.hits}", [_mean(e) for e in entries]))
             if row.cell.error is None:
-                lines.append(_tex_line("", "95 %", "", [interval(e.column, e.summary) for e in entries]))
+                lines.append(tex_line("", "95 %", "", [interval(e.column, e.summary) for e in entries]))
             if any(not entry.printed.absent for entry in entries):
-                lines.append(_tex_line("", "paper", "", [published(e) for e in entries]))
+                lines.append(tex_line("", "paper", "", [published(e) for e in entries]))
     lines += [r"\bottomrule", r"\end{tabular}}"]
-    lines += [rf"\par\footnotesize {_tex(text)}" for text in (*_failed(section), *absences(section))]
+    lines += [rf"\par\footnotesize {tex(text)}" for text in (*_failed(section), *absences(section))]
     lines += [r"\end{table*}", ""]
     return "\n".join(lines)
 
@@ -176,18 +180,19 @@ def _rules(runs: Sequence[tuple[str, Sequence[Column]]]) -> str:
     return " ".join(rules)
 
 
-def _tex_line(label: str, kind: str, base: str, figures: Sequence[str]) -> str:
-    return " & ".join(_tex(text) for text in (label, kind, base, *figures)) + r" \\"
+def tex_line(label: str, kind: str, base: str, figures: Sequence[str]) -> str:
+    """Return one line of a LaTeX table."""
+    return " & ".join(tex(text) for text in (label, kind, base, *figures)) + r" \\"
 
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "∞": r"$\infty$",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "∞": r"$\infty$", "≥": r"$\ge$",
     "ε": r"$\varepsilon$", "κ": r"$\kappa$", "\N{EN DASH}": "--", "\N{MINUS SIGN}": "$-$",
 }  # fmt: skip
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
     """Escape text for LaTeX."""
     return "".join(_TEX.get(character, character) for character in text)
 

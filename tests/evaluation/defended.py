@@ -1,4 +1,4 @@
-"""Defended models that are none: a linear model behind what a defense could be, and a set of images for it."""
+"""Defended models that are none: a linear model behind what a defense could be, and images for it."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ BASE = {"name": "raw", "network": "linear", "recipe": "mnist-paper", "test_accur
 def evaluate(folder, subjects, *, threat=THREAT, dataset=None, batch_size=16, raw=RAW, base=BASE):
     """Run an evaluation into a folder, and return its store, its planned cells and its failures."""
     dataset = dataset or make_dataset()
-    question = question_of(raw, base, dataset)
+    question = question_of(raw, base, dataset, dataset.classes)
     planned = plan(question, subjects, threat)
     store = Store(folder)
     store.add_to_plan(each.config for each in planned)

@@ -340,26 +340,3 @@ def test_latex_rows_have_as_many_cells_as_the_table_has_columns(texts):
         width = len(re.search(r"\\begin{tabular}{([lr]+)}", table)[1])
         rows = [line for line in table.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
         assert rows and {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {width}
-
-
-def test_a_report_is_written_from_folders_and_renewed(tmp_path, cells, texts):
-    from deepsec_jax.evaluation.records import cell_name
-    from deepsec_jax.evaluation.store import Store
-
-    store = Store(tmp_path / "run")
-    store.add_to_plan([cell.config for cell in cells])
-    for cell in cells:
-        name = cell_name(cell.config)
-        if cell.error is not None:
-            store.write_failure(name, "cell", cell.error, "traceback")
-            continue
-        store.write_cell(cell.config, cell.environment, cell.arrays)
-        for column, values in cell.columns.items():
-            store.write_column(name, column, values)
-    paths = attack_report.write_report(tmp_path / "run", tmp_path / "out")
-    assert [path.name for path in paths] == list(texts)
-    renamed = [dataclasses.replace(cell, name=cell_name(cell.config)) for cell in cells]
-    expected = attack_report.render(renamed)
-    assert {path.name: path.read_text() for path in paths} == expected
-    assert attack_report.write_report(tmp_path / "run", tmp_path / "out") == paths
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(expected)

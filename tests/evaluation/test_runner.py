@@ -106,6 +106,33 @@ def test_a_cell_that_another_process_holds_is_waited_for(store):
     assert store.has_cell(jobs[0].name)
 
 
+def test_what_is_computed_from_a_cell_comes_after_it_whoever_makes_it(store):
+    first, second = fake_run.job(0), replace(fake_run.job(1), after=(fake_run.job(0).name,))
+    assert go(store, [replace(second, groups={}), first]) == []
+    assert [name for name, stage in starts(store) if stage == CELL] == [first.name, second.name]
+
+
+def test_what_is_computed_from_a_held_cell_waits_for_it(store):
+    first, second = fake_run.job(0), replace(fake_run.job(1), after=(fake_run.job(0).name,))
+    held = store.lock(first.name)
+    assert held.__enter__()
+    waits = []
+
+    def wait():
+        waits.append(starts(store))
+        held.__exit__(None, None, None)
+
+    assert go(store, [first, second], wait=wait) == []
+    assert waits == [[]] and store.has_cell(second.name)
+
+
+def test_what_is_computed_from_a_failed_cell_is_tried_and_says_so(store):
+    first = failing(fake_run.job(0), ValueError("no"))
+    second = failing(replace(fake_run.job(1), after=(first.name,)), RuntimeError("nothing to start from"))
+    errors = [failure.error for failure in go(store, [first, second])]
+    assert errors == ["ValueError: no", "RuntimeError: nothing to start from"]
+
+
 def test_what_fails_elsewhere_meanwhile_is_not_tried_again(store):
     job = fake_run.job(0)
     store.write_failure(job.name, CELL, "an old failure", "")

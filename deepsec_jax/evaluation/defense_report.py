@@ -1,0 +1,107 @@
+"""The report of an evaluation of defenses: terminal, CSV, JSON, LaTeX and one self-contained HTML page.
+
+It reads the folders of a run and computes nothing on a model.  The same folders give the same bytes; with
+``times=False`` so do two runs that differ in their clocks only.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from deepsec_jax.evaluation import defense_formats, defense_published
+from deepsec_jax.evaluation.attack_details import compared
+from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.defense_details import defense_details
+from deepsec_jax.evaluation.defense_table import DefenseSection, defense_sections
+from deepsec_jax.evaluation.defense_warnings import defense_warnings, sound
+from deepsec_jax.evaluation.page import page
+from deepsec_jax.evaluation.published import Reason
+from deepsec_jax.evaluation.robust_table import ThreatTable
+
+
+def render_defenses(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:
+    """Return file name -> text of defenses.html, defenses.csv, defenses.json and defenses.tex.
+
+    Args:
+        cells: finished and failed ones, of any kind.
+        times: whether to keep what depends on the clock and the machine's load.
+    """
+    parts = defense_sections(cells, times=times)
+    said = [defense_warnings(section) for section in parts]
+    views = [_view(section, said[index], f"d{index}") for index, section in enumerate(parts)]
+    return {
+        "defenses.html": page("defenses.html", sections=views, times=times),
+        "defenses.csv": defense_formats.to_csv(parts),
+        "defenses.json": defense_formats.to_json(parts, said, times=times),
+        "defenses.tex": defense_formats.to_latex(parts),
+    }
+
+
+def print_defenses(cells: Sequence[Cell], console: Console, *, times: bool = True) -> None:
+    """Print the tables and the warnings; arguments as of :func:`render_defenses`."""
+    for section in defense_sections(cells, times=times):
+        for table in defense_formats.terminal_tables(section):
+            console.print(table)
+        for line in defense_formats.explanations(section):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for warning in defense_warnings(section):
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _view(section: DefenseSection, said: Sequence[str], anchor: str) -> dict[str, Any]:
+    """Return what the template shows of a section."""
+    anchors = {row.key: f"{anchor}-a{index}" for index, row in enumerate(section.rows)}
+    reasons = _reasons(section)
+    return {
+        "anchor": anchor,
+        "section": section,
+        "warnings": said,
+        "sound": sound(section),
+        "groups": _groups(section, anchors),
+        "threats": [_threat(threat, anchors) for threat in section.threats],
+        "details": [defense_details(row, section, anchors[row.key]) for row in section.rows],
+        "reasons": {reason.label: (f"{anchor}-r{index}", reason) for index, reason in enumerate(reasons)},
+        "columns": [(column, defense_published.note(column.name)) for column in section.columns]
+        + [(column, "") for column in (section.threats[0].columns if section.threats else ())],
+        "compares": bool(reasons),
+    }
+
+
+def _groups(section: DefenseSection, anchors: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the rows of the utility table under the paper's categories."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in section.rows:
+        entries = [_figures(row.entries[column.name]) for column in section.columns]
+        line = {"row": row, "anchor": anchors[row.key], "entries": entries}
+        found.setdefault(row.category or "Others", []).append(line)
+    return [{"category": category, "rows": rows} for category, rows in found.items()]
+
+
+def _threat(threat: ThreatTable, anchors: dict[str, str]) -> dict[str, Any]:
+    return {
+        "threat": threat,
+        "rows": [
+            {
+                "row": row, "anchor": anchors.get(row.key), "flags": defense_formats.flag_labels(row),
+                "entries": [_figures(row.entries[column.name]) for column in threat.columns],
+            }
+            for row in threat.rows
+        ],
+    }  # fmt: skip
+
+
+def _figures(entry: Any) -> dict[str, Any]:
+    """Return one figure for a table: n stands under each."""
+    figures = compared(entry)
+    return figures | {"interval": figures["interval"].removeprefix("n/a, "), "other_n": figures["n"]}
+
+
+def _reasons(section: DefenseSection) -> list[Reason]:
+    """Return the reasons that the section's differences have, each once, in the order of first use."""
+    found: dict[str, Reason] = {}
+    for row in section.rows:
+        for entry in row.entries.values():
+            if not entry.inside:
+                found |= {reason.label: reason for reason in entry.reasons if reason.label not in found}
+    return list(found.values())

@@ -1,0 +1,244 @@
+"""Cells of defenses: a defense that is none, planted faults that flags find, resuming, replays."""
+
+import shutil
+from dataclasses import replace
+
+import defended
+import fake_run
+import numpy as np
+import pytest
+from conftest import make_linear
+
+from deepsec_jax.evaluation import defense_jobs
+from deepsec_jax.evaluation.defense_cells import (
+    Threat,
+    default_eps,
+    losses_for,
+    paper_pgd,
+)
+from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED
+from deepsec_jax.evaluation.defense_table import defense_sections
+from deepsec_jax.evaluation.records import DamagedError, cell_name
+from deepsec_jax.evaluation.runner import CELL
+from deepsec_jax.evaluation.sample import draw_sample, split_name
+from deepsec_jax.evaluation.store import Store, read_cells
+from deepsec_jax.evaluation.utility import utility_columns
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a finished evaluation of all planted subjects."""
+    folder = tmp_path_factory.mktemp("planted") / "run"
+    store, _, failures = defended.evaluate(folder, list(defended.planted().values()))
+    assert failures == []
+    return store.folder
+
+
+def cells_of(run, name):
+    """Access, or ``utility`` -> cell of one defense; of the undefended model for None."""
+    return {
+        cell.config.get("access", "utility"): cell
+        for cell in read_cells(run)
+        if cell.config.get("defense", {}).get("name") == name
+    }
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+# --- a defense that is none
+
+
+def test_a_defense_that_is_none_changes_no_number(run):
+    cells, undefended = cells_of(run, "nat"), cells_of(run, None)["undefended"]
+    utility = cells["utility"]
+    for name in ("cav", "crr", "csr", "ccv", "cos"):
+        assert not utility.columns[name].any()
+    assert np.array_equal(utility.columns["accuracy"], utility.arrays["correct_raw"])
+    assert utility.columns["accuracy"].mean() == pytest.approx(55 / 60)
+    for access in ("replayed", "white_box"):
+        assert same(cells[access].arrays, undefended.arrays)
+        assert np.array_equal(cells[access].columns[access], undefended.columns["white_box"])
+
+
+def test_cav_is_crr_less_csr(run):
+    for name in ("nat", "dd", "rt"):
+        columns = cells_of(run, name)["utility"].columns
+        assert columns["cav"].mean() == pytest.approx(columns["crr"].mean() - columns["csr"].mean(), abs=1e-6)
+
+
+def test_images_stay_in_the_ball_and_columns_follow_from_answers(run):
+    for cell in read_cells(run):
+        if cell.kind != "robustness":
+            continue
+        arrays = cell.arrays
+        assert np.abs(arrays["x_adv"] - arrays["x"]).max() <= 0.1 + 1e-6
+        assert arrays["x_adv"].min() >= 0 and arrays["x_adv"].max() <= 1
+        access = defense_jobs.column_of(cell.config["access"])
+        robust = np.minimum(arrays["clean"], arrays["correct"])
+        assert np.array_equal(cell.columns[access], robust.astype(np.float64))
+        assert np.array_equal(cell.columns["clean"], arrays["clean"].astype(np.float64))
+
+
+def test_the_sample_is_drawn_from_all_test_images_right_or_wrong(run):
+    undefended = cells_of(run, None)["undefended"].arrays
+    test = defended.make_dataset().test
+    assert len(set(undefended["rows"].tolist())) == 40
+    assert np.array_equal(undefended["x"], test.images[undefended["rows"]])
+    assert np.array_equal(undefended["labels"], test.labels[undefended["rows"]])
+    assert undefended["clean"].mean() == 0.875  # five of the forty have another label than the model finds
+    few, many = draw_sample(test, 10, 3), draw_sample(test, 40, 3)
+    assert np.array_equal(few.rows, many.rows[:10])
+    assert split_name(test) != split_name(defended.make_dataset(wrong=4).test)
+
+
+# --- flags
+
+
+def test_planted_faults_are_flagged_and_sound_defenses_are_not(run):
+    (section,) = defense_sections(read_cells(run))
+    (threat,) = section.threats
+    found = {row.name: {flag.label for flag in row.flags} for row in threat.rows}
+    assert found == {"undefended": set(), "nat": set(), "dd": {MASKING}, "igr": {UNFINISHED}, "rt": set()}
+    rows = {row.name: row for row in threat.rows}
+    masked = rows["dd"].columns
+    assert masked["white_box"].mean() > masked["replayed"].mean() > masked["adaptive"].mean()
+    unfinished = rows["igr"].columns
+    assert np.array_equal(unfinished["adaptive"], unfinished["clean"])
+    for row in rows.values():
+        worst = np.min([row.columns[name] for name in row.columns if name not in ("clean", "worst")], axis=0)
+        assert np.array_equal(row.columns["worst"], worst)
+
+
+def test_a_randomised_model_is_judged_over_draws_that_no_attack_sees(run):
+    cells = cells_of(run, "rt")
+    assert cells["adaptive"].config["draws"] == 10
+    shares = cells["white_box"].columns["white_box"]
+    assert ((shares > 0) & (shares < 1)).any() and np.allclose(shares * 10, np.round(shares * 10), atol=1e-5)
+    assert cells["utility"].columns["cav"].mean() < 0
+
+
+def test_the_adaptive_attack_spends_runs_on_survivors_only(run):
+    spent = {name: cells_of(run, name)["adaptive"].environment["gradients"] for name in ("dd", "igr")}
+    # Two losses with two restarts of eight steps; five of forty images are wrong before any attack.
+    assert spent["igr"] == pytest.approx(4 * 8 * 35 / 40)
+    assert 8 * 35 / 40 < spent["dd"] < spent["igr"]
+
+
+# --- resuming
+
+
+def starts(store):
+    return [(entry["cell"], entry["group"]) for entry in store.read_log() if entry["event"] == "start"]
+
+
+def test_only_what_is_missing_is_computed_and_gives_the_same(run, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    store, before = Store(folder), len(starts(Store(folder)))
+    again = list(defended.planted().values())[:1]
+    monkeypatch.setattr(defense_jobs, "make", lambda *given, **more: pytest.fail("attacked again"))
+    _, planned, failures = defended.evaluate(folder, again)
+    assert failures == [] and len(starts(store)) == before
+    adaptive = cells_of(folder, "nat")["adaptive"]
+    shutil.rmtree(folder / "cells" / adaptive.name)
+    (folder / "columns" / planned[0].name / "cos.npy").unlink()
+    defended.evaluate(folder, again, batch_size=7)
+    assert starts(store)[before:] == [(planned[0].name, "utility"), (adaptive.name, CELL)]
+    assert same(cells_of(folder, "nat")["adaptive"].arrays, adaptive.arrays)
+
+
+def test_images_to_replay_are_made_once_for_all_defenses(tmp_path, monkeypatch):
+    made, make = [], defense_jobs.make
+
+    def counted(attack, model, *given, **more):
+        made.append(model)
+        return make(attack, model, *given, **more)
+
+    monkeypatch.setattr(defense_jobs, "make", counted)
+    subjects = [defended.subject("nat"), defended.subject("eat", make_linear(defended.SHAPE, seed=4))]
+    store, planned, failures = defended.evaluate(tmp_path / "run", subjects)
+    assert failures == [] and len(made) == 3  # undefended, and white-box on two
+    replayed = [cells_of(store.folder, name)["replayed"] for name in ("nat", "eat")]
+    assert np.array_equal(replayed[0].arrays["x_adv"], replayed[1].arrays["x_adv"])
+    assert [each.after for each in planned if each.after] == [(planned[2].name,)] * 2
+
+
+def test_what_replays_a_failed_cell_fails_and_the_rest_goes_on(tmp_path, monkeypatch):
+    make = defense_jobs.make
+
+    def broken(attack, model, *given, **more):
+        if model is defended.RAW:
+            raise RuntimeError("out of memory")
+        return make(attack, model, *given, **more)
+
+    monkeypatch.setattr(defense_jobs, "make", broken)
+    other = make_linear(defended.SHAPE, seed=4)
+    store, _, failures = defended.evaluate(tmp_path / "run", [defended.subject("eat", other)])
+    assert [failure.error.partition(":")[0] for failure in failures] == ["RuntimeError"] * 2
+    assert "out of memory" in failures[0].error and "no images to replay" in failures[1].error
+    cells = cells_of(store.folder, "eat")
+    assert cells["replayed"].error and cells["white_box"].error is None and cells["adaptive"].error is None
+    monkeypatch.undo()
+    _, _, failures = defended.evaluate(store.folder, [defended.subject("eat", other)])
+    assert failures == [] and cells_of(store.folder, "eat")["replayed"].error is None
+
+
+# --- names
+
+
+def test_names_of_attack_cells_are_what_they_were():
+    assert cell_name(fake_run.config(0)) == "fake0-paper-none-fake-s0-22a4f8de8db1"
+
+
+def test_a_name_follows_from_everything_that_decides():
+    question = defense_jobs.question_of(defended.RAW, defended.BASE, defended.make_dataset(), 3)
+    subject, threat = defended.subject("nat"), defended.THREAT
+    config = question.adaptive(subject, threat)
+    assert cell_name(config).startswith("nat-paper-adaptive-raw-mnist-s3-")
+    others = [
+        question.adaptive(subject, replace(threat, **change))
+        for change in ({"eps": 0.2}, {"n": 41}, {"seed": 4}, {"steps": 9}, {"restarts": 3})
+    ]
+    others.append(question.adaptive(replace(subject, surrogate=make_linear(defended.SHAPE, seed=9)), threat))
+    others.append(question.adaptive(replace(subject, classifier=make_linear(defended.SHAPE, seed=9)), threat))
+    others += [question.white_box(subject, threat), question.replayed(subject, threat)]
+    others += [question.utility(subject), question.undefended(threat)]
+    assert len({cell_name(other) for other in (config, *others)}) == 1 + len(others)
+    # The adaptive attack's own numbers leave the other cells alone.
+    harder = replace(threat, steps=999, restarts=99)
+    assert question.white_box(subject, harder) == question.white_box(subject, threat)
+
+
+def test_a_config_of_an_unknown_kind_is_damage(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    plan = folder / "plan.json"
+    plan.write_text(plan.read_text().replace('"kind": "utility"', '"kind": "beauty"'))
+    with pytest.raises(DamagedError, match=r"plan\.json is damaged"):
+        read_cells(folder)
+
+
+# --- settings
+
+
+def test_pgd_is_the_papers_and_its_step_goes_with_the_radius():
+    assert (paper_pgd("mnist", 0.3).step_size, paper_pgd("mnist", 0.3).steps) == (0.05, 15)
+    small = paper_pgd("cifar10", 8 / 255)
+    assert small.eps == 8 / 255 and small.step_size == pytest.approx(0.1 * 8 / 255) and small.steps == 15
+    assert (default_eps(1), default_eps(3)) == (0.3, 8 / 255)
+    assert losses_for(10) == ("max_margin", "dlr") and losses_for(2) == ("max_margin",)
+
+
+def test_the_adaptive_attack_by_default_is_the_strong_one():
+    question = defense_jobs.question_of(defended.RAW, defended.BASE, defended.make_dataset(), 3)
+    assert question.cascade(Threat(eps=0.3))["hyperparameters"] == {
+        "attack": "PGD", "norm": "linf", "eps": 0.3, "step_size": 2.5 * 0.3 / 100, "steps": 100,
+        "restarts": 5, "losses": ["max_margin", "dlr"], "start": "in_ball",
+    }  # fmt: skip
+
+
+def test_the_columns_of_table_iv_come_first():
+    assert list(utility_columns())[:6] == ["accuracy", "cav", "crr", "csr", "ccv", "cos"]
