@@ -28,7 +28,8 @@ def defenses_table() -> str:
     """Return the defenses as a Markdown table."""
     from deepsec_jax.defenses import DEFENSES
 
-    rows = ((f"`{name}`", cls.card.title, cls.card.kind, cls.card.reference) for name, cls in DEFENSES.items())
+    cards = {name: defense.card for name, defense in DEFENSES.items()}
+    rows = ((f"`{name}`", card.title, card.kind, card.reference) for name, card in cards.items())
     return _markdown(("name", "what it does", "kind", "reference"), rows)
 
 

@@ -164,4 +164,4 @@ def test_a_defense_is_fitted_evaluated_and_reported(copy):
     )  # fmt: skip
     deepsec(copy, "report", "defended")
     page, table = ((copy / f"defended/report/defenses.{kind}").read_text() for kind in ("html", "csv"))
-    assert "Fog" in page and "fog" in table and "adaptive" in table
+    assert "fog" in page and "fog" in table and "adaptive" in table

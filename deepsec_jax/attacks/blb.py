@@ -8,21 +8,17 @@ from flax import struct
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
-from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, per_row, reached, squared_l2
+from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, squared_l2
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.lbfgs import Lbfgs, lbfgs_start, lbfgs_step, trial_point
 from deepsec_jax.attacks.losses import logit_gap
-from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
+from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
 from deepsec_jax.pytree import static
 
 SHARPNESS = 40.0
 """The sharpened logits of the clean image lie this far apart."""
-
-
-STUCK = 5e3
-"""So many times the first constant, without a success: the start is at fault, not the constant."""
 
 
 class BLB(struct.PyTreeNode):
@@ -107,12 +103,8 @@ class _Descent(NamedTuple):
     model: Classifier
 
     def start(self, problem: Problem) -> _State:
-        clean = problem.x.astype(jnp.float32)
-        # A row that fails from the clean image whatever c is stuck in a corner of the box: it starts half-way
-        # to grey, where every entry can move both ways.
-        stuck = per_row(problem.c > STUCK * self.attack.c)
-        point = jnp.where(stuck, 0.5 * clean + 0.25, clean)
-        rows = clean.shape[0]
+        point = starting_images(problem)
+        rows = point.shape[0]
         return _State(lbfgs_start(point.reshape(rows, -1), self.attack.memory), jnp.zeros(rows, bool))
 
     def advance(self, state: _State, problem: Problem) -> Progress:

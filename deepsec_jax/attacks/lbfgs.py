@@ -104,7 +104,7 @@ def lbfgs_step(state: Lbfgs, value: jax.Array, gradient: jax.Array) -> Stepped:
         value=value,
         gradient=gradient,
         direction=jnp.where(turned[:, None], direction, state.direction),
-        alpha=jnp.where(turned, full, 0.25 * state.alpha),
+        alpha=jnp.where(turned, full, 0.5 * state.alpha),
         moves=moves,
         turns=turns,
         idle=idle,

@@ -11,7 +11,7 @@ from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
-from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
+from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
 from deepsec_jax.pytree import static
@@ -108,7 +108,7 @@ class _Descent(NamedTuple):
     model: Classifier
 
     def start(self, problem: Problem) -> AdamState:
-        return adam_start(to_tanh(problem.x))
+        return adam_start(to_tanh(starting_images(problem)))
 
     def logits(self, x_adv: Images, problem: Problem) -> Logits:
         """Return the logits of all noisy copies, [B, copies, K]."""

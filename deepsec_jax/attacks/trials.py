@@ -17,6 +17,9 @@ from deepsec_jax.protocols import Images, Keys, Labels, Scalar
 LARGEST = 1e10
 """No success yet: the upper end of the search (Carlini and Wagner's value)."""
 
+STUCK = 50.0
+"""A constant that outweighs any distance in reach: where it fails, the start is at fault."""
+
 
 class Problem(NamedTuple):
     """What the rows of a batch are about; the same in all runs."""
@@ -143,6 +146,16 @@ def search_constant(
     )
     last = while_live(step, live, search)
     return last.best, last.problem.calls
+
+
+def starting_images(problem: Problem) -> Images:
+    """Return where a run starts, float32: the clean image, or half-way to grey where that leads nowhere.
+
+    From an image whose entries stand at 0 and 1, a run under a large c can end in a corner of the box where
+    no gradient is left, whatever c; from half-way to grey every entry can move both ways.
+    """
+    clean = problem.x.astype(jnp.float32)
+    return jnp.where((problem.c > STUCK)[:, None, None, None], 0.5 * clean + 0.25, clean)
 
 
 def first_problem(
