@@ -1,4 +1,4 @@
-"""One file and one line each: an attack, a metric, a data set, a defense of one's own, in a copy of the package.
+"""One file and one line each: an attack, metric, data set and defense of one's own, in a copy of the package.
 
 The copy is edited as CONTRIBUTING.md says, and used through the command line in a process of its own.
 """

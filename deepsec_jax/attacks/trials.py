@@ -64,7 +64,8 @@ class _Search(NamedTuple):
     run: jax.Array  # int32 [B]: which c this is
     state: Any
     hit: jax.Array  # bool [B]: success under this c
-    checked: jax.Array  # objective at the last look
+    lowest: jax.Array  # objective, over this run
+    checked: jax.Array  # what it was at the last look
     best: tuple[Closest, ...]
 
 
@@ -110,8 +111,10 @@ def search_constant(
         )
         hit = search.hit | progress.success if progress.holds is None else progress.holds
         looks = (problem.step % look == 0) if abort_early else jnp.zeros_like(search.hit)
-        stuck = looks & (progress.objective > 0.9999 * search.checked)
-        checked = jnp.where(looks, progress.objective, search.checked)
+        # The lowest so far, not the latest: accelerated methods swing, and a swing is no standstill.
+        lowest = jnp.minimum(search.lowest, progress.objective)
+        stuck = looks & (lowest > 0.9999 * search.checked)
+        checked = jnp.where(looks, lowest, search.checked)
         taken = problem.step + 1
         ended = (taken >= steps) | stuck | progress.converged
         lower = jnp.where(ended & ~hit, jnp.maximum(search.lower, problem.c), search.lower)
@@ -129,6 +132,7 @@ def search_constant(
             run=search.run + ended.astype(jnp.int32),
             state=rows_where(ended, method.start(problem), progress.state),
             hit=hit & ~ended,
+            lowest=jnp.where(ended, jnp.inf, lowest),
             checked=jnp.where(ended, jnp.inf, checked),
             best=best,
         )
@@ -141,6 +145,7 @@ def search_constant(
         run=jnp.where(solved, search_steps, 0),
         state=method.start(problem),
         hit=jnp.zeros(rows, bool),
+        lowest=jnp.full(rows, jnp.inf, jnp.float32),
         checked=jnp.full(rows, jnp.inf, jnp.float32),
         best=(nothing,) * rules,
     )

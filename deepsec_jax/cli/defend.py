@@ -93,6 +93,9 @@ def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> N
     from deepsec_jax.defenses.cost import gradients
     from deepsec_jax.evaluation.estimate import duration
 
+    if not hasattr(defense, "changes"):
+        print(f"{folder}: {defense.card.name} of {recipe.model} on {dataset.name} trains nothing")
+        return
     changed = changed_recipe(defense, recipe)
     left = epochs_left(folder, changed.epochs)
     images = round(len(dataset.train) * (1 - changed.validation))

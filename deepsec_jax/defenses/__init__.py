@@ -2,8 +2,8 @@
 
 Each is one file, named as in :data:`DEFENSES`, whose class has ``fit(base, data, *, key) -> classifier`` (a
 pytree callable like any model) and ``surrogate(classifier)``, what an adaptive attacker differentiates.
-In the paper's order ``nat eat pat dd igr`` stand; ``eit rt pd te rc`` and the detectors ``lid fs magnet``
-will follow.
+In the paper's order ``nat eat pat dd igr eit rt pd te rc`` stand; the detectors ``lid fs magnet`` will
+follow.
 """
 
 from deepsec_jax.defenses.base import Base as Base
@@ -11,12 +11,17 @@ from deepsec_jax.defenses.base import DefenseError as DefenseError
 from deepsec_jax.defenses.base import base_of as base_of
 from deepsec_jax.defenses.dd import DD as DD
 from deepsec_jax.defenses.eat import EAT as EAT
+from deepsec_jax.defenses.eit import EIT as EIT
 from deepsec_jax.defenses.folders import Defended as Defended
 from deepsec_jax.defenses.folders import fit_into as fit_into
 from deepsec_jax.defenses.folders import load_defended as load_defended
 from deepsec_jax.defenses.igr import IGR as IGR
 from deepsec_jax.defenses.nat import NAT as NAT
 from deepsec_jax.defenses.pat import PAT as PAT
+from deepsec_jax.defenses.pd import PD as PD
 from deepsec_jax.defenses.presets import preset as preset
 from deepsec_jax.defenses.presets import preset_card as preset_card
+from deepsec_jax.defenses.rc import RC as RC
+from deepsec_jax.defenses.rt import RT as RT
 from deepsec_jax.defenses.table import DEFENSES as DEFENSES
+from deepsec_jax.defenses.te import TE as TE

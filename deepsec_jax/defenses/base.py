@@ -63,6 +63,7 @@ def retrain(
     folder: str | os.PathLike[str] | None,
     score: Score = accuracy,
     watch: Mapping[str, Score] | None = None,
+    tested: Mapping[str, Score] | None = None,
     in_channels: int | None = None,
     changes: Changes | None = None,
     part: str = "",
@@ -78,6 +79,7 @@ def retrain(
         folder: model folder to write, or None to keep nothing on disk.
         score: picks the epoch that is kept.
         watch: further figures for the history.
+        tested: figures of the kept network on the test part; default ``test_accuracy``, on plain images.
         in_channels: channels that the network sees; default those of the images.
         changes: what replaces fields of the base's recipe; default the defense's.
         part: name of what is trained where a defense trains several networks.
@@ -89,7 +91,8 @@ def retrain(
     seed = int(jax.random.key_data(key).ravel()[-1])  # of key(seed) it is that seed again
     changed = replace(changed_recipe(defense, recipe, changes=changes, part=part), seed=seed)
     options: dict[str, Any] = {
-        "objective": objective, "score": score, "watch": watch, "in_channels": in_channels,
+        "objective": objective, "score": score, "watch": watch, "tested": tested,
+        "in_channels": in_channels,
     }  # fmt: skip
     if changed.model not in models.MODELS:  # a network of the user's own
         options["build"] = build
@@ -116,16 +119,26 @@ def keep_network(
     """
     if folder is None or Path(folder).exists():
         return
+    network, recipe = check_keepable(base)
+    accuracies = {"test_accuracy": accuracy(network, data.test), "test_images": len(data.test)}
+    save_model(
+        folder, network, recipe, image_shape=data.image_shape, classes=data.classes,
+        figures={**accuracies, "best_epoch": 0, **figures},
+    )  # fmt: skip
+
+
+def check_keepable(base: Base) -> tuple[nnx.Module, Recipe]:
+    """Return what :func:`keep_network` writes; also to ask before work is spent.
+
+    Raises:
+        DefenseError: the base's network cannot be rebuilt from a name.
+    """
     if base.recipe is None or not isinstance(base.trained, nnx.Module):
         raise DefenseError(
             "this base has no network that a folder could rebuild: fit without folder=, or give a base made "
             "from a folder that deepsec train has written"
         )
-    accuracies = {"test_accuracy": accuracy(base.trained, data.test), "test_images": len(data.test)}
-    save_model(
-        folder, base.trained, base.recipe, image_shape=data.image_shape, classes=data.classes,
-        figures={**accuracies, "best_epoch": 0, **figures},
-    )  # fmt: skip
+    return base.trained, base.recipe
 
 
 def changed_recipe(defense: Any, recipe: Recipe, *, changes: Changes | None = None, part: str = "") -> Recipe:

@@ -6,6 +6,7 @@ from deepsec_jax.defenses.eat import EAT
 from deepsec_jax.defenses.igr import IGR
 from deepsec_jax.defenses.nat import NAT
 from deepsec_jax.defenses.pat import PAT
+from deepsec_jax.defenses.te import TE
 
 LEARNING = 2.0
 """A gradient by the parameters costs about two by the image."""
@@ -17,6 +18,8 @@ def gradients(defense: Any) -> float:
         if defense.replays:
             return (LEARNING + 0.5) * defense.replays
         return defense.steps + LEARNING * (1.0 if defense.natural == 0 else 2.0)
+    if isinstance(defense, TE) and defense.adversarial:
+        return defense.steps + 2 * LEARNING
     if isinstance(defense, NAT | EAT):
         return 1.0 + 2 * LEARNING
     if isinstance(defense, IGR):

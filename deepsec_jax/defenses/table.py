@@ -4,9 +4,14 @@ from typing import Any
 
 from deepsec_jax.defenses.dd import DD
 from deepsec_jax.defenses.eat import EAT
+from deepsec_jax.defenses.eit import EIT
 from deepsec_jax.defenses.igr import IGR
 from deepsec_jax.defenses.nat import NAT
 from deepsec_jax.defenses.pat import PAT
+from deepsec_jax.defenses.pd import PD
+from deepsec_jax.defenses.rc import RC
+from deepsec_jax.defenses.rt import RT
+from deepsec_jax.defenses.te import TE
 
 DEFENSES: dict[str, Any] = {  # classes; Any, for the card that each has
     "nat": NAT,
@@ -14,4 +19,9 @@ DEFENSES: dict[str, Any] = {  # classes; Any, for the card that each has
     "pat": PAT,
     "dd": DD,
     "igr": IGR,
+    "eit": EIT,
+    "rt": RT,
+    "pd": PD,
+    "te": TE,
+    "rc": RC,
 }

@@ -4,6 +4,7 @@ Each is a pytree callable like any model, so that every attack runs on it unchan
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -34,8 +35,9 @@ class Scaled(struct.PyTreeNode):
 class EOT(struct.PyTreeNode):
     """The expectation over ``n`` fresh draws of a randomised model: its mean logits.
 
-    One draw after the other, so that memory does not grow with ``n``.  ``reseed`` reaches the keys of the
-    model inside; every draw folds its number into them.  A deterministic model gives its own logits.
+    One draw after the other, and recomputed going back, so that memory does not grow with ``n``.  ``reseed``
+    reaches the keys of the model inside; every draw folds its number into them.  A deterministic model gives
+    its own logits.
 
     Attributes:
         model: a randomised model, with one key per row.
@@ -55,8 +57,12 @@ class EOT(struct.PyTreeNode):
     def __call__(self, x: Images) -> Logits:
         """Return the mean logits [B, K]."""
 
+        @partial(jax.checkpoint, prevent_cse=False)  # or the gradient keeps every draw's activations
+        def once(x: Images, number: jax.Array) -> Logits:
+            return _redrawn(self.model, number)(x)
+
         def draw(total: Logits, number: jax.Array) -> tuple[Logits, None]:
-            return total + _redrawn(self.model, number)(x), None
+            return total + once(x, number), None
 
         nothing = jnp.zeros_like(self.model(x))
         return lax.scan(draw, nothing, jnp.arange(self.n))[0] / self.n

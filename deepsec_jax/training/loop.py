@@ -142,6 +142,7 @@ def train(
     watch: Mapping[str, Score] | None = None,
     build: Build | None = None,
     in_channels: int | None = None,
+    tested: Mapping[str, Score] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Saved:
     """Train to the end, or go on from the last finished epoch, and return the best epoch's model.
@@ -158,6 +159,7 @@ def train(
         watch: further figures of every epoch's model on the validation part, for the history.
         build: makes the network; default the recipe's model.
         in_channels: channels of what the network sees; default those of the images.
+        tested: figures of the kept model on the test part; default ``test_accuracy``, on plain images.
         notes: JSON-ready facts to keep among the figures.
 
     Raises:
@@ -244,8 +246,8 @@ def train(
         manager.wait_until_finished()
     best = _evaluation_model(graph, state.best_model)
     figures = {
-        "test_accuracy": accuracy(best, data.test), "test_images": len(data.test),
-        "trained_on": trained_on,
+        **{name: look(best, data.test) for name, look in (tested or {"test_accuracy": accuracy}).items()},
+        "test_images": len(data.test), "trained_on": trained_on,
         "best_epoch": int(state.best_epoch), "validation": float(state.best_score), "history": history,
         **(notes or {}),
     }  # fmt: skip

@@ -1,8 +1,14 @@
 """Image transforms as pure functions on the device: what metrics and defenses do to pictures.
 
-Each maps images [B, H, W, C] in [0, 1] to images of the same shape, row by row.
+Each maps images [B, H, W, C] in [0, 1] to images, row by row; those that draw take one key per row.  All keep
+the shape but :func:`resize_pad`, which makes a larger canvas.
 """
 
 from deepsec_jax.transforms.blur import gaussian_blur as gaussian_blur
+from deepsec_jax.transforms.crop import crop_resize as crop_resize
+from deepsec_jax.transforms.cube import point_in_cube as point_in_cube
 from deepsec_jax.transforms.jpeg import jpeg as jpeg
 from deepsec_jax.transforms.levels import to_levels as to_levels
+from deepsec_jax.transforms.resize import resize_pad as resize_pad
+from deepsec_jax.transforms.tv import kept_pixels as kept_pixels
+from deepsec_jax.transforms.tv import tv_minimised as tv_minimised

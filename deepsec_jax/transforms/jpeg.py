@@ -1,10 +1,11 @@
 """The lossy part of JPEG on the device: colour transform, 8 x 8 cosine transform, quantisation.
 
-Entropy coding loses nothing and is left out.  Baseline JPEG without chroma subsampling (4:4:4), after
-ITU-T T.81 and JFIF; quality scales the standard tables as libjpeg does.  A real codec works in fixed
-point, so single pixels differ by a level or two.
+Entropy coding loses nothing and is left out.  Baseline JPEG after ITU-T T.81 and JFIF, with colours at
+full size (4:4:4) or at half of it (4:2:0), in the integers that libjpeg computes with by default: the
+result is Pillow's, bit for bit.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,16 +21,26 @@ _LUMINANCE = np.array([
 _CHROMINANCE = np.full((8, 8), 99)
 _CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
+# Colours in 16 bits behind the point; the last column is added before the shift.
 _TO_YCC = np.array([
-    [0.299, 0.587, 0.114],
-    [-0.168735892, -0.331264108, 0.5],
-    [0.5, -0.418687589, -0.081312411],
+    [19595, 38470, 7471, 32768],
+    [-11059, -21709, 32768, (128 << 16) + 32767],
+    [32768, -27439, -5329, (128 << 16) + 32767],
 ])  # fmt: skip
-_CHROMA_OFFSET = np.array([0.0, 128.0, 128.0])
+_TO_RGB = np.array([
+    [65536, 0, 91881, 32768],
+    [65536, -22554, -46802, 32768],
+    [65536, 116130, 0, 32768],
+])  # fmt: skip
 
-_FREQUENCY, _POSITION = np.meshgrid(np.arange(8), np.arange(8), indexing="ij")
-_COSINES = 0.5 * np.cos((2 * _POSITION + 1) * _FREQUENCY * np.pi / 16)
-_COSINES[0] /= np.sqrt(2)  # orthonormal: the inverse is the transpose
+# The cosine transform with 13 bits behind the point, times sqrt(8).  Its constants are sums of rounded ones,
+# as the fast algorithm has them, so some lie one beside the rounded cosine; the inverse is the transpose.
+_HALF = np.array([
+    [8192, 8192, 8192, 8192], [11363, 9633, 6437, 2260], [10703, 4433, -4433, -10703],
+    [9633, -2259, -11362, -6436], [8192, -8192, -8192, 8192], [6437, -11362, 2261, 9633],
+    [4433, -10704, 10704, -4433], [2260, -6436, 9633, -11363],
+])  # fmt: skip
+_COSINES = np.concatenate([_HALF, _HALF[:, ::-1] * np.array([[1], [-1]] * 4)], axis=1)
 
 
 def quantisation_table(quality: int, *, chroma: bool = False) -> np.ndarray:
@@ -40,47 +51,79 @@ def quantisation_table(quality: int, *, chroma: bool = False) -> np.ndarray:
     return np.clip(((_CHROMINANCE if chroma else _LUMINANCE) * percent + 50) // 100, 1, 255)
 
 
-def jpeg(x: Images, quality: int = 90) -> Images:
+def jpeg(x: Images, quality: int = 90, *, subsampling: str = "4:4:4") -> Images:
     """Return what is left of images after JPEG compression.
 
-    Three channels are taken as RGB; any other number as so many grey pictures.
+    Three channels are taken as RGB; any other number as so many grey pictures.  Rounding leaves no gradient:
+    it is zero, and an adaptive attacker takes the identity's instead (``models.wrappers.straight_through``).
 
     Args:
         x: images [B, H, W, C] in [0, 1]; rounded to 8 bits first.
         quality: 1 to 100, static.
+        subsampling: of the two colour differences, static: ``4:4:4`` keeps their size, ``4:2:0`` halves both
+            sides, which is what libjpeg and Pillow do unless told otherwise.  Grey pictures have none.
 
     Returns:
         Images of the same shape, at 8-bit levels, float32.
     """
+    if subsampling not in ("4:4:4", "4:2:0"):
+        raise ValueError(f"subsampling must be '4:4:4' or '4:2:0', got {subsampling!r}")
     height, width, channels = x.shape[1:]
-    colour = channels == 3
-    levels = jnp.round(x.astype(jnp.float32) * 255.0)
-    if colour:
-        levels = jnp.round(
-            _mixed(levels, _TO_YCC) + jnp.asarray(_CHROMA_OFFSET, jnp.float32)[None, None, None]
-        )
-    tables = np.stack([quantisation_table(quality, chroma=colour and c > 0) for c in range(channels)])
-    padded = jnp.pad(levels - 128.0, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
-    decoded = _quantised(padded, jnp.asarray(tables, jnp.float32))[:, :height, :width]
-    decoded = jnp.clip(jnp.round(decoded + 128.0), min=0.0, max=255.0)
-    if colour:
-        decoded = _mixed(
-            decoded - jnp.asarray(_CHROMA_OFFSET, jnp.float32)[None, None, None], np.linalg.inv(_TO_YCC)
-        )
-        decoded = jnp.clip(jnp.round(decoded), min=0.0, max=255.0)
-    return decoded / 255.0
+    tables = np.stack([quantisation_table(quality, chroma=channels == 3 and c > 0) for c in range(channels)])
+    levels = jnp.round(x.astype(jnp.float32) * 255.0).astype(jnp.int32)
+    if channels == 3:
+        levels = _mixed(levels, _TO_YCC)
+    if channels == 3 and subsampling == "4:2:0":
+        small = _coded(_halved(levels[..., 1:]), tables[1:])[:, :, : -(-width // 2)]
+        colours = _doubled(small)[:, :height, :width]
+        decoded = jnp.concatenate([_coded(levels[..., :1], tables[:1]), colours], axis=-1)
+    else:
+        decoded = _coded(levels, tables)
+    if channels == 3:
+        decoded = _mixed(decoded - np.array([0, 128, 128], np.int32)[None, None, None], _TO_RGB)
+    return jnp.clip(decoded, min=0, max=255).astype(jnp.float32) / 255.0
 
 
-def _mixed(x: Images, matrix: np.ndarray) -> Images:
-    return jnp.einsum("bhwc,dc->bhwd", x, jnp.asarray(matrix, jnp.float32), precision="highest")
+def _mixed(x: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """Return the channels mixed by a matrix [3, 4] of 16-bit fractions."""
+    matrix = matrix.astype(np.int32)
+    mixed = jnp.einsum("bhwc,dc->bhwd", x, matrix[:, :3])
+    return (mixed + matrix[:, 3][None, None, None]) >> 16
 
 
-def _quantised(x: Images, tables: Images) -> Images:
-    """Round the cosine coefficients of every 8 x 8 block to multiples of the tables [C, 8, 8]."""
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // 8, 8, width // 8, 8, channels)
-    cosines = jnp.asarray(_COSINES, jnp.float32)
-    steps = tables.transpose(1, 2, 0)[None, None, :, None]
-    turned = jnp.einsum("bhiwjc,ui,vj->bhuwvc", blocks, cosines, cosines, precision="highest")
-    kept = jnp.round(turned / steps) * steps
-    return jnp.einsum("bhuwvc,ui,vj->bhiwjc", kept, cosines, cosines, precision="highest").reshape(x.shape)
+def _coded(levels: jax.Array, tables: np.ndarray) -> jax.Array:
+    """Return what quantisation by tables [C, 8, 8] leaves of integer levels 0 .. 255 [B, H, W, C]."""
+    batch, height, width, channels = levels.shape
+    padded = jnp.pad(levels - 128, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
+    blocks = padded.reshape(batch, padded.shape[1] // 8, 8, padded.shape[2] // 8, 8, channels)
+    cosines = _COSINES.astype(np.int32)
+    steps = tables.astype(np.int32).transpose(1, 2, 0)[None, None, :, None]
+    turned = _rounded_shift(jnp.einsum("bhiwjc,vj->bhiwvc", blocks, cosines), 11)
+    turned = _rounded_shift(jnp.einsum("bhiwvc,ui->bhuwvc", turned, cosines), 15)  # 8 x the coefficients
+    kept = jnp.sign(turned) * ((jnp.abs(turned) + 4 * steps) // (8 * steps)) * steps
+    back = _rounded_shift(jnp.einsum("bhuwvc,ui->bhiwvc", kept, cosines), 11)
+    back = _rounded_shift(jnp.einsum("bhiwvc,vj->bhiwjc", back, cosines), 18)
+    return jnp.clip(back.reshape(padded.shape)[:, :height, :width] + 128, min=0, max=255)
+
+
+def _rounded_shift(x: jax.Array, bits: int) -> jax.Array:
+    return (x + (1 << (bits - 1))) >> bits
+
+
+def _halved(levels: jax.Array) -> jax.Array:
+    """Average 2 x 2 levels, halves rounded down and up in turn; repeats the right edge to whole blocks."""
+    height, width = levels.shape[1:3]
+    wide = jnp.pad(levels, ((0, 0), (0, height % 2), (0, -width % 16), (0, 0)), mode="edge")
+    sums = wide[:, ::2, ::2] + wide[:, 1::2, ::2] + wide[:, ::2, 1::2] + wide[:, 1::2, 1::2]
+    return (sums + (1 + np.arange(sums.shape[2], dtype=np.int32) % 2)[None, None, :, None]) >> 2
+
+
+def _doubled(levels: jax.Array) -> jax.Array:
+    """Double both sides: each new level is 9/16 of the nearest, 3/16 of two and 1/16 of one neighbour."""
+    batch, height, width, channels = levels.shape
+    near = jnp.pad(levels, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = jnp.stack([3 * near[:, 1:-1] + near[:, :-2], 3 * near[:, 1:-1] + near[:, 2:]], axis=2)
+    rows = rows.reshape(batch, 2 * height, width + 2, channels)
+    left = 3 * rows[:, :, 1:-1] + rows[:, :, :-2] + 8
+    right = 3 * rows[:, :, 1:-1] + rows[:, :, 2:] + 7
+    return (jnp.stack([left, right], axis=3) >> 4).reshape(batch, 2 * height, 2 * width, channels)

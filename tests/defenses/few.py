@@ -13,8 +13,12 @@ from deepsec_jax.defenses import DEFENSES
 RECIPE = replace(training.recipe("digits-small"), name="tests", epochs=1, batch_size=32)
 FEW = {
     "nat": {}, "eat": {"sources": ("small_cnn",)}, "pat": {"steps": 2, "step_size": 0.1, "judge_steps": 2},
-    "dd": {}, "igr": {"lam": 0.1},
+    "dd": {}, "igr": {"lam": 0.1}, "eit": {"crop": 7, "sweeps": 5}, "rt": {"smallest": 8, "largest": 9},
+    "pd": {"filters": 4, "blocks": 1, "mixtures": 2, "levels": 17, "changes": (("epochs", 1),)},
+    "te": {"levels": 4, "steps": 2}, "rc": {"radius": 0.1, "points": 20},
 }  # fmt: skip
+KEEPING = [name for name in ("rt", "pd", "rc") if name in DEFENSES]
+"""Those that put something around the base's own network, and train no other classifier."""
 
 
 def few(name):
@@ -44,12 +48,19 @@ def base(digits):
 
 @pytest.fixture(scope="module")
 def fitted(base, digits, tmp_path_factory):
-    """Every defense fitted once, into a folder."""
-    folder, made = tmp_path_factory.mktemp("defended"), {}
-    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes kinds of numbers
-        for name in DEFENSES:
-            card = {"name": name, "preset": "paper", "base": "tests", "seed": 3}
-            made[name] = defenses.fit_into(
-                folder / name, few(name), base, digits, key=jax.random.key(3), card=card
+    """A folder, and every defense fitted into it once, when it is first asked for."""
+    folder = tmp_path_factory.mktemp("defended")
+    return folder, _Fitted(folder, base, digits)
+
+
+class _Fitted(dict):
+    def __init__(self, folder, base, digits):
+        self.folder, self.base, self.digits = folder, base, digits
+
+    def __missing__(self, name):
+        card = {"name": name, "preset": "paper", "base": "tests", "seed": 3}
+        with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes kinds of numbers
+            self[name] = defenses.fit_into(
+                self.folder / name, few(name), self.base, self.digits, key=jax.random.key(3), card=card
             )
-    return folder, made
+        return self[name]

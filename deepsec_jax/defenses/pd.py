@@ -1,0 +1,199 @@
+"""PD: PixelDefend, images purified by a generative model before they are classified."""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, struct
+from jax import lax
+
+from deepsec_jax.catalog import Card
+from deepsec_jax.data import Dataset, Split, unit_images
+from deepsec_jax.defenses.base import Base, Changes, DefenseError, check_keepable, keep_network, retrain
+from deepsec_jax.models.pixelcnn import PixelCNN, bits_per_dim
+from deepsec_jax.models.pixelcnn_scan import purify
+from deepsec_jax.models.wrappers import StraightThrough
+from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
+from deepsec_jax.pytree import static
+from deepsec_jax.training import Recipe, Saved, accuracy, load_model
+
+BITS = "test_bits_per_dim"
+"""What the figures of both folders call the PixelCNN's bits per dimension on the test part."""
+
+
+class PD(struct.PyTreeNode):
+    """Classify, with the undefended network, what a PixelCNN makes of the image.
+
+        x_i <- argmax over z with |z - x_i| <= eps of p(z | x_0 .. x_{i-1}),   i = row, column, channel
+
+    The PixelCNN learns the clean training images; the network stays as it is, and may be any classifier.  The
+    walk through the image has no gradient; the surrogate takes the identity's.
+
+    Attributes:
+        eps: radius of the purification, eps_defend, in units of the [0, 1] pixel range.
+        filters: width of the PixelCNN, static.
+        blocks: gated blocks in each half of each of its streams (nr_resnet), static.
+        mixtures: components of a pixel's distribution, static.
+        levels: levels of a channel, static.
+        dropout: rate in the PixelCNN's training, static.
+        changes: what differs from the PixelCNN's recipe (:func:`recipe_of`), static.
+
+    References:
+        Song, Kim, Nowozin, Ermon, Kushman, "PixelDefend: Leveraging Generative Models to Understand and
+        Defend against Adversarial Examples", ICLR 2018, arXiv:1710.10766.
+    """
+
+    eps: Scalar = 0.3
+    filters: int = static(160)
+    blocks: int = static(5)
+    mixtures: int = static(10)
+    levels: int = static(256)
+    dropout: float = static(0.0)
+    changes: Changes = static(())
+
+    card: ClassVar[Card] = Card(
+        name="PD",
+        title="PixelDefend, purification by a PixelCNN",
+        reference="Song et al., ICLR 2018, arXiv:1710.10766",
+        goal="complete",
+        kind="purification",
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in (("filters", 1), ("blocks", 0), ("mixtures", 1), ("levels", 2)):
+            if getattr(self, name) < least:
+                raise DefenseError(f"PD.{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise DefenseError(f"PD.dropout must be at least 0 and less than 1, got {self.dropout}")
+
+    def fit(
+        self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
+    ) -> Classifier:
+        """Return the base's classifier behind the purification; see :class:`deepsec_jax.protocols.Defense`.
+
+        The PixelCNN lies beside ``folder``, in ``<folder>-pixelcnn``.  The accuracy that a folder keeps is of
+        the first 1,000 purified test images.
+        """
+        if folder is not None and Path(folder).exists():
+            return self.restore(load_model(folder), Path(folder))
+        if folder is not None:
+            check_keepable(base)
+        density = Base(self.build, recipe_of(data), base.trained)
+        saved = retrain(
+            self, density, data, bits_objective, key=key, folder=None if folder is None else beside(folder),
+            score=minus_bits, tested={BITS: mean_bits}, part="pixelcnn",
+        )  # fmt: skip
+        classifier = Purified(saved.model, base.trained, self.eps)
+        if folder is not None:
+            first = data.test.take(np.arange(min(1000, len(data.test))))
+            seen = accuracy(classifier, first, batch_size=100)
+            figures = {"test_accuracy": seen, "test_images": len(first), BITS: saved.figures[BITS]}
+            keep_network(base, data, folder, figures=figures)
+        return classifier
+
+    def build(self, rngs: nnx.Rngs, channels: int) -> PixelCNN:
+        """Return the untrained PixelCNN."""
+        return PixelCNN(
+            channels, filters=self.filters, blocks=self.blocks, mixtures=self.mixtures, levels=self.levels,
+            dropout=self.dropout, rngs=rngs,
+        )  # fmt: skip
+
+    def restore(self, saved: Saved, folder: Path) -> Classifier:
+        """Return the classifier around the network that lies in a folder, with the PixelCNN beside it.
+
+        Raises:
+            DefenseError: the folder holds another model.
+            CheckpointError: the PixelCNN is missing, damaged, or of other sizes.
+        """
+        if BITS not in saved.figures:
+            raise DefenseError(
+                f"{folder} holds a model without a PixelCNN: choose another folder or remove it"
+            )
+        return Purified(load_model(beside(folder), build=self.build).model, saved.model, self.eps)
+
+    def surrogate(self, classifier: Classifier) -> Classifier:
+        """Return the same classifier, whose purification has the identity's gradient."""
+        return PurifiedStraightThrough(classifier)  # type: ignore[arg-type]
+
+
+class Purification(struct.PyTreeNode):
+    """Images -> purified images, a pytree; see :func:`deepsec_jax.models.pixelcnn_scan.purify`."""
+
+    pixelcnn: Any
+    eps: Scalar
+
+    def __call__(self, x: Images) -> Images:
+        """Return images [B, H, W, C] on the PixelCNN's levels."""
+        return purify(self.pixelcnn, x, self.eps)
+
+
+class Purified(struct.PyTreeNode):
+    """A classifier of purified images; deterministic, and without a gradient.
+
+    Attributes:
+        pixelcnn: in evaluation mode.
+        network: images -> logits.
+        eps: radius of the purification.
+    """
+
+    pixelcnn: Any
+    network: Classifier
+    eps: Scalar
+
+    def __call__(self, x: Images) -> Logits:
+        """Return the logits [B, K]."""
+        # Constant between jumps, so its derivative is 0; said here, or each gradient would walk back, too.
+        return self.network(purify(self.pixelcnn, lax.stop_gradient(x), self.eps))
+
+
+class PurifiedStraightThrough(struct.PyTreeNode):
+    """A purified classifier with the identity's gradient in the place of the purification's (BPDA)."""
+
+    classifier: Purified
+
+    def __call__(self, x: Images) -> Logits:
+        """Return the logits [B, K] of the purified images."""
+        of = self.classifier
+        return of.network(StraightThrough(Purification(of.pixelcnn, of.eps))(x))
+
+
+def recipe_of(data: Dataset) -> Recipe:
+    """Return how a PixelCNN learns a data set, before the preset's changes."""
+    return Recipe(
+        name=data.name, data=data.name, model="pixelcnn", epochs=10, batch_size=32, optimizer="adam",
+        learning_rate=1e-3, schedule="one_cycle", source="ours: Adam at PixelCNN++'s rate",
+    )  # fmt: skip
+
+
+def beside(folder: str | os.PathLike[str]) -> Path:
+    """Return where the PixelCNN of a defended model lies."""
+    return Path(folder).with_name(f"{Path(folder).name}-pixelcnn")
+
+
+def bits_objective(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
+    """Return the mean bits per dimension of a batch; labels are not looked at."""
+    del labels
+    return jnp.mean(bits_per_dim(model, x, rngs=nnx.Rngs(dropout=key)))
+
+
+@jax.jit
+def _bits(model: PixelCNN, x: Images) -> jax.Array:
+    return bits_per_dim(model, x)
+
+
+def mean_bits(model: Any, split: Split, *, batch_size: int = 100) -> float:
+    """Return the mean bits per dimension of a split."""
+    total = 0.0
+    for start in range(0, len(split), batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), len(split) - 1)  # one compile: filled up
+        bits = np.asarray(_bits(model, unit_images(split.images[rows])), np.float64)
+        total += float(bits[: len(split) - start].sum())
+    return total / len(split)
+
+
+def minus_bits(model: Any, split: Split) -> float:
+    """Return minus the mean bits per dimension of a split: a score, higher is better."""
+    return -mean_bits(model, split)

@@ -1,0 +1,187 @@
+"""RC: region-based classification, a vote of the undefended network over points around the image."""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+
+from deepsec_jax.attacks.gradient import forward
+from deepsec_jax.catalog import Card
+from deepsec_jax.data import Dataset, Split
+from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
+from deepsec_jax.defenses.transformed import DRAWS, Transformed, first_keys, row_keys
+from deepsec_jax.models.wrappers import EOT
+from deepsec_jax.progress import progress
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Logits, Scalar
+from deepsec_jax.pytree import logits_shape, static
+from deepsec_jax.training import Saved, accuracy, load_model
+from deepsec_jax.transforms import point_in_cube
+
+AT_ONCE = 1000
+"""Points of all images together that the network sees in one call."""
+
+
+class InCube(struct.PyTreeNode):
+    """A transform: one uniform point of the cube around each image, clipped to the box."""
+
+    radius: Scalar
+
+    def __call__(self, x: Images, keys: Keys) -> Images:
+        """Return the points; one key per row."""
+        return point_in_cube(x, keys, self.radius)
+
+
+class RegionVotes(struct.PyTreeNode):
+    """Shares of votes: what part of random points around the image the network assigns to each class.
+
+    Votes are counted, so the gradient is zero everywhere, and they are no confidences.  Point j of row i
+    depends on the row's key and on j only, whatever the batch.  At most ``AT_ONCE`` points are seen at once.
+
+    Attributes:
+        model: the network that votes.
+        radius: half the cube's side, in units of the [0, 1] pixel range.
+        keys: one per row [B], or a single one [1], as in ``Transformed``.
+        points: number of points, static.
+    """
+
+    model: Classifier
+    radius: Scalar
+    keys: Keys
+    points: int = static(1000)
+
+    confidences: ClassVar[bool] = False
+
+    def __call__(self, x: Images) -> Logits:
+        """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals."""
+        rows, classes = x.shape[0], logits_shape(self.model, x)[-1]
+        keys = row_keys(self.keys, rows)
+        each = max(1, min(self.points, AT_ONCE // max(1, rows)))
+
+        def one(number: jax.Array) -> Images:
+            of_row = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+            return point_in_cube(x, of_row, self.radius)
+
+        def count(votes: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
+            numbers = first + jnp.arange(each)
+            points = jax.vmap(one)(numbers).reshape(each * rows, *x.shape[1:])
+            cast = jnp.argmax(forward(self.model, points), axis=-1).reshape(each, rows)
+            counted = jnp.where((numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes), 0.0)
+            return votes + counted.sum(axis=0), None
+
+        nobody = jnp.zeros((rows, classes), jnp.float32)
+        return lax.scan(count, nobody, jnp.arange(0, self.points, each))[0] / self.points
+
+
+class RC(struct.PyTreeNode):
+    """Answer with the class of most points in a hypercube around the image; nothing is trained.
+
+    The surrogate is the mean logits over points of the cube, of which votes are the hard form.
+
+    Attributes:
+        radius: half the cube's side, in units of the [0, 1] pixel range.
+        points: that vote, static.
+        search: find the radius by :func:`search_radius` instead, static.
+        images: training images that the search asks, static.
+
+    References:
+        Cao, Gong, "Mitigating Evasion Attacks to Deep Neural Networks via Region-based Classification",
+        ACSAC 2017, arXiv:1709.05583.
+    """
+
+    radius: Scalar = 0.3
+    points: int = static(1000)
+    search: bool = static(False)
+    images: int = static(1000)
+
+    confidences: ClassVar[bool] = False
+    card: ClassVar[Card] = Card(
+        name="RC",
+        title="Region-based classification",
+        reference="Cao and Gong, ACSAC 2017, arXiv:1709.05583",
+        goal="complete",
+        kind="region vote",
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("points", "images"):
+            if getattr(self, name) < 1:
+                raise DefenseError(f"RC.{name} must be at least 1, got {getattr(self, name)}")
+
+    def fit(
+        self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
+    ) -> Classifier:
+        """Return the votes of the base's network; see :class:`deepsec_jax.protocols.Defense`.
+
+        The accuracy that a folder keeps is of the first 100 test images, for every one takes ``points``
+        calls of the network.
+        """
+        if folder is not None and Path(folder).exists():
+            return self.restore(load_model(folder), folder)
+        if folder is not None:
+            check_keepable(base)
+        figures: dict[str, Any] = {"radius": float(self.radius)}
+        if self.search:
+            rows_key, vote_key = jax.random.split(key)
+            rows = jax.random.permutation(rows_key, len(data.train))[: self.images]
+            few = data.train.take(np.sort(np.asarray(rows)))
+            figures = search_radius(base.trained, few, points=self.points, key=vote_key)
+        classifier = RegionVotes(base.trained, figures["radius"], first_keys(), self.points)
+        if folder is not None:
+            first = data.test.take(np.arange(min(100, len(data.test))))
+            seen = accuracy(classifier, first, batch_size=20)
+            keep_network(
+                base, data, folder, figures={**figures, "test_accuracy": seen, "test_images": len(first)}
+            )
+        return classifier
+
+    def restore(self, saved: Saved, folder: Any) -> Classifier:
+        """Return the votes of the network that a folder holds, at the radius that it was fitted with.
+
+        Raises:
+            DefenseError: the folder holds another model.
+        """
+        if "radius" not in saved.figures:
+            raise DefenseError(f"{folder} holds a model without a radius: choose another folder or remove it")
+        return RegionVotes(saved.model, saved.figures["radius"], first_keys(), self.points)
+
+    def surrogate(self, classifier: Any) -> Classifier:
+        """Return the mean logits over fresh points of the cube: differentiable, as votes are not."""
+        return EOT(Transformed(classifier.model, InCube(classifier.radius), classifier.keys), DRAWS)
+
+
+def search_radius(
+    model: Classifier, split: Split, *, points: int, key: Key, step: float = 0.01, most: float = 0.01
+) -> dict[str, Any]:
+    """Return the largest radius at which votes lose no more accuracy than allowed.
+
+    Grows the radius step by step and stops at the first that loses too much, or at 1.  Host code.
+
+    Args:
+        model: the undefended network.
+        split: images with labels.
+        points: votes per image.
+        key: decides the points.
+        step: by which the radius grows.
+        most: accuracy that may be lost, as a share.
+
+    Returns:
+        ``radius``, ``undefended`` accuracy, and ``search``: the accuracy at step, 2 step, ...
+    """
+    undefended, found = accuracy(model, split), 0.0
+    history: list[float] = []
+    keys = jax.random.split(key, 1)
+    with progress("search radius", round(1 / step)) as advance:
+        for number in range(1, round(1 / step) + 1):
+            radius = round(number * step, 6)
+            votes = RegionVotes(model, radius, keys, points)
+            history.append(accuracy(votes, split, batch_size=min(100, len(split))))
+            advance(1, f"radius {radius:.2f}: {history[-1]:.4f}, undefended {undefended:.4f}")
+            if undefended - history[-1] > most:
+                break
+            found = radius
+    return {"radius": found, "undefended": undefended, "search": history}

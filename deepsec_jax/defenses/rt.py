@@ -1,0 +1,107 @@
+"""RT: random resizing and random padding before the undefended network."""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from deepsec_jax.catalog import Card
+from deepsec_jax.data import Dataset
+from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
+from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, Transformed, first_keys
+from deepsec_jax.models.wrappers import EOT
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
+from deepsec_jax.pytree import logits_shape, static
+from deepsec_jax.training import Saved
+from deepsec_jax.transforms import resize_pad
+
+
+class ResizePad(struct.PyTreeNode):
+    """RT's transform: a random side, then a random place on the canvas; fields as in :class:`RT`."""
+
+    pad: Scalar = 0.0
+    smallest: int = static(28)
+    largest: int = static(31)
+
+    def __call__(self, x: Images, keys: Keys) -> Images:
+        """Return images [B, largest, largest, C]; one key per row."""
+        return resize_pad(x, keys, self.smallest, self.largest, self.pad)
+
+
+class RT(struct.PyTreeNode):
+    """Resize every image to a random side and pad it at random to a fixed canvas; nothing is trained.
+
+    Bilinear, so gradients are honest and only the draw is in an attacker's way: the surrogate is the mean
+    logits over draws.
+
+    Attributes:
+        pad: value around the image.
+        smallest: least side in pixels, static.
+        largest: greatest side, drawn as often as any other, and the canvas, static.
+
+    References:
+        Xie et al., "Mitigating Adversarial Effects Through Randomization", ICLR 2018, arXiv:1711.01991.
+    """
+
+    pad: Scalar = 0.0
+    smallest: int = static(28)
+    largest: int = static(31)
+
+    card: ClassVar[Card] = Card(
+        name="RT",
+        title="Random resizing and padding",
+        reference="Xie et al., ICLR 2018, arXiv:1711.01991",
+        goal="complete",
+        kind="input transformation",
+    )
+
+    def fit(
+        self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
+    ) -> Classifier:
+        """Return the base's network behind the transform; see :class:`deepsec_jax.protocols.Defense`.
+
+        Raises:
+            DefenseError: images or network that do not bear these sizes.
+        """
+        del key  # nothing is drawn before the first image
+        height, width, channels = data.image_shape
+        if height != width or not height <= self.smallest <= self.largest:
+            raise DefenseError(
+                f"RT resizes to sides from {self.smallest} to {self.largest}, and {data.name} has images of "
+                f"{height} x {width}: they must be square and no larger"
+            )
+        self._check_network(base.trained, channels)
+        if folder is not None and not Path(folder).exists():
+            check_keepable(base)
+            seen = AccuracyThrough(self._transform())(base.trained, data.test)
+            keep_network(base, data, folder, figures={"test_accuracy": seen})
+        return self._around(base.trained)
+
+    def restore(self, saved: Saved, folder: Any) -> Classifier:
+        """Return the classifier around the network that a folder holds."""
+        del folder
+        return self._around(saved.model)
+
+    def surrogate(self, classifier: Classifier) -> Classifier:
+        """Return the mean over draws; resizing is differentiable."""
+        return EOT(classifier, DRAWS)
+
+    def _transform(self) -> ResizePad:
+        return ResizePad(self.pad, self.smallest, self.largest)
+
+    def _around(self, network: Classifier) -> Classifier:
+        return Transformed(network, self._transform(), first_keys())
+
+    def _check_network(self, network: Classifier, channels: int) -> None:
+        one = jax.ShapeDtypeStruct((1, self.largest, self.largest, channels), jnp.float32)
+        try:
+            logits_shape(network, one)
+        except Exception as error:
+            said = " ".join(str(error).split())[:100]
+            raise DefenseError(
+                f"RT gives its network images of {self.largest} x {self.largest}, which this one does "
+                f"not take ({said}): mnist_cnn and resnet20 do, or give another largest side"
+            ) from None

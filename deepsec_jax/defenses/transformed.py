@@ -1,0 +1,82 @@
+"""A network behind a random transform of its images: what EIT and RT deploy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import struct
+
+from deepsec_jax.data import Split
+from deepsec_jax.defenses.adversarial import mean_loss
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
+from deepsec_jax.pytree import example_keys
+from deepsec_jax.training import accuracy
+
+DRAWS = 30
+"""Draws that an adaptive attacker averages over, the fewest that count as EOT."""
+
+RowTransform = Callable[[Images, Keys], Images]
+"""``transform(x, keys)``: images [B, H, W, C] and one key per row [B] to images; a pytree."""
+
+
+class Transformed(struct.PyTreeNode):
+    """A classifier that sees transformed images, drawn anew for every row.
+
+    ``reseed`` replaces the keys, as in attacks and by the judge; until then one key stands for all.
+
+    Attributes:
+        model: the network.
+        transform: what is done to the images first.
+        keys: one key per row [B], or a single one [1]: then row i of any batch has its i-th fold.
+    """
+
+    model: Classifier
+    transform: RowTransform
+    keys: Keys
+
+    def __call__(self, x: Images) -> Logits:
+        """Return the network's logits [B, K] on the transformed images."""
+        return self.model(self.transform(x, row_keys(self.keys, x.shape[0])))
+
+
+def first_keys() -> Keys:
+    """Return the keys [1] of a classifier that nobody has reseeded."""
+    return jax.random.split(jax.random.key(0), 1)
+
+
+def row_keys(keys: Keys, rows: int) -> Keys:
+    """Return one key per row of a batch [rows]; a single one is folded with the row's index.
+
+    Raises:
+        ValueError: neither one key nor one per row.
+    """
+    if keys.shape[0] != rows and keys.shape != (1,):
+        raise ValueError(
+            f"this model has keys for {keys.shape[0]} rows and was given {rows}: "
+            "pytree.reseed(model, example_keys(key, rows)) gives it one for each"
+        )
+    return keys if keys.shape[0] == rows else example_keys(keys[0], rows)
+
+
+class LossThrough(struct.PyTreeNode):
+    """The cross-entropy of transformed images, drawn anew in every step; a transform's leaves are traced."""
+
+    transform: RowTransform
+
+    def __call__(self, model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
+        """Return the mean over the batch."""
+        transform_key, loss_key = jax.random.split(key)
+        x = self.transform(x, jax.random.split(transform_key, x.shape[0]))
+        return mean_loss(model, x, labels, loss_key)
+
+
+class AccuracyThrough:
+    """A score: accuracy on transformed images, one draw for each; host code."""
+
+    def __init__(self, transform: RowTransform):
+        """Score networks behind this transform."""
+        self.transform = transform
+
+    def __call__(self, model: Any, split: Split) -> float:
+        """Return the share of correctly classified images, in [0, 1]."""
+        return accuracy(Transformed(model, self.transform, first_keys()), split)

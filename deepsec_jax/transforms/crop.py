@@ -1,0 +1,33 @@
+"""Random crops, brought back to the size of the image."""
+
+from functools import partial
+
+import jax
+
+from deepsec_jax.protocols import Images, Keys
+
+
+@partial(jax.jit, static_argnames="size")
+def crop_resize(x: Images, keys: Keys, size: int) -> Images:
+    """Cut a random square out of every image and enlarge it to the image's size, bilinearly.
+
+    Differentiable.  Beyond the crop's edge its outermost pixels are repeated, as in Pillow.
+
+    Args:
+        x: square images [B, H, W, C] in [0, 1].
+        keys: one key per image [B]; decides the place, uniform over all that fit.
+        size: side of the crop in pixels, at most that of the image, static.
+
+    Returns:
+        Images of the same shape and dtype, in [0, 1].
+    """
+    height, width, channels = x.shape[1:]
+    if not 1 <= size <= min(height, width) or height != width:
+        raise ValueError(f"a crop of {size} x {size} does not fit square images, got {height} x {width}")
+
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        row, column = jax.random.randint(key, (2,), 0, height - size + 1)
+        crop = jax.lax.dynamic_slice(image, (row, column, 0), (size, size, channels))
+        return jax.image.resize(crop, image.shape, "linear")
+
+    return jax.vmap(one)(x, keys)
