@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from deepsec_jax import models
@@ -16,7 +17,7 @@ from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
 from deepsec_jax.protocols import Classifier, Key
 from deepsec_jax.training import Recipe, Saved, accuracy, train
-from deepsec_jax.training.checkpoints import Build, save_model
+from deepsec_jax.training.checkpoints import Build, load_model, save_model
 from deepsec_jax.training.loop import Objective, Score
 
 Changes = tuple[tuple[str, Any], ...]
@@ -114,12 +115,13 @@ def keep_network(
         figures: facts of the fit, JSON-ready.
 
     Raises:
-        DefenseError: the base's network cannot be rebuilt from a name.
-        CheckpointError: the folder exists.
+        DefenseError: the base's network cannot be rebuilt from a name, or the folder holds another model.
     """
-    if folder is None or Path(folder).exists():
+    if folder is None:
         return
-    network, recipe = check_keepable(base)
+    network, recipe = check_keepable(base, folder)
+    if Path(folder).exists():
+        return
     accuracies = {"test_accuracy": accuracy(network, data.test), "test_images": len(data.test)}
     save_model(
         folder, network, recipe, image_shape=data.image_shape, classes=data.classes,
@@ -127,17 +129,22 @@ def keep_network(
     )  # fmt: skip
 
 
-def check_keepable(base: Base) -> tuple[nnx.Module, Recipe]:
+def check_keepable(base: Base, folder: str | os.PathLike[str]) -> tuple[nnx.Module, Recipe]:
     """Return what :func:`keep_network` writes; also to ask before work is spent.
 
     Raises:
-        DefenseError: the base's network cannot be rebuilt from a name.
+        DefenseError: the base's network cannot be rebuilt from a name, or the folder holds another model.
     """
     if base.recipe is None or not isinstance(base.trained, nnx.Module):
         raise DefenseError(
             "this base has no network that a folder could rebuild: fit without folder=, or give a base made "
             "from a folder that deepsec train has written"
         )
+    if Path(folder).exists():
+        kept, ours = (nnx.state(model, nnx.Param) for model in (load_model(folder).model, base.trained))
+        leaves = jax.tree.leaves(kept), jax.tree.leaves(ours)
+        if len(leaves[0]) != len(leaves[1]) or not all(map(np.array_equal, *leaves)):
+            raise DefenseError(f"{folder} holds another model: choose another folder or remove it")
     return base.trained, base.recipe
 
 

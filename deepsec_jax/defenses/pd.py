@@ -80,7 +80,7 @@ class PD(struct.PyTreeNode):
         if folder is not None and Path(folder).exists():
             return self.restore(load_model(folder), Path(folder))
         if folder is not None:
-            check_keepable(base)
+            check_keepable(base, folder)
         density = Base(self.build, recipe_of(data), base.trained)
         saved = retrain(
             self, density, data, bits_objective, key=key, folder=None if folder is None else beside(folder),

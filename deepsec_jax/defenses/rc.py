@@ -123,7 +123,7 @@ class RC(struct.PyTreeNode):
         if folder is not None and Path(folder).exists():
             return self.restore(load_model(folder), folder)
         if folder is not None:
-            check_keepable(base)
+            check_keepable(base, folder)
         figures: dict[str, Any] = {"radius": float(self.radius)}
         if self.search:
             rows_key, vote_key = jax.random.split(key)

@@ -74,10 +74,11 @@ class RT(struct.PyTreeNode):
                 f"{height} x {width}: they must be square and no larger"
             )
         self._check_network(base.trained, channels)
-        if folder is not None and not Path(folder).exists():
-            check_keepable(base)
-            seen = AccuracyThrough(self._transform())(base.trained, data.test)
-            keep_network(base, data, folder, figures={"test_accuracy": seen})
+        if folder is not None:
+            check_keepable(base, folder)
+            if not Path(folder).exists():
+                seen = AccuracyThrough(self._transform())(base.trained, data.test)
+                keep_network(base, data, folder, figures={"test_accuracy": seen})
         return self._around(base.trained)
 
     def restore(self, saved: Saved, folder: Any) -> Classifier:

@@ -25,6 +25,7 @@ Seen = tuple[jax.Array, jax.Array]
 """What the two convolutions of a block have seen."""
 
 
+@jax.jit
 def purify(model: PixelCNN, x: Images, eps: Scalar) -> Images:
     """Return images where, in raster order, each value is the most likely one within eps of the given one.
 

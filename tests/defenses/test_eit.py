@@ -62,6 +62,7 @@ def test_the_papers_order_and_sixteen_levels(x):
     assert np.allclose(seen * 15, np.round(seen * 15), atol=1e-5) and len(np.unique(seen)) > 4
 
 
+@pytest.mark.long  # the wrapper's are in test_rt, the transforms' in tests/transforms
 def test_rows(x):
     check_rows(around(make_linear((8, 8, 1), 10)), x, exact=False)
 

@@ -78,6 +78,14 @@ def test_another_defense_is_refused_and_nothing_lost(fitted, base, digits):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_a_networks_folder_is_not_taken_for_anothers(fitted, base, digits):
+    folder, made = fitted
+    assert made["nat"] and made["rt"]
+    with pytest.raises(DefenseError, match="holds another model: choose another folder"):
+        few("rt").fit(base, digits, key=jax.random.key(3), folder=folder / "nat")
+    few("rt").fit(base, digits, key=jax.random.key(3), folder=folder / "rt")  # its own: nothing to do
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"class": "Nat"}', '{"class": "NAT", "settings": {"sigmaa": 1}}'], ids=range(4)
 )

@@ -51,6 +51,7 @@ def test_under_attack(digits, x, compiles):
     check_attacks(classifiers, [SMALL.surrogate(each) for each in classifiers], x, labels, compiles)
 
 
+@pytest.mark.long  # in parts in test_protocol
 def test_a_folder_keeps_the_network_and_the_accuracy_of_the_defended_model(base, digits, tmp_path, x):
     card = {"name": "rt", "preset": "paper", "base": "tests"}
     made = defenses.fit_into(tmp_path / "rt", SMALL, base, digits, key=jax.random.key(0), card=card)
