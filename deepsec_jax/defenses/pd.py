@@ -77,10 +77,10 @@ class PD(struct.PyTreeNode):
         The PixelCNN lies beside ``folder``, in ``<folder>-pixelcnn``.  The accuracy that a folder keeps is of
         the first 1,000 purified test images.
         """
-        if folder is not None and Path(folder).exists():
-            return self.restore(load_model(folder), Path(folder))
         if folder is not None:
             check_keepable(base, folder)
+            if Path(folder).exists():
+                return self.restore(load_model(folder), Path(folder))
         density = Base(self.build, recipe_of(data), base.trained)
         saved = retrain(
             self, density, data, bits_objective, key=key, folder=None if folder is None else beside(folder),
