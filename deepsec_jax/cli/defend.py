@@ -89,10 +89,14 @@ def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> N
     from deepsec_jax import models
     from deepsec_jax.cli.dry_run import time_bare_gradient
     from deepsec_jax.cli.train import epochs_left
+    from deepsec_jax.defenses import PD
     from deepsec_jax.defenses.base import changed_recipe
     from deepsec_jax.defenses.cost import gradients
     from deepsec_jax.evaluation.estimate import duration
 
+    if isinstance(defense, PD):
+        _show_pixelcnn(defense, dataset, folder)
+        return
     if not hasattr(defense, "changes"):
         print(f"{folder}: {defense.card.name} of {recipe.model} on {dataset.name} trains nothing")
         return
@@ -111,4 +115,26 @@ def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> N
         f"about {duration(left * images * each * per_image)}, counting {per_image:g} gradients per image "
         f"({1000 * each:.3g} ms each, measured now); compilation, validation and what else the defense "
         "trains come on top"
+    )
+
+
+def _show_pixelcnn(defense: Any, dataset: "Dataset", folder: Path) -> None:
+    """The same for PD, which trains no classifier: a step of its PixelCNN is timed."""
+    from deepsec_jax.cli.train import epochs_left
+    from deepsec_jax.defenses.base import changed_recipe
+    from deepsec_jax.defenses.cost import pixelcnn_seconds
+    from deepsec_jax.defenses.pd import beside, recipe_of
+    from deepsec_jax.evaluation.estimate import duration
+
+    recipe = changed_recipe(defense, recipe_of(dataset), part="pixelcnn")
+    left = epochs_left(beside(folder), recipe.epochs)
+    images = round(len(dataset.train) * (1 - recipe.validation))
+    print(
+        f"{beside(folder)}: {left} of {recipe.epochs} epochs of {images} images are left, a PixelCNN on "
+        f"{dataset.name}; nothing is written"
+    )
+    each = pixelcnn_seconds(defense, dataset, rows=min(8, recipe.batch_size))
+    print(
+        f"about {duration(left * images * each)}, counting {1000 * each:.3g} ms per image and step, measured "
+        "now; compilation and validation come on top"
     )

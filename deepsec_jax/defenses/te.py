@@ -114,7 +114,7 @@ class LSPGA(struct.PyTreeNode):
 
     from u_0 ~ N(0, 1) and T_0 = 1, with T_{i+1} = T_i / anneal; in the end the level of largest u.  The step
     is the gradient itself, as in the authors' code.  With xi = 0.01 and its sign (DEEPSEC) no u moves further
-    than 0.01 steps from where it was drawn, so that nearly all codes are random.  The loss climbed is the
+    than 0.01 steps from where it was drawn, so that most codes are random.  The loss climbed is the
     logit gap, cross-entropy without its saturation.
 
     Attributes:

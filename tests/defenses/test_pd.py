@@ -11,15 +11,15 @@ from few import base, digits, few  # noqa: F401
 from flax import nnx
 
 from deepsec_jax import attacks, defenses, training
+from deepsec_jax.cli import defend
 from deepsec_jax.data import Split
 from deepsec_jax.defenses import PD, Base, DefenseError
 from deepsec_jax.defenses.pd import BITS, Purified, beside, bits_objective, mean_bits
-from deepsec_jax.models.pixelcnn import PixelCNN
 from deepsec_jax.models.pixelcnn_scan import purify
 from deepsec_jax.training import CheckpointError
 
 CARD = {"name": "pd", "preset": "paper", "base": "tests", "seed": 0}
-TINY = few("pd").replace(changes=(("epochs", 2), ("learning_rate", 1e-2)))
+TINY = few("pd").replace(blocks=0, changes=(("epochs", 2), ("learning_rate", 1e-2)))
 run = jax.jit(lambda model, x: model(x))
 
 
@@ -52,14 +52,13 @@ def test_the_pixelcnn_learns_by_the_training_loop(folder, digits):
 
 
 def test_labels_do_not_matter_to_it_and_dropout_does():
-    model = PixelCNN(1, filters=4, blocks=1, mixtures=2, levels=17, dropout=0.5, rngs=nnx.Rngs(0))
+    model = nnx.eval_shape(lambda: TINY.replace(blocks=1, dropout=0.5).build(nnx.Rngs(0), 1))
     model.train()
-    model.left_first[0].second.conv.kernel[...] += 1.0  # as drawn it hardly counts
+    model = jax.tree.map(lambda w: jnp.full(w.shape, 0.1), model)
     x, keys = make_images(), jax.random.split(jax.random.key(0))
     loss = jax.jit(lambda labels, key: bits_objective(model, x, labels, key))
-    assert (
-        loss(jnp.zeros(8, int), keys[0]) == loss(jnp.ones(8, int), keys[0]) != loss(jnp.ones(8, int), keys[1])
-    )
+    zeros, ones = jnp.zeros(8, int), jnp.ones(8, int)
+    assert loss(zeros, keys[0]) == loss(ones, keys[0]) != loss(ones, keys[1])
 
 
 def test_a_folder_brings_both_networks_back(folder, base, digits):
@@ -137,6 +136,14 @@ def test_one_compile_for_all_weights_and_radii_under_attack(digits, compiles):
 def test_senseless_settings_are_refused(field, value):
     with pytest.raises(DefenseError, match=rf"PD\.{field} must be at least"):
         PD(**{field: value})
+
+
+def test_a_dry_run_times_the_pixelcnn_and_not_the_network(base, digits, tmp_path, capsys):
+    (tmp_path / "pd-pixelcnn.partial/epochs/0").mkdir(parents=True)
+    defend._show(TINY, base.recipe, digits, tmp_path / "pd")
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/pd-pixelcnn: 1 of 2 epochs of 144 images are left, a PixelCNN on digits" in said
+    assert "ms per image and step, measured now" in said
 
 
 @pytest.mark.long

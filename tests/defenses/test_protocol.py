@@ -163,6 +163,13 @@ def test_paper_presets_are_section_ix_b():
     assert (cifar10["rt"].smallest, cifar10["rt"].largest) == (32, 36)
     assert (mnist["rc"].points, mnist["rc"].radius, cifar10["rc"].radius) == (1000, 0.3, 0.02)
     assert defenses.preset("rt@grey", "cifar10").pad == 0.5 and defenses.preset("rc@search", "mnist").search
+    assert (mnist["pd"].eps, round(cifar10["pd"].eps * 255)) == (0.3, 16)
+    assert (mnist["pd"].filters, mnist["pd"].blocks, mnist["pd"].mixtures) == (160, 5, 10)
+    assert (mnist["te"].levels, mnist["te"].steps, mnist["te"].eps) == (16, 40, 0.3)
+    assert (cifar10["te"].levels, cifar10["te"].steps, cifar10["te"].eps) == (16, 7, 0.031)
+    by_sign = defenses.preset("te@sign", "mnist")
+    assert by_sign.sign and by_sign.step_size == 0.01 and not mnist["te"].sign
+    assert not defenses.preset("te@plain", "mnist", "small").adversarial
     assert defenses.preset("pat@half", "mnist").natural == 1.0
     assert defenses.preset("pat@free", "mnist", "small").replays == 8
 
