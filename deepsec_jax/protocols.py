@@ -44,16 +44,14 @@ class Attack(Protocol):
 class Defense(Protocol):
     """A frozen pytree of hyperparameters that makes a classifier which is harder to attack."""
 
-    def fit(self, base: Any, data: Any, *, key: Key) -> Classifier:
+    def fit(self, base: Any, data: Any, *, key: Key, folder: Any = None) -> Classifier:
         """Return the defended classifier: a pytree callable like any model.
 
         Args:
             base: :class:`deepsec_jax.defenses.Base`: the undefended model, its network and recipe.
             data: :class:`deepsec_jax.data.Dataset`; its test split is not looked at but for the accuracy.
             key: decides all that is drawn.
-
-        A defense that trains also takes ``folder``: the model folder to write, where an interrupted
-        training goes on; by default nothing is kept.
+            folder: model folder to write, where an interrupted training goes on; None keeps nothing.
         """
         ...
 

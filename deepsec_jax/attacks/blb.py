@@ -35,7 +35,7 @@ class BLB(struct.PyTreeNode):
     example, and one forward.
 
     Attributes:
-        c: first constant.
+        c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
         search_steps: constants tried, static.
         steps: evaluations of the objective per constant, static.
         memory: pairs of moves that L-BFGS remembers, static.

@@ -29,7 +29,7 @@ class CW2(struct.PyTreeNode):
     Attributes:
         confidence: margin of the logits to reach beyond the decision boundary (kappa).
         learning_rate: Adam's, in tanh space.
-        c: first constant.
+        c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
         search_steps: constants tried, static.
         steps: Adam steps per constant, static.
         abort_early: leave a run that gains less than 0.01 % over a tenth of its steps, static.

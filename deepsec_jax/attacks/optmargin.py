@@ -30,7 +30,7 @@ class OptMargin(struct.PyTreeNode):
     Attributes:
         noise: root mean square of a noise vector, in units of the [0, 1] pixel range.
         learning_rate: Adam's, in tanh space.
-        c: first constant.
+        c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
         copies: number of copies with the clean one, static.
         search_steps: constants tried, static.
         steps: Adam steps per constant, static.

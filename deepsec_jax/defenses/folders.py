@@ -71,7 +71,7 @@ def fit_into(
             f"{folder} holds another defense (it differs in {', '.join(differing) or 'its card'}): "
             "choose another folder or remove it"
         )
-    defense.fit(base, data, key=key, folder=folder)  # type: ignore[call-arg]  # those that train take it
+    defense.fit(base, data, key=key, folder=folder)
     if not path.is_file():  # after the model, so that a folder with a card is complete
         aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(whole, indent=1) + "\n")

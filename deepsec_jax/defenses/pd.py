@@ -116,7 +116,7 @@ class PD(struct.PyTreeNode):
 
     def surrogate(self, classifier: Classifier) -> Classifier:
         """Return the same classifier, whose purification has the identity's gradient."""
-        return PurifiedStraightThrough(classifier)  # type: ignore[arg-type]
+        return PurifiedStraightThrough(classifier)  # type: ignore[arg-type]  # what fit returned
 
 
 class Purification(struct.PyTreeNode):

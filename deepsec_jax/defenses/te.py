@@ -104,7 +104,7 @@ class TE(struct.PyTreeNode):
 
     def surrogate(self, classifier: Classifier) -> Classifier:
         """Return the same network, with ramps in the place of the encoding's gradient."""
-        return SmoothThermometer(classifier.network, self.levels)  # type: ignore[attr-defined]
+        return SmoothThermometer(classifier.network, self.levels)  # type: ignore[attr-defined]  # what fit returned
 
 
 class LSPGA(struct.PyTreeNode):
