@@ -58,3 +58,23 @@ class Defense(Protocol):
     def surrogate(self, classifier: Classifier) -> Classifier:
         """Return what an adaptive attacker differentiates instead of the defended classifier."""
         ...
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A frozen pytree of hyperparameters that makes a score of how suspicious an image is."""
+
+    def fit(self, base: Any, data: Any, *, key: Key, folder: Any = None) -> Any:
+        """Return a :class:`deepsec_jax.defenses.FittedDetector`, its threshold set on clean images.
+
+        Args:
+            base: :class:`deepsec_jax.defenses.Base`: the model to guard.
+            data: :class:`deepsec_jax.data.Dataset`; its test split is not looked at.
+            key: decides all that is drawn.
+            folder: model folder to write, where an interrupted training goes on; None keeps nothing.
+        """
+        ...
+
+    def surrogate(self, detector: Any) -> Any:
+        """Return the fitted detector that a joint attack differentiates instead."""
+        ...

@@ -10,6 +10,7 @@ from deepsec_jax.defenses.base import Base as Base
 from deepsec_jax.defenses.base import DefenseError as DefenseError
 from deepsec_jax.defenses.base import base_of as base_of
 from deepsec_jax.defenses.dd import DD as DD
+from deepsec_jax.defenses.detector import FittedDetector as FittedDetector
 from deepsec_jax.defenses.eat import EAT as EAT
 from deepsec_jax.defenses.eit import EIT as EIT
 from deepsec_jax.defenses.folders import Defended as Defended
@@ -23,5 +24,7 @@ from deepsec_jax.defenses.presets import preset as preset
 from deepsec_jax.defenses.presets import preset_card as preset_card
 from deepsec_jax.defenses.rc import RC as RC
 from deepsec_jax.defenses.rt import RT as RT
+from deepsec_jax.defenses.table import COMPLETE as COMPLETE
 from deepsec_jax.defenses.table import DEFENSES as DEFENSES
+from deepsec_jax.defenses.table import DETECTORS as DETECTORS
 from deepsec_jax.defenses.te import TE as TE

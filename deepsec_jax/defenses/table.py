@@ -13,7 +13,7 @@ from deepsec_jax.defenses.rc import RC
 from deepsec_jax.defenses.rt import RT
 from deepsec_jax.defenses.te import TE
 
-DEFENSES: dict[str, Any] = {  # classes; Any, for the card that each has
+COMPLETE: dict[str, Any] = {  # classes; Any, for the card that each has
     "nat": NAT,
     "eat": EAT,
     "pat": PAT,
@@ -25,3 +25,9 @@ DEFENSES: dict[str, Any] = {  # classes; Any, for the card that each has
     "te": TE,
     "rc": RC,
 }
+"""Those whose ``fit`` returns a classifier."""
+
+DETECTORS: dict[str, Any] = {}
+"""Those whose ``fit`` returns a :class:`~deepsec_jax.defenses.detector.FittedDetector`."""
+
+DEFENSES: dict[str, Any] = {**COMPLETE, **DETECTORS}

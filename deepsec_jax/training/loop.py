@@ -122,7 +122,8 @@ def _step(
     return nnx.merge_state(params, rest), optimizer_state, carried, loss
 
 
-def _split_validation(train: Split, recipe: Recipe) -> tuple[Split, Split]:
+def split_validation(train: Split, recipe: Recipe) -> tuple[Split, Split]:
+    """Return the images that a recipe trains on and those that it holds out; decided by its seed."""
     order = np.random.default_rng(recipe.seed).permutation(len(train))
     held_out = max(1, int(len(train) * recipe.validation))
     return train.take(np.sort(order[held_out:])), train.take(np.sort(order[:held_out]))
@@ -182,7 +183,7 @@ def train(
                 f"({saved.figures['trained_on']}, now {trained_on}): choose another folder or remove it"
             )
         return saved
-    fit, validation = _split_validation(data.train, recipe)
+    fit, validation = split_validation(data.train, recipe)
     batches_an_epoch = len(fit) // recipe.batch_size
     if not batches_an_epoch:
         raise ValueError(f"batch_size {recipe.batch_size} exceeds the {len(fit)} training images")

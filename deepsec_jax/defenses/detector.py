@@ -1,0 +1,129 @@
+"""What every detector is once it is fitted: scores, and one threshold that is set on clean images alone."""
+
+import math
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from deepsec_jax.data import Dataset, Split, unit_images
+from deepsec_jax.defenses.base import Base, DefenseError
+from deepsec_jax.protocols import Images, Key, Scalar
+from deepsec_jax.training.loop import split_validation
+
+FPR = 0.04
+"""The false positive rate at which the paper compares detectors."""
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A pytree that maps images [B, H, W, C] in [0, 1] to scores float32 [B], row by row; high = suspicious."""
+
+    def __call__(self, x: Images, /) -> jax.Array: ...
+
+
+class FittedDetector(struct.PyTreeNode):
+    """A score and a threshold: what ``detector.fit`` returns.
+
+    Attributes:
+        scorer: images -> scores [B], high = suspicious; a pytree, so that weights are traced.
+        threshold: scores above it are flagged; infinite until :meth:`at_fpr` sets it, and then the same for
+            every attack.
+        spread: threshold less the median clean score, above 0: the unit in which a joint attack counts how
+            far a score lies above the threshold.
+    """
+
+    scorer: Scorer
+    threshold: Scalar = math.inf
+    spread: Scalar = 1.0
+
+    def score(self, x: Images) -> jax.Array:
+        """Return the scores [B], float32; compiled, traceable and differentiable where the scorer is."""
+        return _score(self.scorer, x)
+
+    def flags(self, x: Images) -> jax.Array:
+        """Return bool [B]: the score lies above the threshold, or is no number."""
+        return is_flagged(self.score(x), self.threshold)
+
+    def at_fpr(
+        self, x_clean: np.ndarray | Images, fpr: float = FPR, *, batch_size: int = 100
+    ) -> "FittedDetector":
+        """Return the detector with its one threshold: at most a share ``fpr`` of these images is flagged.
+
+        Host code.  The threshold is the smallest clean score that at most ``fpr`` of them lie above.
+
+        Args:
+            x_clean: clean images [N, H, W, C] that neither the classifier nor the detector was trained on;
+                floats in [0, 1], or uint8.
+            fpr: false positive rate, in [0, 1).
+            batch_size: images per call.
+
+        Raises:
+            DefenseError: too few images for this rate, a rate out of range, or a score that is no number.
+        """
+        if not 0.0 <= fpr < 1.0:
+            raise DefenseError(f"a false positive rate lies in [0, 1), got {fpr:g}")
+        if len(x_clean) * fpr < 1 and fpr > 0:
+            raise DefenseError(
+                f"{len(x_clean)} clean images cannot show a false positive rate of {fpr:g}: "
+                f"give at least {math.ceil(1 / fpr)}"
+            )
+        scores = np.sort(score_all(self.scorer, x_clean, batch_size=batch_size))
+        if not np.isfinite(scores).all():
+            wrong = int((~np.isfinite(scores)).sum())
+            raise DefenseError(f"{wrong} of {len(scores)} clean images have a score that is no number")
+        above = math.floor(round(fpr * len(scores), 9))  # 0.04 x 100 is 4, not 4.0000000000000001
+        threshold = float(scores[len(scores) - 1 - above])
+        spread = threshold - float(np.median(scores))
+        smallest = 1e-6 * max(1.0, abs(threshold))
+        return replace(self, threshold=threshold, spread=max(spread, smallest))
+
+
+def is_flagged(scores: jax.Array, threshold: Scalar) -> jax.Array:
+    """Return bool [B]: above the threshold; a score that is no number is suspicious, too."""
+    return ~(scores <= threshold)
+
+
+@jax.jit
+def _score(scorer: Scorer, x: Images) -> jax.Array:
+    return scorer(x).astype(jnp.float32)
+
+
+def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 100) -> np.ndarray:
+    """Return the scores of all images, float32 [N]; host code, one compile whatever N is.
+
+    Args:
+        scorer: images -> scores.
+        images: floats in [0, 1], or uint8 [N, H, W, C].
+        batch_size: images per call; the last call is filled up.
+    """
+    images = np.asarray(images)
+    parts = [np.zeros(0, np.float32)]
+    for first in range(0, len(images), batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
+        scores = np.asarray(_score(scorer, jnp.asarray(unit_images(images[rows]))))
+        parts.append(scores[: len(images) - first])
+    return np.concatenate(parts)
+
+
+def fitting_and_validation(base: Base, data: Dataset) -> tuple[Split, Split]:
+    """Return what a detector may learn from, and the clean images that set its threshold.
+
+    Both are parts of the training split: the test split is for the evaluation alone.  The second is what
+    the base's training held out, so that neither network nor detector has fitted it; without a recipe
+    it is the last tenth.
+    """
+    if base.recipe is not None:
+        return split_validation(data.train, base.recipe)
+    rows = np.arange(len(data.train))
+    first = len(rows) - max(1, len(rows) // 10)
+    return data.train.take(rows[:first]), data.train.take(rows[first:])
+
+
+def draw(split: Split, rows: int, key: Key) -> Split:
+    """Return ``rows`` images of a split (all, if it has fewer), drawn without repetition."""
+    chosen = np.asarray(jax.random.permutation(key, len(split))[:rows])
+    return split.take(np.sort(chosen))
