@@ -20,7 +20,7 @@ FPR = 0.04
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A pytree that maps images [B, H, W, C] in [0, 1] to scores float32 [B], row by row; high = suspicious."""
+    """A pytree: images [B, H, W, C] in [0, 1] -> scores float32 [B], row by row, high = suspicious."""
 
     def __call__(self, x: Images, /) -> jax.Array: ...
 
