@@ -55,6 +55,8 @@ class RegionVotes(struct.PyTreeNode):
     points: int = static(1000)
 
     confidences: ClassVar[bool] = False
+    judged_draws: ClassVar[int] = 1
+    """One vote is judged, not several: it is an average over draws already."""
 
     def __call__(self, x: Images) -> Logits:
         """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals."""

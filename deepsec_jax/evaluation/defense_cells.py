@@ -15,15 +15,14 @@ from deepsec_jax.attacks import PGD, preset
 from deepsec_jax.defenses import Defended
 from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY
+from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import hash_tree, is_randomised
+from deepsec_jax.pytree import hash_tree
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
 """Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD
 made on the defended model; the strongest attack made through the defense's surrogate."""
 
-DRAWS = 10
-"""Draws over which a randomised model is judged."""
 
 LOSSES = ("max_margin", "dlr")
 """What the adaptive attack climbs, one after the other."""
@@ -181,8 +180,3 @@ class Question:
 
 def _attacked(attack: dict[str, Any], threat: Threat) -> dict[str, Any]:
     return {"attack": attack, "eps": threat.eps, "n": threat.n, "seed": threat.seed}
-
-
-def draws_of(model: Classifier) -> int:
-    """Return how often a model is asked per image: once, or :data:`DRAWS` times if it draws."""
-    return DRAWS if is_randomised(model) else 1

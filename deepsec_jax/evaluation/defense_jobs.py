@@ -18,10 +18,10 @@ from deepsec_jax.evaluation.defense_cells import (
     Subject,
     Threat,
     digest,
-    draws_of,
     paper_pgd,
 )
 from deepsec_jax.evaluation.demo import machine_facts
+from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.evaluation.records import cell_name
 from deepsec_jax.evaluation.robustness import (
     ROBUSTNESS_COLUMNS,

@@ -8,6 +8,9 @@ from deepsec_jax.metrics import classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import example_keys, is_randomised, logits_shape
 
+DRAWS = 10
+"""Draws over which a randomised model is judged."""
+
 _JUDGE = 0x6A756467  # "judg": a root of its own, so that judging draws are none an attack has seen
 
 
@@ -41,7 +44,7 @@ def judge(
     *,
     targets: Labels | None = None,
     key: Key | None = None,
-    draws: int = 10,
+    draws: int | None = None,
     first: int = 0,
 ) -> Outcome:
     """Classify the adversarial images and measure how far they are from the clean ones.
@@ -54,18 +57,32 @@ def judge(
         targets: classes the images were driven to [B], ``attack.targets(model, x, labels)``; None counts
             any class but the label.
         key: root of the draws of a randomised model; default a fixed key that no attack draws from.
-        draws: number of draws of a randomised model.
+        draws: number of draws of a randomised model; default :func:`draws_of` it.
         first: index of the first image in its data set, so that its draws do not depend on the batch.
 
     Returns:
         An :class:`Outcome`.
     """
     root = jax.random.key(_JUDGE) if key is None else key
+    draws = draws_of(model) if draws is None else draws
     return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws)
 
 
+def draws_of(model: Classifier) -> int:
+    """Return how often a model is asked per image: once, or :data:`DRAWS` times if it draws.
+
+    A model whose one answer is an average over many draws already says so by an attribute ``judged_draws``.
+    """
+    return int(getattr(model, "judged_draws", DRAWS)) if is_randomised(model) else 1
+
+
 def judging_keys(
-    model: Classifier, rows: int, *, first: int | jax.Array = 0, root: Key | None = None, draws: int = 10
+    model: Classifier,
+    rows: int,
+    *,
+    first: int | jax.Array = 0,
+    root: Key | None = None,
+    draws: int | None = None,
 ) -> Keys | None:
     """Return the keys [draws, rows] under which a randomised model is judged; None for any other model.
 
@@ -74,12 +91,13 @@ def judging_keys(
         rows: number of images.
         first: index of the first of them in its data set, so that draws do not depend on the batch.
         root: where the keys come from; default a fixed one that no attack draws from.
-        draws: number of draws per image.
+        draws: number of draws per image; default :func:`draws_of` the model.
     """
     if not is_randomised(model):
         return None
     root = jax.random.key(_JUDGE) if root is None else root
-    return jax.vmap(lambda key: example_keys(key, rows, first=first))(jax.random.split(root, draws))
+    roots = jax.random.split(root, draws_of(model) if draws is None else draws)
+    return jax.vmap(lambda key: example_keys(key, rows, first=first))(roots)
 
 
 @jax.jit(static_argnames="draws")
