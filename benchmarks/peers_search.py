@@ -62,7 +62,7 @@ def main() -> None:
     """Run the comparison attack by attack, print the report."""
     options = _options()
     tests = load_subject(
-        options.subject, max(options.n, options.uap_images), data_dir=options.data_dir
+        options.subject, max(options.n, options.uap_images), data_dir=options.data_dir, seed=options.seed
     )  # UAP is judged on all of them, the others attack the first n
     n = min(options.n, len(tests.images))
     subject = replace(tests, images=tests.images[:n], labels=tests.labels[:n], targets=tests.targets[:n])
@@ -100,6 +100,7 @@ def _options() -> argparse.Namespace:
         "--images", nargs="*", default=[], metavar="[ATTACK/]LIBRARY=N",
         help="fewer images for a slow library, such as original=4 cw2/art=8",
     )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="which images and targets; give it its own --out")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument(
         "--bare", type=int, default=20, help="bare gradients before and after each timed attack"

@@ -88,6 +88,23 @@ def logits_shape(model: Any, x: Any) -> tuple[int, ...]:
     return tuple(getattr(jax.eval_shape(logits, model, x), "shape", ()))
 
 
+def rejects(model: Any) -> bool:
+    """Tell whether a model can refuse to answer: logits [B, K+1], the last one says "rejected".
+
+    Such a model says so by a class attribute ``rejects``; a wrapper is what the ``model`` that it holds is.
+    """
+    said = getattr(model, "rejects", None)
+    if isinstance(said, bool):
+        return said
+    inner = getattr(model, "model", None)
+    return inner is not None and rejects(inner)
+
+
+def classes_of(model: Any, x: Any) -> int:
+    """Return how many classes the model tells apart, "rejected" not counted; see ``logits_shape``."""
+    return logits_shape(model, x)[-1] - rejects(model)
+
+
 def hash_tree(tree: Any) -> Any:
     """Return a SHA-256 over a pytree's structure and leaves: tells models and settings from others."""
     leaves, structure = jax.tree.flatten(tree)

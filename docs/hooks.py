@@ -47,6 +47,13 @@ def defense_metrics_table() -> str:
     return _columns(DEFENSE_METRICS, "defender")
 
 
+def detection_metrics_table() -> str:
+    """Return the columns of the detection metrics as a Markdown table."""
+    from deepsec_jax.metrics import DETECTION_METRICS
+
+    return _columns(DETECTION_METRICS, "defender")
+
+
 def _columns(table: Mapping[str, Any], side: str) -> str:
     rows = (
         (f"`{name}`", column.title, column.formula, column.section, column.unit, column.better, column.over,
@@ -68,7 +75,7 @@ def _columns(table: Mapping[str, Any], side: str) -> str:
 
 TABLES = {
     "attacks": attacks_table, "defenses": defenses_table, "metrics": metrics_table,
-    "defense_metrics": defense_metrics_table,
+    "defense_metrics": defense_metrics_table, "detection_metrics": detection_metrics_table,
 }  # fmt: skip
 
 

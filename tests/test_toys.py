@@ -1,4 +1,4 @@
-"""One file and one line each: an attack, metric, data set and defense of one's own, in a copy of the package.
+"""One file and one line each: an attack, metric, data set, defense and detector of one's own, in a copy.
 
 The copy is edited as CONTRIBUTING.md says, and used through the command line in a process of its own.
 """
@@ -45,9 +45,9 @@ from deepsec_jax.data.datasets import Dataset, Split
 def toys() -> Dataset:
     """Dark and bright squares, drawn here."""
     rng = np.random.default_rng(0)
-    labels = np.arange(200, dtype=np.int32) % 2
-    images = (0.6 * rng.random((200, 6, 6, 1)) + 0.4 * labels[:, None, None, None]).astype(np.float32)
-    train, test = Split(images[:100], labels[:100]), Split(images[100:], labels[100:])
+    labels = np.arange(700, dtype=np.int32) % 2
+    images = (0.6 * rng.random((700, 6, 6, 1)) + 0.4 * labels[:, None, None, None]).astype(np.float32)
+    train, test = Split(images[:600], labels[:600]), Split(images[600:], labels[600:])
     return Dataset("toys", train, test, ("dark", "bright"))
 '''
 
@@ -99,6 +99,7 @@ def copy(tmp_path_factory):
     shutil.copytree(ROOT / "deepsec_jax", package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "attacks/grey.py").write_text(shown("Add an attack"))
     (package / "defenses/fog.py").write_text(shown("Add a defense"))
+    (package / "defenses/glare.py").write_text(shown("Add a detector"))
     (package / "metrics/toy.py").write_text(METRIC)
     (package / "data/toys.py").write_text(DATA)
     (folder / "mine.py").write_text(MODEL)
@@ -111,6 +112,11 @@ def copy(tmp_path_factory):
         package / "defenses/table.py",
         "classes; Any, for the card that each has\n", '    "fog": Fog,\n',
         "from deepsec_jax.defenses.fog import Fog",
+    )  # fmt: skip
+    add_line(
+        package / "defenses/table.py",
+        "DETECTORS: dict[str, Any] = {\n", '    "glare": Glare,\n',
+        "from deepsec_jax.defenses.glare import Glare",
     )  # fmt: skip
     add_line(package / "metrics/table.py", "MODULES = (", "toy, ", "from deepsec_jax.metrics import toy")
     add_line(
@@ -135,6 +141,7 @@ def test_they_appear_in_the_lists_and_the_docs_table(copy):
     assert re.search(r"grey +Towards mid-grey", listed) and "mean of x_adv (ours)" in listed
     assert re.search(r"toys +Dark and bright squares", listed)
     assert re.search(r"fog +Training in noise", listed)
+    assert re.search(r"glare +Too bright to be true", listed)
     program = "import hooks; print(hooks.attacks_table(), hooks.metrics_table(), hooks.defenses_table())"
     environment = {**os.environ, "PYTHONPATH": f"{copy}:{ROOT / 'docs'}"}
     tables = subprocess.run(
@@ -165,3 +172,20 @@ def test_a_defense_is_fitted_evaluated_and_reported(copy):
     deepsec(copy, "report", "defended")
     page, table = ((copy / f"defended/report/defenses.{kind}").read_text() for kind in ("html", "csv"))
     assert "fog" in page and "fog" in table and "adaptive" in table
+
+
+def test_a_detector_is_fitted_evaluated_and_reported(copy):
+    base = base_folder(copy / "watched")
+    deepsec(copy, "defend", "glare", str(base), "--run-dir", "glared")
+    deepsec(
+        copy, "evaluate", "attacks", str(base), "--attacks", "fgsm", "--n", "20", "--metrics", "mr",
+        "--run-dir", "scored",
+    )  # fmt: skip
+    deepsec(
+        copy, "evaluate", "detectors", str(base), "--detectors", "glared", "--sweep", "0.2",
+        "--run-dir", "scored",
+    )  # fmt: skip
+    deepsec(copy, "report", "scored")
+    page, table = ((copy / f"scored/report/detectors.{kind}").read_text() for kind in ("html", "csv"))
+    assert "Too bright to be true" in page and "FPR 4 % on 60 clean images" in page
+    assert re.search(r"attacks,glare-\S*detection-fgsm", table) and "sweep carried" in table

@@ -10,6 +10,7 @@ from deepsec_jax.attacks.geometry import project, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import Loss, succeeded
 from deepsec_jax.attacks.parts import Start, StepRule
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
 from deepsec_jax.pytree import reseed
 
@@ -106,6 +107,7 @@ def ascend(
     sign = -1.0 if targeted else 1.0
 
     def judged(logits: Logits) -> tuple[jax.Array, jax.Array]:
+        logits = open_logits(model, logits, labels, targeted=targeted)
         return sign * loss(logits, labels), succeeded(logits, labels, targeted=targeted)
 
     def gradient_at(step: jax.Array | int, x_i: Images) -> tuple[jax.Array, jax.Array, Images]:

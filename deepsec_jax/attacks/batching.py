@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
-from deepsec_jax.pytree import example_keys, logits_shape, typed_key
+from deepsec_jax.pytree import classes_of, example_keys, typed_key
 
 
 def run_in_batches(
@@ -157,7 +157,7 @@ def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_
             )
     if len(x):
         sample = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        classes = logits_shape(model, sample)[-1]
+        classes = classes_of(model, sample)
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             raise ValueError(

@@ -12,6 +12,7 @@ from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, s
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.lbfgs import Lbfgs, lbfgs_start, lbfgs_step, trial_point
 from deepsec_jax.attacks.losses import logit_gap
+from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
@@ -67,13 +68,14 @@ class BLB(struct.PyTreeNode):
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         streams = split_keys(keys)
         clean = at_step(model, streams.model, 0)(x)
-        logits = clean.astype(jnp.float32)
+        opened = open_logits(model, clean, labels, targeted=self.targeted)
+        logits = class_logits(model, clean).astype(jnp.float32)
         spread = jnp.max(logits, axis=-1) - jnp.min(logits, axis=-1)
         sharpness = SHARPNESS / jnp.maximum(spread, 1e-6)
         (best,), calls = search_constant(
             _Descent(self, model),
             first_problem(x, labels, streams.model, self.c, fixed=sharpness),
-            reached(clean, labels, targeted=self.targeted),
+            reached(opened, labels, targeted=self.targeted),
             search_steps=self.search_steps, steps=self.steps, abort_early=False,
         )  # fmt: skip
         gradients = calls.astype(jnp.float32)
@@ -114,7 +116,7 @@ class _Descent(NamedTuple):
         def objective(point: Images) -> tuple[jax.Array, tuple[Images, jax.Array, jax.Array]]:
             x_adv = as_stored(point, x)
             distance = squared_l2(x_adv.astype(jnp.float32) - x.astype(jnp.float32))
-            logits = model(x_adv)
+            logits = open_logits(model, model(x_adv), labels, targeted=targeted)
             values = distance + problem.c * missing(logits, labels, problem.fixed, targeted=targeted)
             return values, (x_adv, reached(logits, labels, targeted=targeted), distance)
 

@@ -20,7 +20,7 @@ from jax import lax
 from deepsec_jax.attacks.closest import Counted
 from deepsec_jax.attacks.geometry import NORMS
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import example_keys, is_key, is_randomised, logits_shape
+from deepsec_jax.pytree import example_keys, is_key, is_randomised, logits_shape, rejects
 
 Body = Callable[[Any, Classifier, Images, Labels, Keys | None], Images | Counted]
 
@@ -124,8 +124,9 @@ def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
     if not x.shape[0]:
         return
     shape = logits_shape(model, x)
-    if len(shape) != 2 or shape[0] != x.shape[0] or shape[1] < 2:
-        raise ValueError(f"the model must return logits [{x.shape[0]}, classes >= 2], got {list(shape)}")
+    if len(shape) != 2 or shape[0] != x.shape[0] or shape[1] - rejects(model) < 2:
+        wanted = "classes >= 2, and one more" if rejects(model) else "classes >= 2"
+        raise ValueError(f"the model must return logits [{x.shape[0]}, {wanted}], got {list(shape)}")
 
 
 def one_float_kind(attack: Any) -> Any:
@@ -179,7 +180,7 @@ def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
         elif field.name == "norm":
             if value not in NORMS:
                 raise ValueError(f"{name}.norm must be one of {', '.join(NORMS)}, got {value!r}")
-        elif field.name in ("targeted", "abort_early"):
+        elif field.name in ("targeted", "abort_early", "warm"):
             if not isinstance(value, bool):
                 raise ValueError(f"{name}.{field.name} must be True or False, got {value!r}")
         elif isinstance(value, str) and not isinstance(field.default, str):

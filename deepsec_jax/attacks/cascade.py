@@ -11,6 +11,7 @@ from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import max_margin, succeeded
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
 
 
@@ -82,6 +83,7 @@ def _attack_survivors(
         x_adv = attack(model, x[chosen], labels[chosen], key=own)
         logits = at_step(model, _judging(own, index), 0)(x_adv)
         goal = labels[chosen] if targets is None else targets[chosen]
+        logits = open_logits(model, logits, goal, targeted=targets is not None)
         success = succeeded(logits, goal, targeted=targets is not None)
         loss = max_margin(logits, goal) * (1.0 if targets is None else -1.0)
         before = Best(*(part[chosen] for part in best))

@@ -16,8 +16,9 @@ from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import max_margin, succeeded
+from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import example_keys, logits_shape, static
+from deepsec_jax.pytree import classes_of, example_keys, static
 
 
 def _needs_key(attack: Any) -> bool:
@@ -31,6 +32,7 @@ def _candidate(
     logits = at_step(model, keys, 0)(x_adv)
     goal = labels if targets is None else targets
     sign = 1.0 if targets is None else -1.0
+    logits = open_logits(model, logits, goal, targeted=targets is not None)
     success = succeeded(logits, goal, targeted=targets is not None)
     return Best(x_adv, success, sign * max_margin(logits, goal))
 
@@ -179,7 +181,7 @@ class RandomTarget(struct.PyTreeNode):
         """
         if key is None:
             raise ValueError("RandomTarget draws its targets: pass the attack's key=")
-        classes = logits_shape(model, x)[-1]
+        classes = classes_of(model, x)
         # A stream of its own, apart from the one that the inner attack draws from.
         keys = _fold(example_keys(key, x.shape[0]), 1)
         offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes))(keys)
@@ -220,7 +222,7 @@ class MultiTarget(struct.PyTreeNode):
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         _require_targeted(self)
         streams = split_keys(keys)
-        logits = at_step(model, streams.model, 0)(x).astype(jnp.float32)
+        logits = class_logits(model, at_step(model, streams.model, 0)(x)).astype(jnp.float32)
         count = min(self.k, logits.shape[-1] - 1)
         wrong = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
         ranked = jax.lax.top_k(wrong, count)[1].T  # [k, B]

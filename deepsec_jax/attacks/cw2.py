@@ -9,6 +9,7 @@ from flax import struct
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
@@ -62,7 +63,7 @@ class CW2(struct.PyTreeNode):
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         streams = split_keys(keys)
-        clean = at_step(model, streams.model, 0)(x)
+        clean = open_logits(model, at_step(model, streams.model, 0)(x), labels, targeted=self.targeted)
         solved = reached(clean, labels, targeted=self.targeted, confidence=self.confidence)
         (best,), calls = search_constant(
             _Descent(self, model),
@@ -88,7 +89,7 @@ class _Descent(NamedTuple):
         def objective(w: Images) -> tuple[jax.Array, tuple[Images, jax.Array, jax.Array]]:
             x_adv = as_stored(from_tanh(w), x)
             distance = squared_l2(x_adv.astype(jnp.float32) - x.astype(jnp.float32))
-            logits = model(x_adv)
+            logits = open_logits(model, model(x_adv), labels, targeted=attack.targeted)
             hinge = jnp.maximum(shortfall(logits, labels, targeted=attack.targeted) + attack.confidence, 0.0)
             success = reached(logits, labels, targeted=attack.targeted, confidence=attack.confidence)
             return distance + problem.c * hinge, (x_adv, success, distance)

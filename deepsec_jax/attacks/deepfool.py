@@ -13,6 +13,7 @@ from deepsec_jax.attacks.geometry import l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import static
@@ -68,7 +69,8 @@ class DeepFool(struct.PyTreeNode):
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         streams = split_keys(keys)
-        clean = at_step(model, streams.model, 0)(x).astype(jnp.float32)
+        clean = open_logits(model, at_step(model, streams.model, 0)(x), labels, targeted=False)
+        clean = clean.astype(jnp.float32)
         classes = clean.shape[-1]
         wrong = jnp.where(jax.nn.one_hot(labels, classes, dtype=bool), -jnp.inf, clean)
         count = min(self.k, classes - 1)
@@ -110,7 +112,8 @@ class _State(NamedTuple):
 
 def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
     def logits_of(point: Images) -> jax.Array:
-        return at_steps(model, state.keys, 2 * state.steps + 1)(point.astype(state.x.dtype))
+        logits = at_steps(model, state.keys, 2 * state.steps + 1)(point.astype(state.x.dtype))
+        return open_logits(model, logits, state.labels, targeted=False)
 
     point = state.x_adv.astype(jnp.float32)
     classes = jax.eval_shape(logits_of, point).shape[-1]
@@ -134,6 +137,7 @@ def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
     clean = state.x.astype(jnp.float32)
     x_adv = towards(jnp.clip(clean + (1.0 + attack.overshoot) * moved, min=0.0, max=1.0), state.x)
     after = forward(at_steps(model, state.keys, 2 * state.steps + 2), x_adv)
+    after = open_logits(model, after, state.labels, targeted=False)
     return state._replace(
         x_adv=x_adv,
         moved=moved,

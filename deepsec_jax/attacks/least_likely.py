@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.attacks.rejection import class_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import is_randomised, logits_shape, reseed
+from deepsec_jax.pytree import classes_of, is_randomised, reseed
 
 DRAWS = 10
 """Draws over which a randomised model's probabilities are averaged."""
@@ -19,13 +20,14 @@ def least_likely_class(model: Classifier, x: Images) -> Labels:
     that the target of an image depends on nothing but the image.
     """
     if not is_randomised(model):
-        return jnp.argmin(model(x), axis=-1)
+        return jnp.argmin(class_logits(model, model(x)), axis=-1)
 
     def draw(total: jax.Array, key: Key) -> tuple[jax.Array, None]:
         keys = jnp.broadcast_to(key, x.shape[:1])
-        return total + jax.nn.softmax(reseed(model, keys)(x).astype(jnp.float32)), None
+        logits = class_logits(model, reseed(model, keys)(x))
+        return total + jax.nn.softmax(logits.astype(jnp.float32)), None
 
-    nothing = jnp.zeros(logits_shape(model, x))
+    nothing = jnp.zeros((x.shape[0], classes_of(model, x)))
     total, _ = jax.lax.scan(draw, nothing, jax.random.split(jax.random.key(0), DRAWS))
     return jnp.argmin(total, axis=-1)
 

@@ -10,6 +10,7 @@ from flax import struct
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
@@ -129,10 +130,9 @@ class _Descent(NamedTuple):
     def per_copy(self, function, logits: Logits, labels: Labels) -> jax.Array:
         """Return ``function(logits, labels)`` of every copy, [B, copies]."""
         rows, copies, classes = logits.shape
-        flat = function(
-            logits.reshape(rows * copies, classes), jnp.repeat(labels, copies), targeted=self.attack.targeted
-        )
-        return flat.reshape(rows, copies)
+        flat, labels = logits.reshape(rows * copies, classes), jnp.repeat(labels, copies)
+        flat = open_logits(self.model, flat, labels, targeted=self.attack.targeted)
+        return function(flat, labels, targeted=self.attack.targeted).reshape(rows, copies)
 
     def advance(self, state: AdamState, problem: Problem) -> Progress:
         x, labels = problem.x, problem.labels

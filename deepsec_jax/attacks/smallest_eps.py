@@ -11,6 +11,7 @@ from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import per_row
 from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import static
 
@@ -66,6 +67,7 @@ class SmallestEps(struct.PyTreeNode):
 
         def reaches(x_adv: Images, run: jax.Array | int) -> jax.Array:
             logits = at_step(model, streams.model, run)(x_adv)
+            logits = open_logits(model, logits, goal, targeted=targets is not None)
             return succeeded(logits, goal, targeted=targets is not None)
 
         def attacked(eps: jax.Array) -> Images:

@@ -78,6 +78,8 @@ def search_constant(
     search_steps: int,
     steps: int,
     abort_early: bool,
+    least_gain: Scalar = 1e-4,
+    warm: bool = False,
 ) -> tuple[tuple[Closest, ...], jax.Array]:
     """Run the method under up to ``search_steps`` constants per row and keep the closest successes.
 
@@ -88,7 +90,10 @@ def search_constant(
         rules: number of decision rules, i.e. of distances that the method reports.
         search_steps: constants tried per row.
         steps: steps of a run at most.
-        abort_early: end a run whose objective fell by less than 0.01 % over a tenth of its steps.
+        abort_early: end a run whose objective fell by less than ``least_gain`` over a tenth of its steps.
+        least_gain: share of the objective.
+        warm: a row that has succeeded goes on from where its last run ended.  Until then every run has a
+            fresh start: what fails under any c may be stuck where it stands.
 
     Returns:
         The closest successes, one record per rule, and the steps that each row took, int32 [B].
@@ -113,7 +118,7 @@ def search_constant(
         looks = (problem.step % look == 0) if abort_early else jnp.zeros_like(search.hit)
         # The lowest so far, not the latest: accelerated methods swing, and a swing is no standstill.
         lowest = jnp.minimum(search.lowest, progress.objective)
-        stuck = looks & (lowest > 0.9999 * search.checked)
+        stuck = looks & (lowest > (1.0 - least_gain) * search.checked)
         checked = jnp.where(looks, lowest, search.checked)
         taken = problem.step + 1
         ended = (taken >= steps) | stuck | progress.converged
@@ -125,12 +130,13 @@ def search_constant(
             step=jnp.where(ended, 0, taken),
             calls=problem.calls + 1,
         )
+        restarts = ended & (upper >= LARGEST) if warm else ended
         return _Search(
             problem=problem,
             lower=lower,
             upper=upper,
             run=search.run + ended.astype(jnp.int32),
-            state=rows_where(ended, method.start(problem), progress.state),
+            state=rows_where(restarts, method.start(problem), progress.state),
             hit=hit & ~ended,
             lowest=jnp.where(ended, jnp.inf, lowest),
             checked=jnp.where(ended, jnp.inf, checked),

@@ -12,8 +12,10 @@ from flax import struct
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, check_model, one_float_kind
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
-from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
+from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits, Scalar
 from deepsec_jax.pytree import example_keys, reseed, static, typed_key
 
 
@@ -165,9 +167,9 @@ def _added(x: Images, delta: jax.Array) -> Images:
     return jnp.clip(x.astype(jnp.float32) + delta[None], min=0.0, max=1.0)
 
 
-def _classes(model: Classifier, x: Images) -> Labels:
+def _logits(model: Classifier, x: Images) -> Logits:
     # A randomised model is judged under fixed keys, the same for the clean and the fooled image.
-    return jnp.argmax(reseed(model, example_keys(jax.random.key(0), x.shape[0]))(x), axis=-1)
+    return reseed(model, example_keys(jax.random.key(0), x.shape[0]))(x)
 
 
 def _in_batches(function: Callable[..., jax.Array], batch_size: int, *arrays: jax.Array) -> jax.Array:
@@ -181,13 +183,16 @@ def _in_batches(function: Callable[..., jax.Array], batch_size: int, *arrays: ja
 
 @partial(jax.jit, static_argnums=2)
 def _predict(model: Classifier, images: Images, batch_size: int) -> Labels:
-    return _in_batches(lambda x: _classes(model, x), batch_size, images)
+    return _in_batches(
+        lambda x: jnp.argmax(class_logits(model, _logits(model, x)), axis=-1), batch_size, images
+    )
 
 
 @partial(jax.jit, static_argnums=4)
 def _fooled(model: Classifier, images: Images, clean: Labels, v: jax.Array, batch_size: int) -> jax.Array:
     def changed(x: Images, before: Labels) -> jax.Array:
-        return _classes(model, towards(_added(x, v), x)) != before
+        logits = _logits(model, towards(_added(x, v), x))
+        return succeeded(open_logits(model, logits, before, targeted=False), before, targeted=False)
 
     return jnp.mean(_in_batches(changed, batch_size, images, clean), dtype=jnp.float32)
 

@@ -24,8 +24,8 @@ class Evaluate:
 
     Each attack is a cell of the run directory. The same command computes only what is missing; an attack
     that fails is recorded and the rest goes on (exit code 1); any number of processes may share one
-    directory. deepsec report RUN_DIR makes tables and pages of it. deepsec evaluate defenses --help says
-    how defended models are evaluated.
+    directory. deepsec report RUN_DIR makes tables and pages of it. deepsec evaluate defenses --help and
+    deepsec evaluate detectors --help say how defended models and detectors are evaluated.
 
     Attributes:
         what: What to evaluate.
@@ -43,7 +43,7 @@ class Evaluate:
         dry_run: Check everything, print the plan and the time it will take, and write nothing.
     """
 
-    what: Annotated[Literal["attacks", "defenses"], tyro.conf.Positional]
+    what: Annotated[Literal["attacks", "defenses", "detectors"], tyro.conf.Positional]
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     data: str | None = None
     data_dir: Path | None = None
@@ -66,9 +66,13 @@ class Evaluate:
         from deepsec_jax.evaluation.runner import CELL, missing
         from deepsec_jax.evaluation.store import Store
         from deepsec_jax.metrics import METRICS
+        from deepsec_jax.pytree import rejects
 
-        groups = column_groups(self.metrics or tuple(METRICS))
+        column_groups(self.metrics)  # a wrong name costs nothing
         loaded = models.load(self.model, self.data)
+        can_reject = rejects(loaded.model)
+        every = (name for name, column in METRICS.items() if can_reject or not column.needs_rejection)
+        groups = column_groups(self.metrics or tuple(every))
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         attacks = _presets(self.attacks, dataset, self.preset)
         classes = models.check(loaded.model, dataset)

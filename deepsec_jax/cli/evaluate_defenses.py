@@ -46,7 +46,7 @@ class EvaluateDefenses:
         dry_run: Check everything, print the plan and the time it will take, and write nothing.
     """
 
-    what: Annotated[Literal["attacks", "defenses"], tyro.conf.Positional]
+    what: Annotated[Literal["attacks", "defenses", "detectors"], tyro.conf.Positional]
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     defenses: tuple[str, ...] = ()
     data: str | None = None

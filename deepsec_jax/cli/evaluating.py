@@ -1,4 +1,4 @@
-"""What ``deepsec evaluate attacks`` and ``deepsec evaluate defenses`` share: carrying out, and dry runs."""
+"""What ``deepsec evaluate attacks``, ``defenses`` and ``detectors`` share: carrying out, and dry runs."""
 
 import sys
 from collections.abc import Collection, Mapping, Sequence

@@ -65,11 +65,12 @@ def _defenses() -> "Table":
 
 
 def _metrics() -> "Table":
-    from deepsec_jax.metrics import DEFENSE_METRICS, METRICS
+    from deepsec_jax.metrics import DEFENSE_METRICS, DETECTION_METRICS, METRICS
 
-    table = _table("metrics of attacks, then of defenses", "name", "values", "over", "better", "on")
+    title = "metrics of attacks, of defenses, then of detectors"
+    table = _table(title, "name", "values", "over", "better", "on")
     table.columns[0].no_wrap = True
-    for name, column in (*METRICS.items(), *DEFENSE_METRICS.items()):
+    for name, column in (*METRICS.items(), *DEFENSE_METRICS.items(), *DETECTION_METRICS.items()):
         where = "host" if column.host else "device"
         table.add_row(name, f"{column.formula} ({column.section})", column.over, column.better, where)
     return table

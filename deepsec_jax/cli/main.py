@@ -15,6 +15,7 @@ from deepsec_jax.cli.defend import Defend
 from deepsec_jax.cli.demo import Demo
 from deepsec_jax.cli.evaluate import Evaluate
 from deepsec_jax.cli.evaluate_defenses import EvaluateDefenses
+from deepsec_jax.cli.evaluate_detectors import EvaluateDetectors
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.report import Report
@@ -33,7 +34,9 @@ VERBS: dict[str, Any] = {
 }
 """Every verb by name, in the order of the help."""
 
-KINDS: dict[str, dict[str, Any]] = {"evaluate": {"attacks": Evaluate, "defenses": EvaluateDefenses}}
+KINDS: dict[str, dict[str, Any]] = {
+    "evaluate": {"attacks": Evaluate, "defenses": EvaluateDefenses, "detectors": EvaluateDetectors}
+}
 """Verbs that have other options for another first word after them."""
 
 

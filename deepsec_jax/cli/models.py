@@ -94,7 +94,7 @@ def check(model: Any, dataset: "Dataset") -> int:
     import numpy as np
 
     from deepsec_jax.attacks.call import check_model, check_shapes
-    from deepsec_jax.pytree import example_keys, logits_shape, reseed
+    from deepsec_jax.pytree import classes_of, example_keys, reseed
 
     images, labels = jnp.zeros((2, *dataset.image_shape)), jnp.zeros(2, jnp.int32)
     where = f"the model on images {'x'.join(map(str, dataset.image_shape))}"
@@ -104,7 +104,7 @@ def check(model: Any, dataset: "Dataset") -> int:
     for leaf in map(jnp.asarray, jax.tree.leaves(model)):  # a wrapper's factor is a plain number
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
             raise InputError("the model has NaN or infinite weights: train it again or load another one")
-    classes = logits_shape(model, images)[-1]
+    classes = classes_of(model, images)
     for half, split in (("train", dataset.train), ("test", dataset.test)):
         low, high = int(np.min(split.labels)), int(np.max(split.labels))
         if low < 0 or high >= classes:

@@ -12,7 +12,7 @@ class Report:
     """Make tables and a page of a run directory: terminal, CSV, JSON, LaTeX, HTML. It only reads cells.
 
     Attributes:
-        run_dir: Folder that deepsec evaluate attacks or defenses has written.
+        run_dir: Folder that deepsec evaluate attacks, defenses or detectors has written.
         out: Folder for the files; default RUN_DIR/report.
         times: Keep what depends on the clock; without it, runs of one plan give the same bytes.
     """

@@ -19,7 +19,7 @@ import numpy as np
 
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import example_keys, hash_array, hash_tree, reseed
+from deepsec_jax.pytree import example_keys, hash_array, hash_tree, rejects, reseed
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,13 @@ class Candidates:
 
 
 def make_candidates(
-    predict_logits: Callable[[np.ndarray], Any], split: Split, n: int, seed: int, *, batch_size: int = 256
+    predict_logits: Callable[[np.ndarray], Any],
+    split: Split,
+    n: int,
+    seed: int,
+    *,
+    batch_size: int = 256,
+    rejecting: bool = False,
 ) -> Candidates:
     """Draw ``n`` images of a split that the model classifies correctly.
 
@@ -57,6 +63,7 @@ def make_candidates(
         n: number of candidates, at least 1.
         seed: of the order of drawing and of the targets.
         batch_size: images per call of ``predict_logits``.
+        rejecting: the last logit is no class, but says "rejected"; an image that is refused is no candidate.
 
     Raises:
         DataError: fewer than ``n`` images are classified correctly, labels that are no classes of the
@@ -71,11 +78,11 @@ def make_candidates(
     for start in range(0, len(split), batch_size):
         drawn = order[start : start + batch_size]
         logits = _logits(predict_logits, unit_images(split.images[drawn]), batch_size)
-        classes = logits.shape[1]
+        classes = logits.shape[1] - rejecting
         _check_labels(split.labels[drawn], classes)
         correct = logits.argmax(axis=1) == split.labels[drawn]
         rows.append(drawn[correct])
-        least_likely.append(logits[correct].argmin(axis=1))
+        least_likely.append(logits[correct, :classes].argmin(axis=1))
         found += int(correct.sum())
         if found >= n:
             break
@@ -148,7 +155,7 @@ def stored_candidates(
         keys = example_keys(jax.random.key(seed), len(images))
         return _forward(reseed(model, keys), jnp.asarray(images))
 
-    candidates = make_candidates(predict_logits, dataset.test, n, seed)
+    candidates = make_candidates(predict_logits, dataset.test, n, seed, rejecting=rejects(model))
     _write(path, candidates)
     return candidates
 

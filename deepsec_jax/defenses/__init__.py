@@ -2,7 +2,7 @@
 
 Each is one file, named as in :data:`DEFENSES`, whose class has ``fit(base, data, *, key) -> classifier`` (a
 pytree callable like any model) and ``surrogate(classifier)``, what an adaptive attacker differentiates.
-In the paper's order ``nat eat pat dd igr eit rt pd te rc`` stand; the detectors ``lid fs magnet`` will
+XX
 follow.
 """
 
@@ -16,7 +16,11 @@ from deepsec_jax.defenses.eit import EIT as EIT
 from deepsec_jax.defenses.folders import Defended as Defended
 from deepsec_jax.defenses.folders import fit_into as fit_into
 from deepsec_jax.defenses.folders import load_defended as load_defended
+from deepsec_jax.defenses.fs import FS as FS
 from deepsec_jax.defenses.igr import IGR as IGR
+from deepsec_jax.defenses.lid import LID as LID
+from deepsec_jax.defenses.magnet import MagNet as MagNet
+from deepsec_jax.defenses.magnet import reformed as reformed
 from deepsec_jax.defenses.nat import NAT as NAT
 from deepsec_jax.defenses.pat import PAT as PAT
 from deepsec_jax.defenses.pd import PD as PD

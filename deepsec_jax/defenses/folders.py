@@ -5,6 +5,7 @@ attacker differentiates can be rebuilt from the folder alone.
 """
 
 import json
+import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, DefenseError
-from deepsec_jax.defenses.table import DEFENSES
-from deepsec_jax.protocols import Classifier, Defense, Key
+from deepsec_jax.defenses.detector import FittedDetector
+from deepsec_jax.defenses.table import DEFENSES, DETECTORS
+from deepsec_jax.models.guarded import Guarded
+from deepsec_jax.protocols import Classifier, Defense, Detector, Key
 from deepsec_jax.training import Saved, load_model
 
 CARD = "defense.json"
@@ -25,11 +28,12 @@ class Defended:
     """A defended model as it lies in its folder.
 
     Attributes:
-        classifier: the defended model, in evaluation mode.
-        surrogate: what an adaptive attacker differentiates.
+        classifier: the defended model, in evaluation mode; of a detector the guarded one.
+        surrogate: what an adaptive attacker differentiates; of a detector the model guarded by its surrogate.
         defense: the defense with its hyperparameters.
         card: ``name`` of the preset row, ``preset`` kind, ``base`` model, ``class``, ``settings``, ``seed``.
-        saved: recipe and figures of the training.
+        saved: recipe and figures of the training; of a detector those of the network that it guards.
+        detector: the fitted detector; None of a complete defense.
     """
 
     classifier: Classifier
@@ -37,22 +41,23 @@ class Defended:
     defense: Any
     card: dict[str, Any]
     saved: Saved
+    detector: FittedDetector | None = None
 
 
 def fit_into(
     folder: str | os.PathLike[str],
-    defense: Defense,
+    defense: Defense | Detector,
     base: Base,
     data: Dataset,
     *,
     key: Key,
     card: dict[str, Any],
 ) -> Defended:
-    """Fit a defense into a folder, or go on where it was interrupted; a finished one is loaded.
+    """Fit a defense or detector into a folder, or go on where it was interrupted; a finished one is loaded.
 
     Args:
         folder: model folder to write.
-        defense: what to fit.
+        defense: what to fit; its ``fit`` keeps in the folder what its ``restore`` reads.
         base: what to defend.
         data: data set.
         key: decides all that is drawn.
@@ -96,9 +101,22 @@ def load_defended(folder: str | os.PathLike[str]) -> Defended:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder / CARD, error) from None
     saved = load_model(folder)
+    if kind in DETECTORS.values():
+        return _guarded(defense, card, saved, folder)
     # A defense that is more than a network says how it is rebuilt around the one in the folder.
     classifier = defense.restore(saved, folder) if hasattr(defense, "restore") else saved.model
     return Defended(classifier, defense.surrogate(classifier), defense, card, saved)
+
+
+def _guarded(defense: Any, card: dict[str, Any], saved: Saved, folder: Path) -> Defended:
+    """Return the network of a folder behind the detector that lies there with it."""
+    detector: FittedDetector = defense.restore(saved, folder)
+    for fitted in (detector, surrogate := defense.surrogate(detector)):
+        if not math.isfinite(fitted.threshold):
+            raise DefenseError(f"the detector in {folder} has no threshold: fit it again")
+    return Defended(
+        Guarded(saved.model, detector), Guarded(saved.model, surrogate), defense, card, saved, detector
+    )
 
 
 def settings_of(defense: Any) -> dict[str, Any]:

@@ -146,7 +146,11 @@ class Purified(struct.PyTreeNode):
     def __call__(self, x: Images) -> Logits:
         """Return the logits [B, K]."""
         # Constant between jumps, so its derivative is 0; said here, or each gradient would walk back, too.
-        return self.network(purify(self.pixelcnn, lax.stop_gradient(x), self.eps))
+        return self.network(self.seen(lax.stop_gradient(x)))
+
+    def seen(self, x: Images) -> Images:
+        """Return the purified images that the network sees."""
+        return purify(self.pixelcnn, x, self.eps)
 
 
 class PurifiedStraightThrough(struct.PyTreeNode):

@@ -78,6 +78,10 @@ class RegionVotes(struct.PyTreeNode):
         nobody = jnp.zeros((rows, classes), jnp.float32)
         return lax.scan(count, nobody, jnp.arange(0, self.points, each))[0] / self.points
 
+    def seen(self, x: Images) -> Images:
+        """Return one of the points that vote, for each image."""
+        return point_in_cube(x, row_keys(self.keys, x.shape[0]), self.radius)
+
 
 class RC(struct.PyTreeNode):
     """Answer with the class of most points in a hypercube around the image; nothing is trained.

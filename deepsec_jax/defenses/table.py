@@ -5,7 +5,10 @@ from typing import Any
 from deepsec_jax.defenses.dd import DD
 from deepsec_jax.defenses.eat import EAT
 from deepsec_jax.defenses.eit import EIT
+from deepsec_jax.defenses.fs import FS
 from deepsec_jax.defenses.igr import IGR
+from deepsec_jax.defenses.lid import LID
+from deepsec_jax.defenses.magnet import MagNet
 from deepsec_jax.defenses.nat import NAT
 from deepsec_jax.defenses.pat import PAT
 from deepsec_jax.defenses.pd import PD
@@ -27,7 +30,11 @@ COMPLETE: dict[str, Any] = {  # classes; Any, for the card that each has
 }
 """Those whose ``fit`` returns a classifier."""
 
-DETECTORS: dict[str, Any] = {}
+DETECTORS: dict[str, Any] = {
+    "lid": LID,
+    "fs": FS,
+    "magnet": MagNet,
+}
 """Those whose ``fit`` returns a :class:`~deepsec_jax.defenses.detector.FittedDetector`."""
 
 DEFENSES: dict[str, Any] = {**COMPLETE, **DETECTORS}

@@ -60,6 +60,10 @@ class Thermometer(struct.PyTreeNode):
         """Return the logits [B, K] of images."""
         return self.network(encode(x, self.levels))
 
+    def seen(self, x: Images) -> Images:
+        """Return what the code says of the images: the middle of each value's level."""
+        return decode(encode(x, self.levels), self.levels)
+
 
 class SmoothThermometer(struct.PyTreeNode):
     """The same network with a useful gradient (BPDA): exact bits going forward, ramps going back.

@@ -36,7 +36,11 @@ class Transformed(struct.PyTreeNode):
 
     def __call__(self, x: Images) -> Logits:
         """Return the network's logits [B, K] on the transformed images."""
-        return self.model(self.transform(x, row_keys(self.keys, x.shape[0])))
+        return self.model(self.seen(x))
+
+    def seen(self, x: Images) -> Images:
+        """Return the transformed images that the network sees."""
+        return self.transform(x, row_keys(self.keys, x.shape[0]))
 
 
 def first_keys() -> Keys:

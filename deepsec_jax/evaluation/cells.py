@@ -13,8 +13,13 @@ from typing import Any
 
 import numpy as np
 
-ATTACK, UTILITY, ROBUSTNESS = "attack", "utility", "robustness"
-"""Kinds of cells: an attack on candidates; a defense on all clean test images; a defense under attack."""
+ATTACK, UTILITY, ROBUSTNESS, SIGHT = "attack", "utility", "robustness", "sight"
+"""Kinds of cells: an attack on candidates; a defense on all clean test images; a defense under attack; what a
+defense makes of a few images."""
+
+CLEAN, DETECTION, SWEEP = "clean", "detection", "sweep"
+"""Kinds of cells of a detector: its scores of all clean test images; of one attack's images; of FGSM's at one
+radius."""
 
 ARRAYS: dict[str, tuple[str, ...]] = {
     ATTACK: ("x_adv", "x", "labels", "targets", "rows", "success", "probabilities"),
@@ -22,10 +27,24 @@ ARRAYS: dict[str, tuple[str, ...]] = {
         "labels", "logits_raw", "logits", "probabilities_raw", "probabilities", "correct_raw", "correct",
     ),
     ROBUSTNESS: ("x_adv", "x", "labels", "rows", "clean", "correct", "probabilities"),
+    SIGHT: (
+        "x_adv", "x", "labels", "rows", "seen", "seen_adv",
+        "probabilities_raw", "probabilities_raw_adv", "probabilities", "probabilities_adv",
+    ),
+    CLEAN: ("scores", "labels", "correct"),
+    DETECTION: ("scores", "success", "rows"),
+    SWEEP: ("scores", "success", "rows"),
 }  # fmt: skip
 """Kind -> arrays.  x_adv, x: float32 [N, H, W, C]; labels, targets (-1: none), rows of the test split: int32
-[N]; success, correct (on x_adv, or on clean images without one), clean (correct on x), each a share of
-draws: float32 [N]; logits, probabilities (on x_adv where there is one): float32 [N, K]."""
+[N]; success, correct (on x_adv, or on clean images without one), clean (correct on x), each a share of draws:
+float32 [N]; scores of a detector: float32 [N]; logits, probabilities (on x_adv where there is one): float32
+[N, K].  Where the model can reject, correct on x_adv counts what is rejected, and logits are [N, K+1].  Of a
+sight, seen and seen_adv: what the network sees of x and x_adv, float32 [N, any height, any width, C];
+probabilities on x, and with _adv on x_adv."""
+
+REJECTION: dict[str, tuple[str, ...]] = {UTILITY: ("rejected",), ROBUSTNESS: ("rejected", "clean_rejected")}
+"""Kind -> further arrays of a model that can reject, each a share of draws, float32 [N]: rejected (x_adv, or
+the clean image without one), clean_rejected (x)."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +56,13 @@ class Cell:
         config: ``data``, ``model`` (``name``; of a model folder also ``network``, ``recipe``,
             ``test_accuracy``), and what its kind has. An attack (no ``kind``): ``attack`` (``name`` of the
             preset row, ``class``, ``preset`` kind, ``hyperparameters``), ``n``, ``seed``, ``candidates``.
-            The kinds of defenses: see :mod:`deepsec_jax.evaluation.defense_cells`.
+            The kinds of defenses: see :mod:`deepsec_jax.evaluation.defense_cells`; of detectors:
+            :mod:`deepsec_jax.evaluation.detection_cells`.
         environment: ``versions``, ``device``, ``batch_size``, ``class_names``, ``seconds``,
             ``compile_seconds``, ``gradients``, ``started``, ``finished``; of an attack also
             ``gradient_seconds``, ``forwards``; of a defense also ``folder``, ``confidences``, ``training``.
-        arrays: name -> array, the names of :data:`ARRAYS`; empty if it failed.
+        arrays: name -> array, the names of :data:`ARRAYS`, and of :data:`REJECTION` where it can reject;
+            empty if it failed.
         columns: metric column -> values [N].
         error: one line, or None.
     """
@@ -76,6 +97,11 @@ def words_of(config: Mapping[str, Any]) -> tuple[str, ...]:
         return (attack["name"], attack["preset"], *where, f"s{config['seed']}")
     if kind_of(config) == UTILITY:
         return (config["defense"]["name"], config["defense"]["preset"], UTILITY, *where)
+    if kind_of(config) == SIGHT:
+        return (config["defense"]["name"], config["defense"]["preset"], SIGHT, *where, f"s{config['seed']}")
+    if kind_of(config) in (CLEAN, DETECTION, SWEEP):
+        detector = config["detector"]
+        return (detector["name"], detector["preset"], kind_of(config), *_attack_words(config), *where)
     if kind_of(config) == ROBUSTNESS:
         defense = config.get("defense")
         about = (defense["name"], defense["preset"]) if defense else ()
@@ -83,9 +109,20 @@ def words_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     raise LookupError(f"unknown kind of cell {config['kind']!r}")
 
 
+def _attack_words(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the attack whose images a detector scored; nothing for clean images."""
+    if kind_of(config) == CLEAN:
+        return ()
+    name = str(config["attack"]["name"])
+    return (name, f"s{config['seed']}") if kind_of(config) == DETECTION else (f"{name}@{config['eps']:g}",)
+
+
 def short_name(config: Mapping[str, Any]) -> str:
     """Return what a cell is about in a word or two, for progress and warnings."""
     if kind_of(config) == ATTACK:
         return str(config["attack"]["name"])
+    if kind_of(config) in (CLEAN, DETECTION, SWEEP):
+        return " ".join((config["detector"]["name"], *(_attack_words(config)[:1] or (CLEAN,))))
     words = (config["defense"]["name"],) if "defense" in config else ()
-    return " ".join((*words, str(config.get("access", UTILITY)).replace("_", "-")))
+    asked = SIGHT if kind_of(config) == SIGHT else config.get("access", UTILITY)
+    return " ".join((*words, str(asked).replace("_", "-")))

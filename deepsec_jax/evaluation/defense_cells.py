@@ -14,10 +14,10 @@ from typing import Any
 from deepsec_jax.attacks import PGD, preset
 from deepsec_jax.defenses import Defended
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY
+from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import hash_tree
+from deepsec_jax.pytree import hash_tree, rejects
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
 """Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD
@@ -26,6 +26,9 @@ made on the defended model; the strongest attack made through the defense's surr
 
 LOSSES = ("max_margin", "dlr")
 """What the adaptive attack climbs, one after the other."""
+
+WEIGHTS = (1.0, 0.3, 3.0)
+"""How much a detector weighs in the joint attack, one restart after the other."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Subject:
     training: Mapping[str, Any] | None = None
     folder: str = ""
 
+    @property
+    def rejects(self) -> bool:
+        """Whether the defended model can refuse an image."""
+        return rejects(self.classifier)
+
 
 def subject_of(defended: Defended, folder: str = "") -> Subject:
     """Return the subject that a defended model's folder holds."""
@@ -56,7 +64,8 @@ def subject_of(defended: Defended, folder: str = "") -> Subject:
         "name": card["name"], "preset": card["preset"], "class": card["class"],
         "settings": card["settings"], "base": card["base"], "recipe": saved.recipe.to_dict(),
     }  # fmt: skip
-    confidences = bool(getattr(defended.defense, "confidences", True))
+    # A detector leaves the confidences as they are, or refuses: CCV and COS would read as perfect.
+    confidences = defended.detector is None and bool(getattr(defended.defense, "confidences", True))
     return Subject(about, defended.classifier, defended.surrogate, confidences, saved.figures, folder)
 
 
@@ -148,17 +157,23 @@ class Question:
     def adaptive(self, subject: Subject, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
         mine = self._defended(subject, surrogate=digest(subject.surrogate))
-        attack = self.cascade(threat)
+        attack = self.cascade(threat, joint=rejects(subject.surrogate))
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
-    def cascade(self, threat: Threat) -> dict[str, Any]:
-        """Return what the adaptive attack is."""
+    def sight(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+        """Return the config of what a defended model makes of a few images of the adaptive attack."""
+        return {**self.adaptive(subject, threat), "kind": SIGHT}
+
+    def cascade(self, threat: Threat, *, joint: bool = False) -> dict[str, Any]:
+        """Return what the adaptive attack is; ``joint`` on a model and its detector."""
+        detector = {"weights": list(WEIGHTS), "confident": 1} if joint else {}
         return {
             "name": "cascade", "class": "Cascade",
             "hyperparameters": {
                 "attack": "PGD", "norm": "linf", "eps": threat.eps,
                 "step_size": 2.5 * threat.eps / threat.steps, "steps": threat.steps,
                 "restarts": threat.restarts, "losses": list(losses_for(self.classes)), "start": "in_ball",
+                **detector,
             },
         }  # fmt: skip
 

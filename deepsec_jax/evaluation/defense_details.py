@@ -10,12 +10,12 @@ from deepsec_jax.catalog import UnknownName
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.evaluation import figures
 from deepsec_jax.evaluation.attack_details import compared
-from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.cells import SIGHT, Cell
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
 from deepsec_jax.evaluation.defense_warnings import kept_epoch
-from deepsec_jax.evaluation.picture_grid import example, examples_of
-from deepsec_jax.evaluation.robust_table import RobustRow, eps_in_words
+from deepsec_jax.evaluation.picture_grid import example, examples_of, sight_example
+from deepsec_jax.evaluation.robust_table import RobustRow, defense_key, eps_in_words
 from deepsec_jax.training import RECIPES
 
 _WORDS = {WHITE_BOX: "White-box", ADAPTIVE: "Adaptive"}
@@ -35,7 +35,8 @@ def defense_details(row: DefenseRow, section: DefenseSection, anchor: str) -> di
     kind = DEFENSES.get(row.name.partition("@")[0])
     training: Mapping[str, Any] = _first_said(finished, "training") or {}
     attacked = [
-        {"title": threat.title, "entries": [compared(entry) for entry in found.entries.values()],
+        {"title": threat.title,
+         "entries": [compared(entry) for entry in (*found.entries.values(), *found.rejected.values())],
          "flags": found.flags}
         for threat, found in under
     ]  # fmt: skip
@@ -51,6 +52,7 @@ def defense_details(row: DefenseRow, section: DefenseSection, anchor: str) -> di
         "recipe": _recipe(row, section, training),
         "charts": _charts(training, anchor, finished),
         "pictures": _pictures([found for _, found in under]),
+        "rejects": any(found.rejected for _, found in under),
         "entries": [compared(row.entries[column.name]) for column in section.columns],
         "attacked": attacked,
     }  # fmt: skip
@@ -129,14 +131,40 @@ def _pictures(rows: Sequence[RobustRow]) -> dict[str, Any] | None:
     return None
 
 
+SHOWN = 3
+"""Images of each defense in the overview of what defenses do to an image."""
+
+
+def sights(section: DefenseSection, anchors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what the template shows of each defense's sight of a few images, in the table's order."""
+    cells: dict[str, Cell] = {}
+    for each in section.cells:
+        if each.kind == SIGHT and each.error is None:
+            cells.setdefault(defense_key(each), each)
+    found = []
+    for row in section.rows:
+        if row.key not in cells:
+            continue
+        cell = cells[row.key]
+        names = [str(name) for name in cell.environment["class_names"]]
+        unchanged = np.array_equal(cell.arrays["seen"], cell.arrays["x"])
+        found.append({
+            "row": row, "anchor": anchors[row.key], "unchanged": unchanged,
+            "eps": eps_in_words(cell.config["eps"]),
+            "examples": [sight_example(cell.arrays, names, index) for index in range(SHOWN)],
+        })  # fmt: skip
+    return found
+
+
 def _examples(cell: Cell) -> list[dict[str, Any]]:
     arrays = cell.arrays
     names = [str(name) for name in cell.environment["class_names"]]
     robust = np.minimum(arrays["clean"], arrays["correct"])
+    refused = arrays.get("rejected", np.zeros(len(robust))) >= 0.5
     return [
         example(
             arrays["x"][index], arrays["x_adv"][index], label=names[arrays["labels"][index]],
-            predicted=names[arrays["probabilities"][index].argmax()],
+            predicted="rejected" if refused[index] else names[arrays["probabilities"][index].argmax()],
             confidence=float(arrays["probabilities"][index].max()), success=bool(robust[index] < 0.5),
         )
         for index in examples_of(arrays["labels"])

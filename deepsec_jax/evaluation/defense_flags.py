@@ -9,6 +9,7 @@ from scipy import stats
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
 
 MASKING = "masking: white-box above replayed"
+ZERO_GRADIENT = "zero gradient: nothing for PGD to climb"
 UNFINISHED = "surrogate unfinished: adaptive is not the lowest"
 
 _SURE = 0.025  # one-sided, as the upper end of a 95 % interval

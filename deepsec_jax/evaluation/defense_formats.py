@@ -39,10 +39,18 @@ def terminal_tables(section: DefenseSection) -> list[Table]:
         for model in threat.rows:
             entries = [model.entries[column.name] for column in threat.columns]
             _add(under, model.name, entries, failed=all(cell.error for cell in model.cells.values()))
+            if model.rejected:
+                under.add_row("  rejected", *rejections(model, threat), style="dim")
             for label in flag_labels(model):
                 under.add_row(f"  {label}", style="bold")
         tables.append(under)
     return tables
+
+
+def rejections(row: RobustRow, threat: ThreatTable) -> list[str]:
+    """Return how many images the model rejected in each column of the table; n/a where there is no figure."""
+    found = [row.rejected.get(column.name) for column in threat.columns]
+    return ["n/a" if entry is None else figure(entry.column, entry.summary.mean) for entry in found]
 
 
 def flag_labels(row: RobustRow) -> list[str]:
@@ -103,7 +111,7 @@ def _lines(section: DefenseSection) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
     for threat in section.threats:
         for model in threat.rows:
-            for name, entry in model.entries.items():
+            for name, entry in (*model.entries.items(), *model.rejected.items()):
                 cell = _cell_of(model, name)
                 yield {
                     "table": "robustness", "cell": cell and cell.name, "defense": model.name,
@@ -163,7 +171,10 @@ def _threat(threat: ThreatTable, times: bool) -> dict[str, Any]:
                 "defense": row.name, "label": row.label, "n": row.n,
                 "flags": [{"label": flag.label, "text": flag.text} for flag in row.flags],
                 "cells": {access: _cell(cell, times) for access, cell in row.cells.items()},
-                "columns": {name: numbers(entry) for name, entry in row.entries.items()},
+                "columns": {
+                    entry.column.name: numbers(entry)
+                    for entry in (*row.entries.values(), *row.rejected.values())
+                },
             }
             for row in threat.rows
         ],
@@ -212,6 +223,8 @@ def _threat_tex(section: DefenseSection, threat: ThreatTable) -> str:
     lines.append(r"\midrule")
     for row in threat.rows:
         lines += _rows(row.label, [row.entries[column.name] for column in threat.columns])
+        if row.rejected:
+            lines.append(tex_line("", "rejected", *_split(rejections(row, threat))))
     said = [f"{label}: {text}" for label, text in threat.facts.items()]
     said += [f"{row.name}: {label}" for row in threat.rows for label in flag_labels(row)]
     failed = [

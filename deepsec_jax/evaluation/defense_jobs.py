@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from deepsec_jax.data import Dataset
-from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY
+from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY
 from deepsec_jax.evaluation.defense_cells import (
     ADAPTIVE,
     REPLAYED,
@@ -24,21 +24,24 @@ from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.evaluation.records import cell_name
 from deepsec_jax.evaluation.robustness import (
+    REJECTION_COLUMNS,
     ROBUSTNESS_COLUMNS,
     Made,
     OnBatch,
     adaptive_runs,
     ask,
     cascade,
+    has_gradient,
     make,
 )
 from deepsec_jax.evaluation.runner import Job
 from deepsec_jax.evaluation.sample import Sample, draw_sample, split_name, whole
+from deepsec_jax.evaluation.sight import sight_arrays
 from deepsec_jax.evaluation.store import Store
 from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.evaluation.utility import compare, measure_utility, utility_columns
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import example_keys, reseed
+from deepsec_jax.pytree import example_keys, rejects, reseed
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -90,24 +93,45 @@ def plan(question: Question, subjects: Sequence[Subject], threat: Threat) -> lis
     undefended = question.undefended(threat)
     source = (cell_name(undefended),)
     pgd = paper_pgd(question.data, threat.eps, channels=question.channels).steps
-    most = threat.steps * threat.restarts * len(question.cascade(threat)["hyperparameters"]["losses"])
-    utility = {"utility": tuple(utility_columns())}
 
-    def under(access: str) -> dict[str, tuple[str, ...]]:
-        return {"robustness": ("clean", column_of(access))}
+    def most(subject: Subject) -> int:
+        asked = question.adaptive(subject, threat)["attack"]["hyperparameters"]
+        return threat.steps * (threat.restarts * len(asked["losses"]) + asked.get("confident", 0))
+
+    def utility(subject: Subject) -> dict[str, tuple[str, ...]]:
+        return {"utility": tuple(utility_columns(rejecting=subject.rejects))}
+
+    def under(access: str, subject: Subject | None = None) -> dict[str, tuple[str, ...]]:
+        names = ("clean", column_of(access))
+        refused = (REJECTION_COLUMNS[name].name for name in names if subject is not None and subject.rejects)
+        return {"robustness": (*names, *refused)}
 
     return [
-        *(Planned(question.utility(each), each, None, utility, 1) for each in subjects),
+        *(Planned(question.utility(each), each, None, utility(each), 1) for each in subjects),
         Planned(undefended, None, threat, under(UNDEFENDED), pgd),
         *(
-            Planned(question.replayed(each, threat), each, threat, under(REPLAYED), 1, source)
+            Planned(question.replayed(each, threat), each, threat, under(REPLAYED, each), 1, source)
             for each in subjects
         ),
         *(
-            Planned(question.white_box(each, threat), each, threat, under(WHITE_BOX), pgd)
+            Planned(question.white_box(each, threat), each, threat, under(WHITE_BOX, each), pgd)
             for each in subjects
         ),
-        *(Planned(question.adaptive(each, threat), each, threat, under(ADAPTIVE), most) for each in subjects),
+        *(
+            Planned(question.adaptive(each, threat), each, threat, under(ADAPTIVE, each), most(each))
+            for each in subjects
+        ),
+        *(
+            Planned(
+                question.sight(each, threat),
+                each,
+                threat,
+                {},
+                1,
+                (cell_name(question.adaptive(each, threat)),),
+            )
+            for each in subjects
+        ),
     ]
 
 
@@ -142,6 +166,8 @@ def jobs(
     for each in planned:
         if each.threat is None:
             compute = _utility(each, raw, tested, batch_size)
+        elif each.config["kind"] == SIGHT:
+            compute = _sight(each, raw, store)
         else:
             sample = draw_sample(dataset.test, each.threat.n, each.threat.seed)
             compute = _robustness(each, raw, sample, store, min(batch_size, len(sample)))
@@ -190,18 +216,35 @@ def _utility(planned: Planned, raw: Classifier, sample: Sample, batch_size: int)
     return compute
 
 
+def _sight(planned: Planned, raw: Classifier, store: Store) -> Parts:
+    def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
+        assert planned.subject is not None and planned.threat is not None
+        (source,) = planned.after
+        if not store.has_cell(source):
+            raise RuntimeError(f"there are no images to look at, because {source} failed: run it again first")
+        arrays = sight_arrays(raw, planned.subject.classifier, store.arrays(source))
+        on_batch(planned.threat.n)
+        return {}, arrays
+
+    return compute
+
+
 def _robustness(planned: Planned, raw: Classifier, sample: Sample, store: Store, batch_size: int) -> Parts:
     def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
         model = raw if planned.subject is None else planned.subject.classifier
-        made = _attacked(planned, model, sample, store, batch_size, on_batch)
+        made, notes = _attacked(planned, model, sample, store, batch_size, on_batch), {}
+        if planned.config["access"] == WHITE_BOX and made.gradients == 0:
+            notes["zero_gradient"] = True
         clean = ask(model, sample.images, sample.labels, batch_size=batch_size)
         answers = ask(model, made.x_adv, sample.labels, batch_size=batch_size)
         costs = {
             "seconds": made.seconds, "compile_seconds": made.compile_seconds, "gradients": made.gradients
         }  # fmt: skip
-        return costs, {
+        refuses = {"rejected": answers.rejected, "clean_rejected": clean.rejected} if rejects(model) else {}
+        return costs | notes, {
             "x_adv": made.x_adv, "x": sample.images, "labels": sample.labels, "rows": sample.rows,
-            "clean": clean.correct, "correct": answers.correct, "probabilities": answers.probabilities,
+            "clean": clean.correct, "correct": answers.holds, "probabilities": answers.probabilities,
+            **refuses,
         }  # fmt: skip
 
     return compute
@@ -219,6 +262,9 @@ def _attacked(
         made = Made(store.arrays(source)["x_adv"], 0.0, 0.0, 0.0)
         on_batch(len(sample))
         return made
+    if access == WHITE_BOX and not has_gradient(model, sample, key=key, batch_size=batch_size):
+        on_batch(len(sample))
+        return Made(sample.images, 0.0, 0.0, 0.0)
     if access != ADAPTIVE:
         pgd = paper_pgd(planned.config["data"], planned.config["eps"], channels=sample.images.shape[3])
         return make(pgd, model, sample, key=key, batch_size=batch_size, on_batch=on_batch)
@@ -227,7 +273,7 @@ def _attacked(
     runs = adaptive_runs(
         reseed(planned.subject.surrogate, example_keys(key, batch_size)), eps=asked["eps"],
         step_size=asked["step_size"], steps=asked["steps"], restarts=asked["restarts"],
-        names=asked["losses"],
+        names=asked["losses"], weights=asked.get("weights", ()), confident=asked.get("confident", 0),
     )  # fmt: skip
     return cascade(
         runs, model, sample, key=key, batch_size=batch_size, on_batch=on_batch, steps=asked["steps"]
@@ -235,6 +281,9 @@ def _attacked(
 
 
 def _measure(planned: Planned) -> Callable[[Environment, Arrays, tuple[str, ...], OnBatch], Arrays]:
+    refused = {column.name: column for column in REJECTION_COLUMNS.values()}
+    measured = ROBUSTNESS_COLUMNS | refused
+
     def measure(
         environment: Environment, arrays: Arrays, names: tuple[str, ...], on_batch: OnBatch
     ) -> Arrays:
@@ -242,6 +291,6 @@ def _measure(planned: Planned) -> Callable[[Environment, Arrays, tuple[str, ...]
         if planned.config["kind"] == UTILITY:
             return measure_utility(arrays, names, confidences=environment["confidences"])
         assert planned.config["kind"] == ROBUSTNESS
-        return {name: np.asarray(ROBUSTNESS_COLUMNS[name].values(arrays)) for name in names}
+        return {name: np.asarray(measured[name].values(arrays)) for name in names}
 
     return measure

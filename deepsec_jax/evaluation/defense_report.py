@@ -12,7 +12,7 @@ from rich.console import Console
 from deepsec_jax.evaluation import defense_formats, defense_published
 from deepsec_jax.evaluation.attack_details import compared
 from deepsec_jax.evaluation.cells import Cell
-from deepsec_jax.evaluation.defense_details import defense_details
+from deepsec_jax.evaluation.defense_details import defense_details, sights
 from deepsec_jax.evaluation.defense_table import DefenseSection, defense_sections
 from deepsec_jax.evaluation.defense_warnings import defense_warnings, sound
 from deepsec_jax.evaluation.page import page
@@ -60,6 +60,7 @@ def _view(section: DefenseSection, said: Sequence[str], anchor: str) -> dict[str
         "sound": sound(section),
         "groups": _groups(section, anchors),
         "threats": [_threat(threat, anchors) for threat in section.threats],
+        "sights": sights(section, anchors),
         "details": [defense_details(row, section, anchors[row.key]) for row in section.rows],
         "reasons": {reason.label: (f"{anchor}-r{index}", reason) for index, reason in enumerate(reasons)},
         "columns": [(column, defense_published.note(column.name)) for column in section.columns]
@@ -81,10 +82,12 @@ def _groups(section: DefenseSection, anchors: dict[str, str]) -> list[dict[str, 
 def _threat(threat: ThreatTable, anchors: dict[str, str]) -> dict[str, Any]:
     return {
         "threat": threat,
+        "rejects": any(row.rejected for row in threat.rows),
         "rows": [
             {
                 "row": row, "anchor": anchors.get(row.key), "flags": defense_formats.flag_labels(row),
                 "entries": [_figures(row.entries[column.name]) for column in threat.columns],
+                "rejected": defense_formats.rejections(row, threat) if row.rejected else (),
             }
             for row in threat.rows
         ],

@@ -6,7 +6,7 @@ Cells that share data, undefended model, test images and kind of preset are one 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from deepsec_jax.catalog import UnknownName
 from deepsec_jax.defenses import DEFENSES, preset
 from deepsec_jax.defenses.folders import settings_of
 from deepsec_jax.evaluation import defense_published
-from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY, Cell
+from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
 from deepsec_jax.evaluation.paper_numbers import figure, interval
 from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of, recipe_of
 from deepsec_jax.evaluation.published import Reason
 from deepsec_jax.evaluation.robust_table import ThreatTable, defense_key, threat_tables
-from deepsec_jax.evaluation.utility import ACCURACY, utility_columns
+from deepsec_jax.evaluation.utility import ACCURACY, REJECTED, utility_columns
 from deepsec_jax.metrics import Column, Summary, summarise
 
 _NOTHING = Summary(math.nan, 0, math.nan, math.nan)
@@ -94,7 +94,7 @@ def defense_sections(cells: Iterable[Cell], *, times: bool = True) -> list[Defen
     undefended: dict[str, list[Cell]] = {}
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        if cell.kind not in (UTILITY, ROBUSTNESS):
+        if cell.kind not in (UTILITY, ROBUSTNESS, SIGHT):
             continue
         decided = {name: cell.config[name] for name in ("data", "model", "images")}
         base = json.dumps({**decided, "raw": cell.config["weights"]["raw"]}, sort_keys=True)
@@ -118,15 +118,22 @@ def _section(kind: str, cells: Sequence[Cell], undefended: Sequence[Cell], times
         note = f"Not Table IV: settings of {', '.join(others)} are not the paper's."
     title = defense_published.table_title(dataset, kind, recipe) if not note else None
     about = f"Defenses of {base}, {dataset}, {kind} settings"
+    columns = utility_columns(rejecting=any(_rejects(row) for row in rows))
     return DefenseSection(
         title=f"{title} and ours" if title else about, about=about, note=note,
         facts=_facts(cells, undefended, kind, times), dataset=dataset, base=base, preset=kind,
-        rows=tuple(rows), columns=tuple(utility_columns().values()),
+        rows=tuple(replace(row, entries={name: row.entries[name] for name in columns}) for row in rows),
+        columns=tuple(columns.values()),
         threats=tuple(
             threat_tables(cell for cell in (*undefended, *cells) if cell.kind == ROBUSTNESS)
         ),
         cells=(*undefended, *cells), missing=_missing(dataset, kind, {row.name for row in rows}),
     )  # fmt: skip
+
+
+def _rejects(row: DefenseRow) -> bool:
+    """Tell whether a defense can refuse an image: only then that column stands in the table."""
+    return bool(row.entries[REJECTED.name].summary.n)
 
 
 def _missing(dataset: str, kind: str, present: set[str]) -> dict[str, str]:
@@ -143,7 +150,7 @@ def _row(key: str, cells: Sequence[Cell], dataset: str, kind: str, note: str) ->
     about = cells[0].config["defense"]
     name = str(about["name"])
     cell = next((cell for cell in cells if cell.kind == UTILITY), None)
-    changed = _changed(about, dataset, kind, _channels(cells))
+    changed = changed_settings(about, dataset, kind, _channels(cells))
     others = [Reason("another model or training", note)] if note else []
     if changed:
         others.append(Reason("other settings", f"{', '.join(changed)}: not those of the preset."))
@@ -151,7 +158,8 @@ def _row(key: str, cells: Sequence[Cell], dataset: str, kind: str, note: str) ->
         key=key, name=name, label=defense_published.label(name), category=defense_published.category(name),
         about=about, cell=cell, changed=changed,
         entries={
-            column.name: _entry(cell, column, dataset, name, others) for column in utility_columns().values()
+            column.name: _entry(cell, column, dataset, name, others)
+            for column in utility_columns(rejecting=True).values()
         },
     )  # fmt: skip
 
@@ -160,7 +168,9 @@ def _channels(cells: Sequence[Cell]) -> int | None:
     return next((cell.arrays["x"].shape[3] for cell in cells if "x" in cell.arrays), None)
 
 
-def _changed(about: Mapping[str, Any], dataset: str, kind: str, channels: int | None) -> tuple[str, ...]:
+def changed_settings(
+    about: Mapping[str, Any], dataset: str, kind: str, channels: int | None
+) -> tuple[str, ...]:
     """Return the names of settings that are not the preset's; none for a defense without a preset."""
     try:
         usual = settings_of(preset(str(about["name"]), dataset, kind, channels=channels))
@@ -185,12 +195,15 @@ def _entry(cell: Cell | None, column: Column, dataset: str, name: str, others: S
 
 
 def _absent(cell: Cell | None, column: Column) -> str:
+    if cell is not None and cell.error is None and column.needs_rejection and "rejected" not in cell.arrays:
+        return "cannot reject"
     if cell is None or (cell.error is None and column.name not in cell.columns):
         return "not measured"
     if cell.error is not None:
         return "failed"
     if column.needs_confidences and not cell.environment.get("confidences", True):
-        return "votes, no confidences"
+        refuses = "rejected" in cell.arrays
+        return "a detector leaves confidences as they are" if refuses else "votes, no confidences"
     return "no image that both get right" if column.over != "all" else "no value for any image"
 
 

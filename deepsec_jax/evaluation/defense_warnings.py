@@ -76,7 +76,7 @@ def _absences(section: DefenseSection) -> list[str]:
     for row in rows:
         by_reason: dict[str, list[str]] = {}
         for entry in row.entries.values():
-            if entry.absent and entry.absent not in ("failed", "no defense"):
+            if entry.absent and entry.absent not in ("failed", "no defense", "cannot reject"):
                 by_reason.setdefault(entry.absent, []).append(entry.column.title)
         for reason, titles in by_reason.items():
             lacking.setdefault((reason, ", ".join(titles)), []).append(row.name)

@@ -26,14 +26,14 @@ _DECADES = 1.5  # from this range on, distances of several attacks need a logari
 _VARIABLES = {"#000101": "var(--ink)", "#000102": "var(--rule)"} | {
     f"#0002{index:02x}": f"var(--s{index})" for index in range(1, 9)
 }
-_INK, _RULE, *_SERIES = _VARIABLES
+INK, _RULE, *SERIES = _VARIABLES
 # Neighbours differ in their dashes, so that a curve under another one shows through.
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 _SETTINGS: Any = {
     "svg.hashsalt": "deepsec_jax", "svg.fonttype": "none", "font.size": 12, "font.family": "sans-serif",
-    "text.color": _INK, "axes.labelcolor": _INK, "axes.edgecolor": _RULE, "xtick.color": _INK,
-    "ytick.color": _INK, "grid.color": _RULE, "axes.grid": True, "grid.linewidth": 0.6,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": _RULE, "xtick.color": INK,
+    "ytick.color": INK, "grid.color": _RULE, "axes.grid": True, "grid.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "none",
     "axes.facecolor": "none", "legend.frameon": False, "axes.axisbelow": True, "axes.unicode_minus": True,
 }  # fmt: skip
@@ -73,7 +73,7 @@ def success_distance(name: str, norm: str, curves: Sequence[Curve]) -> str:
             r, share = _steps(curve, farthest * 1.05)
             axes.step(
                 r, share, where="post", label=curve.label, linewidth=2,
-                color=_SERIES[index % 8], linestyle=_DASHES[index % 3],
+                color=SERIES[index % 8], linestyle=DASHES[index % 3],
             )  # fmt: skip
         axes.set_ylim(0, 103)
         if wide:
@@ -88,7 +88,7 @@ def success_distance(name: str, norm: str, curves: Sequence[Curve]) -> str:
                 loc="upper left", bbox_to_anchor=(-0.12, -0.22), ncols=3, fontsize=11, handlelength=2.2
             )
 
-    return _svg(name, said, draw, legend_rows=-(-len(curves) // 3) if len(curves) > 1 else 0)
+    return drawing(name, said, draw, legend_rows=-(-len(curves) // 3) if len(curves) > 1 else 0)
 
 
 def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, float] | None = None) -> str:
@@ -106,14 +106,14 @@ def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, 
     said = f"Distribution of {what} over {len(values)} images. {_quartiles(values)}"
 
     def draw(axes: Axes) -> None:
-        axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=_SERIES[0], linewidth=0)
+        axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=SERIES[0], linewidth=0)
         axes.set_xlim(low, high)
         axes.set_ylim(0, max(1.0, 1.06 * float(counts.max())))
         axes.set_xlabel(what)
         axes.set_ylabel("images")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
-    return _svg(name, said, draw)
+    return drawing(name, said, draw)
 
 
 def accuracy_by_epoch(name: str, history: Sequence[Mapping[str, Any]], *, classes: int, kept: int) -> str:
@@ -137,18 +137,18 @@ def accuracy_by_epoch(name: str, history: Sequence[Mapping[str, Any]], *, classe
     def draw(axes: Axes) -> None:
         for index, (label, values) in enumerate(curves.items()):
             axes.plot(
-                epochs, values, label=label, linewidth=2, color=_SERIES[index % 8],
-                linestyle=_DASHES[index % 3], marker="o", markersize=4,
+                epochs, values, label=label, linewidth=2, color=SERIES[index % 8],
+                linestyle=DASHES[index % 3], marker="o", markersize=4,
             )  # fmt: skip
-        axes.axhline(100 / classes, color=_INK, linewidth=1, linestyle=(0, (4, 3)), label="guessing")
-        axes.axvline(kept, color=_INK, linewidth=1, linestyle=(0, (1, 2)), label="kept")
+        axes.axhline(100 / classes, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="guessing")
+        axes.axvline(kept, color=INK, linewidth=1, linestyle=(0, (1, 2)), label="kept")
         axes.set_ylim(0, 103)
         axes.set_xlabel("epoch")
         axes.set_ylabel("accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.legend(loc="upper left", bbox_to_anchor=(-0.12, -0.22), ncols=3, fontsize=11, handlelength=2.2)
 
-    return _svg(name, said, draw, legend_rows=-(-(len(curves) + 2) // 3))
+    return drawing(name, said, draw, legend_rows=-(-(len(curves) + 2) // 3))
 
 
 def _words(key: str, entry: Mapping[str, Any]) -> str:
@@ -165,13 +165,13 @@ def loss_by_epoch(name: str, history: Sequence[Mapping[str, Any]]) -> str:
     said = f"Training loss over {len(epochs)} epochs, from {losses[0]:.3g} to {losses[-1]:.3g}."
 
     def draw(axes: Axes) -> None:
-        axes.plot(epochs, losses, linewidth=2, color=_SERIES[0], marker="o", markersize=4)
+        axes.plot(epochs, losses, linewidth=2, color=SERIES[0], marker="o", markersize=4)
         axes.set_ylim(0, 1.06 * max(losses) or 1.0)
         axes.set_xlabel("epoch")
         axes.set_ylabel("mean loss")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
-    return _svg(name, said, draw)
+    return drawing(name, said, draw)
 
 
 def _steps(curve: Curve, end: float) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +198,19 @@ def _quartiles(values: np.ndarray) -> str:
     return f"Quartiles {low:.3g}, {middle:.3g}, {high:.3g}."
 
 
-def _svg(name: str, said: str, draw: Callable[[Axes], None], legend_rows: int = 0) -> str:
-    height = _HEIGHT + 0.24 * legend_rows
+def drawing(
+    name: str, said: str, draw: Callable[[Axes], None], legend_rows: int = 0, *, extra: float = 0.0
+) -> str:
+    """Return a plot as inline SVG.
+
+    Args:
+        name: unlike that of any other drawing of the page.
+        said: what it shows, in words.
+        draw: plots into the axes, in colours of :data:`SERIES` and :data:`INK`.
+        legend_rows: lines of a legend under the axes.
+        extra: height added to the usual one, in inches.
+    """
+    height = _HEIGHT + extra + 0.24 * legend_rows
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the reader's own settings are
         matplotlib.rcParams.update(_SETTINGS)

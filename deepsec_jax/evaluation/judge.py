@@ -6,7 +6,7 @@ from flax import struct
 
 from deepsec_jax.metrics import classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import example_keys, is_randomised, logits_shape
+from deepsec_jax.pytree import classes_of, example_keys, is_randomised, logits_shape
 
 DRAWS = 10
 """Draws over which a randomised model is judged."""
@@ -19,12 +19,15 @@ class Outcome(struct.PyTreeNode):
 
     Attributes:
         success: 1 or 0 [B]; on a randomised model the share of draws that succeeded.
-        logits: logits on the adversarial image [B, K]; on a randomised model their mean.
-        probabilities: their softmax [B, K]; on a randomised model the mean of each draw's.
+        logits: logits on the adversarial image [B, K], [B, K+1] of a model that rejects; on a randomised
+            model their mean.
+        probabilities: softmax of those of the classes [B, K]; on a randomised model the mean of each draw's.
         l0: share of entries (pixels x channels) that changed [B].
         l1: sum of absolute changes [B].
         l2: Euclidean norm of the change [B].
         linf: largest absolute change [B].
+        rejected: 1 or 0 [B], or the share of draws in which the image is refused, which is no success; NaN of
+            a model that cannot reject.
     """
 
     success: jax.Array
@@ -34,6 +37,7 @@ class Outcome(struct.PyTreeNode):
     l1: jax.Array
     l2: jax.Array
     linf: jax.Array
+    rejected: jax.Array
 
 
 def judge(
@@ -55,7 +59,7 @@ def judge(
         x_adv: adversarial images [B, H, W, C].
         labels: true classes [B].
         targets: classes the images were driven to [B], ``attack.targets(model, x, labels)``; None counts
-            any class but the label.
+            any class but the label, and "rejected" is none.
         key: root of the draws of a randomised model; default a fixed key that no attack draws from.
         draws: number of draws of a randomised model; default :func:`draws_of` it.
         first: index of the first image in its data set, so that its draws do not depend on the batch.
@@ -104,19 +108,19 @@ def judging_keys(
 def _judge(model, x, x_adv, labels, targets, root, first, draws) -> Outcome:
     if not x.shape[0]:  # a model may not even accept an empty batch (reshape(0, -1))
         one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        classes = logits_shape(model, one)[-1]
         nothing = jnp.zeros(0)
-        none = jnp.zeros((0, classes))
-        return Outcome(nothing, none, none, nothing, nothing, nothing, nothing)
+        logits, none = jnp.zeros((0, logits_shape(model, one)[-1])), jnp.zeros((0, classes_of(model, one)))
+        return Outcome(nothing, logits, none, nothing, nothing, nothing, nothing, nothing)
     keys = judging_keys(model, x.shape[0], first=first, root=root, draws=draws)
-    success, logits, probabilities = classify(model, x_adv, labels, targets, keys)
+    found = classify(model, x_adv, labels, targets, keys)
     delta = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32)).reshape(x.shape[0], -1)
     return Outcome(
-        success=success,
-        logits=logits,
-        probabilities=probabilities,
+        success=found.success,
+        logits=found.logits,
+        probabilities=found.probabilities,
         l0=jnp.mean(delta > 0, axis=1, dtype=jnp.float32),
         l1=jnp.sum(delta, axis=1),
         l2=jnp.linalg.norm(delta, axis=1),
         linf=jnp.max(delta, axis=1, initial=0.0),
+        rejected=found.rejected,
     )

@@ -52,12 +52,12 @@ def record_of(
 def _record(model, x, x_adv, labels, targets, first, costs) -> AttackRecord:
     rows = x.shape[0]
     draws = judging_keys(model, rows, first=first)
-    success, logits, probabilities = classify(model, x_adv, labels, targets, draws)
+    found = classify(model, x_adv, labels, targets, draws)
     seconds, gradients, forwards, gradient_seconds = (jnp.full(rows, cost) for cost in costs)
     return AttackRecord(
         model=model, x=x, x_adv=x_adv, labels=labels, targets=targets, draws=draws,
-        success=success, logits=logits, probabilities=probabilities, seconds=seconds,
-        gradients=gradients, forwards=forwards, gradient_seconds=gradient_seconds,
+        success=found.success, logits=found.logits, probabilities=found.probabilities, seconds=seconds,
+        gradients=gradients, forwards=forwards, gradient_seconds=gradient_seconds, rejected=found.rejected,
     )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from deepsec_jax.evaluation.paper_table import TIMED, Entry, Section
 from deepsec_jax.metrics import METRICS, Column, Summary
 
-_PERCENT = {"mr": 1, "robust": 1, "accuracy": 2, "cav": 2, "crr": 2, "csr": 2, "ccv": 2}
+_PERCENT = {"mr": 1, "robust": 1, "accuracy": 2, "cav": 2, "crr": 2, "csr": 2, "ccv": 2,
+            "tpr": 1, "fpr": 1, "auc": 1, "evasion": 1}  # fmt: skip
 """Metric -> digits after the point of its percents."""
 
 _FAMILIES = {

@@ -166,7 +166,13 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
         dataset=dataset,
         preset=preset,
         rows=tuple(row for rows_of_group in groups(rows).values() for row in rows_of_group),
-        columns=tuple(c for c in kept if c.quick and (c.name in measured or c.name in published.columns())),
+        columns=tuple(
+            c
+            for c in kept
+            if c.quick
+            and (c.name in measured or c.name in published.columns())
+            and (not c.needs_rejection or any(row.entries[c.name].summary.n for row in rows))
+        ),
         further=tuple(c for c in kept if not c.quick and c.name in measured),
         missing=_missing(dataset, preset, {row.name for row in rows}),
     )
@@ -232,6 +238,8 @@ def _absent(cell: Cell, column: Column, summary: Summary) -> str:
         return "failed"
     if column.name not in cell.columns:
         return "not measured"
+    if column.needs_rejection:
+        return "cannot reject"
     if column.over == "successful" and not bool((cell.arrays["success"] >= 0.5).any()):
         return "no success"
     return "no value for any image"

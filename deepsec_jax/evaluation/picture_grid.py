@@ -95,6 +95,31 @@ def example(
     }
 
 
+def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index: int) -> dict[str, Any]:
+    """Return what a template shows of one image of a ``sight`` cell: given and seen, clean and attacked."""
+
+    def answer(which: str) -> dict[str, Any]:
+        probabilities = arrays[which][index]
+        found = int(probabilities.argmax())
+        return {
+            "class": names[found] if found < len(names) else "rejected",
+            "confidence": f"{100 * float(probabilities[found]):.0f}\N{NO-BREAK SPACE}%",
+            "right": found == int(arrays["labels"][index]),
+        }
+
+    return {
+        "label": names[arrays["labels"][index]],
+        "looks": [
+            {
+                "what": what, "given": _png(arrays[f"x{ending}"][index]),
+                "seen": _png(arrays[f"seen{ending}"][index]),
+                "raw": answer(f"probabilities_raw{ending}"), "defended": answer(f"probabilities{ending}"),
+            }
+            for what, ending in (("clean", ""), ("attacked", "_adv"))
+        ],
+    }  # fmt: skip
+
+
 UP, DOWN = np.array([0.79, 0.16, 0.11]), np.array([0.12, 0.38, 0.71])  # brighter, darker
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.evaluation.aside import StoreError
-from deepsec_jax.evaluation.cells import ARRAYS, kind_of, words_of
+from deepsec_jax.evaluation.cells import ARRAYS, REJECTION, kind_of, words_of
 
 
 class DamagedError(StoreError):
@@ -84,10 +84,11 @@ def read_arrays(cell: Path) -> dict[str, np.ndarray]:
         DamagedError: cut off, changed, or not all that :data:`deepsec_jax.evaluation.cells.ARRAYS` asks of
             its kind.
     """
-    names = ARRAYS[kind_of(read_config(cell))]
+    kind = kind_of(read_config(cell))
     try:
         with (cell / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in names}
+            further = [key for key in REJECTION.get(kind, ()) if key in archive]
+            arrays = {key: archive[key] for key in (*ARRAYS[kind], *further)}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(cell, f"arrays.npz: {error}") from None
     if len({len(array) for array in arrays.values()}) > 1:

@@ -15,14 +15,17 @@ import numpy as np
 from deepsec_jax.evaluation import defense_published
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED, WHITE_BOX
-from deepsec_jax.evaluation.defense_flags import Flag, flags
+from deepsec_jax.evaluation.defense_flags import ZERO_GRADIENT, Flag, flags
 from deepsec_jax.evaluation.paper_table import Entry
 from deepsec_jax.evaluation.published import Printed
-from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
+from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.metrics import Column, Summary, summarise
 
 ATTACKED = (REPLAYED, WHITE_BOX, ADAPTIVE)
 """What a defense is attacked by, the attacker who knows least first."""
+
+JOINT = ("weights", "confident")
+"""Hyperparameters that the adaptive attack has on a model with a detector only."""
 
 _NOTHING = Summary(math.nan, 0, math.nan, math.nan)
 
@@ -39,6 +42,7 @@ class RobustRow:
         cells: access -> cell.
         columns: column -> one value per image, of those that are there.
         entries: column name -> figure.
+        rejected: column name -> figure: how many of its images were rejected; empty of a model that cannot.
         flags: what is out of order.
     """
 
@@ -49,6 +53,7 @@ class RobustRow:
     cells: dict[str, Cell]
     columns: dict[str, np.ndarray]
     entries: dict[str, Entry]
+    rejected: dict[str, Entry]
     flags: tuple[Flag, ...]
 
 
@@ -116,18 +121,23 @@ def _tables(cells: Sequence[Cell]) -> list[ThreatTable]:
 
 
 def _attack(cell: Cell) -> str:
-    return json.dumps(cell.config["attack"], sort_keys=True)
+    """Return what tells an attack from others; what it does to a detector is its way with such a model."""
+    attack = cell.config["attack"]
+    values = {name: value for name, value in attack["hyperparameters"].items() if name not in JOINT}
+    return json.dumps({**attack, "hyperparameters": values}, sort_keys=True)
 
 
 def _table(rows: tuple[RobustRow, ...]) -> ThreatTable:
     cells = {access: cell for row in rows for access, cell in row.cells.items()}
+    adaptive = [row.cells[ADAPTIVE].config["attack"] for row in rows if ADAPTIVE in row.cells]
     config = next(iter(cells.values())).config
     facts = {}
     for access in (UNDEFENDED, WHITE_BOX):
         if access in cells:
             facts["Replayed and white-box"] = attack_in_words(cells[access].config["attack"])
-    if ADAPTIVE in cells:
-        facts["Adaptive"] = attack_in_words(cells[ADAPTIVE].config["attack"])
+    for attack in adaptive:
+        joint = any(name in attack["hyperparameters"] for name in JOINT)
+        facts["Adaptive, on detectors" if joint else "Adaptive"] = attack_in_words(attack)
     title = f"L∞, ε = {eps_in_words(config['eps'])}, n = {config['n']} test images, seed {config['seed']}"
     return ThreatTable(title, facts, float(config["eps"]), int(config["seed"]), rows)
 
@@ -140,6 +150,12 @@ def attack_in_words(attack: dict[str, Any]) -> str:
         return f"{steps} from a random start; as many as in the paper, and as long against ε"
     losses = ", then ".join(values["losses"])
     runs = f"{values['restarts']} restarts each of loss {losses}"
+    if "weights" in values:
+        shares = ", ".join(f"{weight:g}" for weight in values["weights"])
+        runs = (
+            f"first {values['confident']} on the model without its detector for the largest margin, then on "
+            f"both at once, weight {shares} of the detector in turn, {runs}"
+        )
     return f"{steps} through the surrogate, {runs}; each run on the survivors of those before it"
 
 
@@ -157,10 +173,11 @@ def _row(key: str, cells: dict[str, Cell]) -> RobustRow:
     columns = {}
     for column in ROBUSTNESS_COLUMNS:
         for cell in finished:
-            if column in cell.columns:
+            if column in cell.columns and not _no_attack(cell, column):
                 columns[column] = cell.columns[column]
-    under = [columns[column] for column in ATTACKED if column in columns]
-    if len(under) == len(ATTACKED) or (under and not key):
+    wanted = [access for access in ATTACKED if access not in cells or not _no_attack(cells[access], access)]
+    under = [columns[column] for column in wanted if column in columns]
+    if len(under) == len(wanted) or (under and not key):
         columns["worst"] = np.min(under, axis=0)
     return RobustRow(
         key=key, name=name, label=defense_published.label(name) if key else "Undefended",
@@ -169,8 +186,33 @@ def _row(key: str, cells: dict[str, Cell]) -> RobustRow:
             column.name: _entry(column, columns.get(column.name), _absent(key, column.name, cells))
             for column in ROBUSTNESS_COLUMNS.values()
         },
-        flags=tuple(flags(columns)) if key else (),
+        rejected={
+            name: _entry(column, values, "")
+            for name, column in REJECTION_COLUMNS.items()
+            if (values := _first(finished, column.name)) is not None and name in columns
+        },
+        flags=(*_zero_gradient(cells), *flags(columns)) if key else (),
     )  # fmt: skip
+
+
+def _no_attack(cell: Cell, column: str) -> bool:
+    """Tell whether a column of a cell would be the answer of an attack that had nothing to climb."""
+    return column == WHITE_BOX and bool(cell.environment.get("zero_gradient"))
+
+
+def _zero_gradient(cells: dict[str, Cell]) -> tuple[Flag, ...]:
+    cell = cells.get(WHITE_BOX)
+    if cell is None or not _no_attack(cell, WHITE_BOX):
+        return ()
+    text = (
+        f"the loss of none of the n = {cell.config['n']} images has a gradient by the image, so PGD on the "
+        "model itself was not run: it would have reported random noise as an attack"
+    )
+    return (Flag(ZERO_GRADIENT, text),)
+
+
+def _first(cells: Sequence[Cell], column: str) -> np.ndarray | None:
+    return next((cell.columns[column] for cell in cells if column in cell.columns), None)
 
 
 def _absent(key: str, column: str, cells: dict[str, Cell]) -> str:
@@ -179,6 +221,8 @@ def _absent(key: str, column: str, cells: dict[str, Cell]) -> str:
         return "no defense"
     if column == "worst":
         return "not all measured"
+    if column in cells and _no_attack(cells[column], column):
+        return "zero gradient"
     access = UNDEFENDED if not key else column
     asked = list(cells.values()) if column == "clean" else [cells[access]] if access in cells else []
     return "failed" if any(cell.error is not None for cell in asked) else "not measured"

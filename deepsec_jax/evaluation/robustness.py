@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.attacks import PGD, Transfer, losses, run_in_batches
+from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import example_keys, reseed
+from deepsec_jax.pytree import example_keys, rejects, reseed
 
 OnBatch = Callable[[int], Any]
 
@@ -43,11 +45,16 @@ class Answers:
 
     Attributes:
         correct: share of draws with the true class, float32 [N].
+        holds: share of draws in which no attacker has won: with the true class, or rejected, float32 [N].
+        rejected: share of draws that are rejected, float32 [N]; NaN of a model that cannot reject.
         probabilities: float32 [N, K].
-        margins: largest other logit less the true class's, float32 [N]; above 0 is wrong.
+        margins: largest other logit less the true class's, or that of "rejected" if it is larger, float32
+            [N]; above 0 is wrong.
     """
 
     correct: np.ndarray
+    holds: np.ndarray
+    rejected: np.ndarray
     probabilities: np.ndarray
     margins: np.ndarray
 
@@ -61,8 +68,10 @@ def ask(
         rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
         batch, true = jnp.asarray(images[rows]), jnp.asarray(labels[rows])
         found = judge(model, batch, batch, true, key=key, first=first)
-        margins = losses.max_margin(found.logits, true)
-        parts.append((1.0 - found.success, found.probabilities, margins))
+        margins = losses.max_margin(open_logits(model, found.logits, true, targeted=False), true)
+        holds = 1.0 - found.success
+        correct = jnp.maximum(holds - found.rejected, 0.0) if rejects(model) else holds
+        parts.append((correct, holds, found.rejected, found.probabilities, margins))
     return Answers(*(np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True)))
 
 
@@ -80,15 +89,66 @@ def make(
     return Made(x_adv, max(0.0, seconds - compile_seconds()), compile_seconds(), float(attack.steps))
 
 
+def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int) -> bool:
+    """Tell whether the loss of any image has a gradient that is not zero; host code.
+
+    A model of votes or of codes has none anywhere: then PGD would report its random starts as an attack.
+    Most models have one in the first batch, and no further one is looked at.
+    """
+    model = reseed(model, example_keys(key, batch_size))
+    for first in range(0, len(sample), batch_size):
+        rows = np.minimum(np.arange(first, first + batch_size), len(sample) - 1)
+        found = _gradients(model, jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows]))
+        if bool(jnp.any(found)):
+            return True
+    return False
+
+
+@jax.jit
+def _gradients(model: Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return bool [B]: the image's gradient has an entry that is not zero, or that is no number."""
+
+    def loss(x: jax.Array) -> tuple[jax.Array, None]:
+        return losses.logit_gap(open_logits(model, model(x), labels, targeted=False), labels), None
+
+    return jnp.any(value_and_gradient(loss, x)[2] != 0, axis=(1, 2, 3))
+
+
 def adaptive_runs(
-    surrogate: Classifier, *, eps: float, step_size: float, steps: int, restarts: int, names: Sequence[str]
+    surrogate: Any,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    restarts: int,
+    names: Sequence[str],
+    weights: Sequence[float] = (),
+    confident: int = 0,
 ) -> list[Transfer]:
-    """Return the runs of the adaptive attack: ``restarts`` of PGD through the surrogate for each loss."""
-    runs = [
-        Transfer(PGD(eps=eps, step_size=step_size, steps=steps, loss=losses.LOSSES[name]), surrogate)
-        for name in names
-    ]
-    return [run for run in runs for _ in range(restarts)]
+    """Return the runs of the adaptive attack: ``restarts`` of PGD through the surrogate for each loss.
+
+    On a guarded model the restarts take turns in how much the detector weighs, for the best weight differs
+    from detector to detector.  Before them come ``confident`` runs on the model without its detector, whose
+    margin is driven as far as the ball lets it: some detectors miss what is wrong with confidence.
+
+    Args:
+        surrogate: what is differentiated; a ``Guarded`` where there are ``weights`` or confident runs.
+        eps: radius.
+        step_size: of PGD.
+        steps: of each run.
+        restarts: runs per loss.
+        names: of losses.
+        weights: values of ``Guarded.weight``, in turn over all restarts; none leaves the surrogate as it is.
+        confident: number of runs on the bare model.
+    """
+
+    def through(model: Classifier, name: str) -> Transfer:
+        return Transfer(PGD(eps=eps, step_size=step_size, steps=steps, loss=losses.LOSSES[name]), model)
+
+    weighed = [surrogate.replace(weight=weight) for weight in weights] or [surrogate]
+    every = [name for name in names for _ in range(restarts)]
+    bare = [through(surrogate.model, "max_margin") for _ in range(confident)]
+    return bare + [through(weighed[turn % len(weighed)], name) for turn, name in enumerate(every)]
 
 
 def cascade(
@@ -101,7 +161,7 @@ def cascade(
     on_batch: OnBatch,
     steps: int,
 ) -> Made:
-    """Run attacks one after the other, each only on images that the model still gets right.
+    """Run attacks one after the other, each only on images that the model still gets right or rejects.
 
     ``attacks.Cascade`` for a whole sample: here survivors of all batches fill new ones, so that a model that
     falls at once costs one run and not all, and equal runs share their compiled code.  An image counts as
@@ -125,9 +185,9 @@ def cascade(
     spent = 0
     with compile_clock() as compile_seconds:
         judged = ask(model, best, sample.labels, batch_size=batch_size, key=draw_key)
-        correct, margins = judged.correct.copy(), judged.margins.copy()
+        holds, margins = judged.holds.copy(), judged.margins.copy()
         for number, run in enumerate(runs):
-            rows = np.flatnonzero(correct > 0)
+            rows = np.flatnonzero(holds > 0)
             meter.fallen(number, len(sample) - len(rows))
             if not len(rows):
                 break
@@ -140,10 +200,10 @@ def cascade(
             tried = best.copy()
             tried[rows] = found
             judged = ask(model, tried, sample.labels, batch_size=batch_size, key=draw_key)
-            better = (judged.correct < correct) | ((judged.correct == correct) & (judged.margins > margins))
+            better = (judged.holds < holds) | ((judged.holds == holds) & (judged.margins > margins))
             better &= np.isin(np.arange(len(sample)), rows)
             best[better] = tried[better]
-            correct[better], margins[better] = judged.correct[better], judged.margins[better]
+            holds[better], margins[better] = judged.holds[better], judged.margins[better]
     seconds = time.perf_counter() - started
     return Made(best, max(0.0, seconds - compile_seconds()), compile_seconds(), spent / max(1, len(sample)))
 
@@ -191,4 +251,22 @@ ROBUSTNESS_COLUMNS: dict[str, Column] = {
     )
 }  # fmt: skip
 """Accuracy under attack, one value per image of the sample: 1 or 0, or a share of draws.  ``values`` takes
-the arrays of a cell; ``worst`` is taken over cells, by the report."""
+the arrays of a cell; ``worst`` is taken over cells, by the report.  An image that is rejected counts as an
+error where it is clean, and as not fooled where it was made."""
+
+
+def _refused(column: Column) -> Column:
+    name = "clean_rejected" if column.name == "clean" else "rejected"
+    images = "clean images" if column.name == "clean" else f"{column.title.lower()} images"
+    return Column(
+        f"{column.name}_rejected", "robust", f"{column.title} rejected",
+        f"share of the n {images} that are rejected", "ours", "share", "neither", "all",
+        lambda arrays: jnp.asarray(arrays[name]), rate=True, needs_rejection=True,
+    )  # fmt: skip
+
+
+REJECTION_COLUMNS: dict[str, Column] = {
+    name: _refused(column) for name, column in ROBUSTNESS_COLUMNS.items() if name != "worst"
+}
+"""Column under attack -> how many of its images a model that can reject has refused; as values of cells they
+go by their own names, ``adaptive_rejected``."""

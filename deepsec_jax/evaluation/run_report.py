@@ -1,4 +1,4 @@
-"""The report of a run directory: the attacks' files where it holds attacks, the defenses' where defenses."""
+"""The report of a run directory: files of attacks, of defenses and of detectors, of what it holds."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -9,15 +9,16 @@ from rich.console import Console
 
 from deepsec_jax.evaluation.aside import write_aside
 from deepsec_jax.evaluation.attack_report import print_report, render
-from deepsec_jax.evaluation.cells import ATTACK, Cell
+from deepsec_jax.evaluation.cells import ATTACK, CLEAN, DETECTION, SWEEP, Cell
 from deepsec_jax.evaluation.defense_report import print_defenses, render_defenses
+from deepsec_jax.evaluation.detection_report import print_detectors, render_detectors
 from deepsec_jax.evaluation.store import read_cells
 
 
 def write_run_report(
     run_dir: str | os.PathLike[str], out_dir: str | os.PathLike[str], *, times: bool = True
 ) -> list[Path]:
-    """Write attacks.* and defenses.*, each as html, csv, json and tex, over those of an earlier report.
+    """Write attacks.*, defenses.* and detectors.*, each as html, csv, json and tex, over earlier ones.
 
     Args:
         run_dir: a run directory; see :mod:`deepsec_jax.evaluation.cells`.
@@ -45,19 +46,23 @@ def _writer(text: str) -> Callable[[Path], Any]:
 
 def render_run(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:
     """Return file name -> text; a run without any cell has the page of attacks, which says so."""
-    attacks, others = parted(cells)
-    files = render(attacks, times=times) if attacks or not others else {}
-    return files | (render_defenses(others, times=times) if others else {})
+    attacks, defenses, detectors = parted(cells)
+    files = render(attacks, times=times) if attacks or not (defenses or detectors) else {}
+    files |= render_defenses(defenses, times=times) if defenses else {}
+    return files | (render_detectors(detectors, times=times) if detectors else {})
 
 
 def print_run(cells: Sequence[Cell], console: Console, *, times: bool = True) -> None:
     """Print the tables and the warnings of all cells."""
-    attacks, others = parted(cells)
+    attacks, defenses, detectors = parted(cells)
     print_report(attacks, console, times=times)
-    print_defenses(others, console, times=times)
+    print_defenses(defenses, console, times=times)
+    print_detectors(detectors, console, times=times)
 
 
-def parted(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
-    """Return the cells of attacks and those of defenses."""
+def parted(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell], list[Cell]]:
+    """Return the cells of attacks, those of defenses and those of detectors."""
+    scored = (CLEAN, DETECTION, SWEEP)
     attacks = [cell for cell in cells if cell.kind == ATTACK]
-    return attacks, [cell for cell in cells if cell.kind != ATTACK]
+    defenses = [cell for cell in cells if cell.kind not in (ATTACK, *scored)]
+    return attacks, defenses, [cell for cell in cells if cell.kind in scored]

@@ -239,7 +239,7 @@ def read_cells(run_dir: str | os.PathLike[str]) -> list[Cell]:
     store, cells = Store(Path(run_dir)), []
     if not (store.folder / "plan.json").is_file():
         raise StoreError(
-            f"no run in {run_dir}: give a folder that deepsec evaluate attacks or defenses wrote"
+            f"no run in {run_dir}: give a folder that deepsec evaluate attacks, defenses or detectors wrote"
         )
     for name, config in store.plan().items():
         if store.has_cell(name):

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.evaluation.cells import ARRAYS, UTILITY
+from deepsec_jax.evaluation.cells import ARRAYS, REJECTION, UTILITY
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
 from deepsec_jax.protocols import Classifier
+from deepsec_jax.pytree import rejects
 
 
 def _accuracy(record: DefenseRecord) -> jax.Array:
@@ -24,9 +25,24 @@ ACCURACY = Column(
 )  # fmt: skip
 
 
-def utility_columns() -> dict[str, Column]:
-    """Return the columns of Table IV by name, in its order, then other metrics of defenses."""
-    return {ACCURACY.name: ACCURACY, **DEFENSE_METRICS}
+def _rejected(record: DefenseRecord) -> jax.Array:
+    return jnp.full_like(record.correct, jnp.nan) if record.rejected is None else record.rejected
+
+
+REJECTED = Column(
+    "rejected", "csr", "Rejected", "share of all test images that the defended model refuses", "ours",
+    "share", "lower", "all", _rejected, rate=True, needs_rejection=True,
+)  # fmt: skip
+
+
+def utility_columns(*, rejecting: bool = False) -> dict[str, Column]:
+    """Return the columns of Table IV by name, in its order, then other metrics of defenses.
+
+    Args:
+        rejecting: also those that only a model has that can reject.
+    """
+    every = {ACCURACY.name: ACCURACY, **DEFENSE_METRICS}
+    return every | {REJECTED.name: REJECTED} if rejecting else every
 
 
 def compare(
@@ -50,7 +66,8 @@ def compare(
         draws: of a randomised model.
         on_batch: called after every batch with the number of images just done.
     """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS[UTILITY]}
+    names = (*ARRAYS[UTILITY], *(REJECTION[UTILITY] if rejects(defended) else ()))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for first in range(0, len(sample), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(sample) - 1)
         keys = {
@@ -70,7 +87,8 @@ def compare(
 
 def record_of_arrays(arrays: Mapping[str, np.ndarray], *, confidences: bool) -> DefenseRecord:
     """Return the record that the arrays of a ``utility`` cell were taken from."""
-    fields = {name: jnp.asarray(arrays[name]) for name in ARRAYS[UTILITY]}
+    there = [name for name in REJECTION[UTILITY] if name in arrays]
+    fields = {name: jnp.asarray(arrays[name]) for name in (*ARRAYS[UTILITY], *there)}
     return DefenseRecord(**fields, confidences=confidences)
 
 
@@ -79,5 +97,5 @@ def measure_utility(
 ) -> dict[str, np.ndarray]:
     """Return column name -> values [N] of a ``utility`` cell's arrays."""
     record = record_of_arrays(arrays, confidences=confidences)
-    columns = utility_columns()
+    columns = utility_columns(rejecting=True)
     return {name: np.asarray(columns[name].values(record), np.float64) for name in names}

@@ -12,7 +12,12 @@ Of defenses:
     values = metrics.measure_defense(record)["cos"]         # float[N]
     metrics.summarise(metrics.DEFENSE_METRICS["cos"], values, metrics.both_correct(record))
 
-Columns marked ``host`` go through a real picture codec; all others are pure functions on the device.
+Of detectors (all of them on the host):
+
+    record = metrics.DetectionRecord(scores, success, clean, correct, threshold)
+    metrics.summarise_detection(metrics.DETECTION_METRICS["auc"], record)
+
+Columns marked ``host`` go through NumPy or a real picture codec; all others are pure functions on the device.
 """
 
 from deepsec_jax.metrics.defense_record import DefenseRecord as DefenseRecord
@@ -21,6 +26,11 @@ from deepsec_jax.metrics.defense_record import defense_record_of as defense_reco
 from deepsec_jax.metrics.defense_table import DEFENSE_METRICS as DEFENSE_METRICS
 from deepsec_jax.metrics.defense_table import measure_defense as measure_defense
 from deepsec_jax.metrics.defense_table import not_applicable as not_applicable
+from deepsec_jax.metrics.detection import fpr_limits as fpr_limits
+from deepsec_jax.metrics.detection import roc as roc
+from deepsec_jax.metrics.detection_record import DetectionRecord as DetectionRecord
+from deepsec_jax.metrics.detection_table import DETECTION_METRICS as DETECTION_METRICS
+from deepsec_jax.metrics.detection_table import summarise_detection as summarise_detection
 from deepsec_jax.metrics.measure import measure as measure
 from deepsec_jax.metrics.record import AttackRecord as AttackRecord
 from deepsec_jax.metrics.record import Column as Column

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from deepsec_jax.metrics.record import classify
+from deepsec_jax.metrics.record import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
 from deepsec_jax.pytree import is_randomised, static
 
@@ -21,12 +21,15 @@ class DefenseRecord(struct.PyTreeNode):
     Attributes:
         labels: true classes [N].
         logits_raw: logits of the raw model [N, K].
-        logits: logits of the defended model [N, K]; its own number of columns if it has no confidences.
+        logits: logits of the defended model [N, K], [N, K+1] if it rejects; its own number of columns if it
+            has no confidences.
         probabilities_raw: softmax of the raw model's logits [N, K].
-        probabilities: softmax of the defended model's logits, shaped like them.
+        probabilities: softmax of the defended model's logits of the classes [N, K].
         correct_raw: share of draws in which the raw model's largest logit is the label's [N]; 0 or 1 on a
             deterministic model.
         correct: the same of the defended model [N].
+        rejected: share of draws in which the defended model refuses the clean image [N]; NaN if it cannot,
+            None if nobody asked.
         confidences: whether ``probabilities`` are confidences; False for vote shares (RC) and flags,
             static.
     """
@@ -38,6 +41,7 @@ class DefenseRecord(struct.PyTreeNode):
     probabilities: jax.Array
     correct_raw: jax.Array
     correct: jax.Array
+    rejected: jax.Array | None = None
     confidences: bool = static(True)
 
 
@@ -68,25 +72,23 @@ def defense_record_of(
     for model, keys, name in ((raw, raw_draws, "raw_draws"), (defended, draws, "draws")):
         if keys is None and is_randomised(model):
             raise ValueError(f"the model is randomised: pass {name}= keys [draws, {len(images)}]")
-    correct_raw, logits_raw, probabilities_raw = _outputs(raw, images, labels, raw_draws)
-    correct, logits, probabilities = _outputs(defended, images, labels, draws)
-    if confidences and logits.shape != logits_raw.shape:
+    before = _outputs(raw, images, labels, raw_draws)
+    after = _outputs(defended, images, labels, draws)
+    if confidences and after.probabilities.shape != before.probabilities.shape:
         raise ValueError(
-            f"the raw model has {logits_raw.shape[1]} classes, the defended one {logits.shape[1]}: "
-            "pass confidences=False, their confidences cannot be compared"
+            f"the raw model has {before.probabilities.shape[1]} classes, the defended one "
+            f"{after.probabilities.shape[1]}: pass confidences=False, their confidences cannot be compared"
         )
     return DefenseRecord(
-        labels=jnp.asarray(labels), logits_raw=logits_raw, logits=logits,
-        probabilities_raw=probabilities_raw, probabilities=probabilities,
-        correct_raw=correct_raw, correct=correct, confidences=confidences,
+        labels=jnp.asarray(labels), logits_raw=before.logits, logits=after.logits,
+        probabilities_raw=before.probabilities, probabilities=after.probabilities,
+        correct_raw=before.success, correct=after.success, rejected=after.rejected, confidences=confidences,
     )  # fmt: skip
 
 
 @jax.jit
-def _outputs(
-    model: Classifier, images: Images, labels: Labels, draws: Keys | None
-) -> tuple[jax.Array, Logits, jax.Array]:
-    """Return share of draws that are correct [N], logits and probabilities [N, K].
+def _outputs(model: Classifier, images: Images, labels: Labels, draws: Keys | None) -> Answers:
+    """Return what a model says; ``success`` is the share of draws that are correct [N].
 
     One program a model: two in one could round apart, and a defense that changes nothing would change bits.
     """

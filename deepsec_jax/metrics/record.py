@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import struct
 from jax import lax
 
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
-from deepsec_jax.pytree import reseed
+from deepsec_jax.pytree import rejects, reseed
 
 
 class AttackRecord(struct.PyTreeNode):
@@ -24,12 +24,13 @@ class AttackRecord(struct.PyTreeNode):
         targets: classes the images were driven to [B], or None where any wrong class counts.
         draws: None, or on a randomised model the keys [D, B] over which predictions are averaged.
         success: share of draws that succeeded [B]; 0 or 1 on a deterministic model.
-        logits: mean logits on ``x_adv`` [B, K].
-        probabilities: mean softmax of the logits on ``x_adv`` [B, K].
+        logits: mean logits on ``x_adv`` [B, K]; [B, K+1] of a model that rejects.
+        probabilities: mean softmax of the logits of the classes on ``x_adv`` [B, K].
         seconds: wall time that the attack spent per image [B], compilation apart.
         gradients: gradients of the model that the attack spent per image [B]; NaN if not known.
         forwards: further forward passes per image [B]; NaN if not known.
         gradient_seconds: wall time per image of one bare gradient of the model in the same batch [B].
+        rejected: share of draws in which the model refuses ``x_adv`` [B]; NaN of one that cannot.
     """
 
     model: Classifier
@@ -45,32 +46,57 @@ class AttackRecord(struct.PyTreeNode):
     gradients: jax.Array
     forwards: jax.Array
     gradient_seconds: jax.Array
+    rejected: jax.Array
+
+
+class Answers(NamedTuple):
+    """What a model says of images, float32; means over draws on a randomised model.
+
+    Attributes:
+        success: share of draws that succeed [B].
+        logits: [B, K]; [B, K+1] of a model that rejects.
+        probabilities: softmax of the logits of the classes [B, K].
+        rejected: share of draws in which the image is refused [B]; NaN of a model that cannot.
+    """
+
+    success: jax.Array
+    logits: Logits
+    probabilities: jax.Array
+    rejected: jax.Array
 
 
 def classify(
     model: Classifier, images: Images, labels: Labels, targets: Labels | None, draws: Keys | None
-) -> tuple[jax.Array, Logits, jax.Array]:
-    """Return share of draws that succeed [B], mean logits and mean softmax [B, K], float32.
+) -> Answers:
+    """Return what the model says of the images, and on which of them the goal is reached.
 
-    Success is any class but the label, or the target where there are targets.
+    Success is any class but the label, or the target where there are targets; "rejected" is neither.
     """
+    refuses = rejects(model)
 
-    def once(keys: Keys | None) -> tuple[jax.Array, Logits, jax.Array]:
+    def once(keys: Keys | None) -> Answers:
         chosen = model if keys is None else reseed(model, keys)
         logits = chosen(images).astype(jnp.float32)
         predicted = jnp.argmax(logits, axis=-1)
         hit = predicted != labels if targets is None else predicted == targets
-        return hit.astype(jnp.float32), logits, jax.nn.softmax(logits, axis=-1)
+        if not refuses:
+            nothing = jnp.full(logits.shape[0], jnp.nan, jnp.float32)
+            return Answers(hit.astype(jnp.float32), logits, jax.nn.softmax(logits, axis=-1), nothing)
+        classes = logits[:, :-1]
+        refused = predicted == classes.shape[-1]
+        return Answers(
+            (hit & ~refused).astype(jnp.float32), logits, jax.nn.softmax(classes, axis=-1),
+            refused.astype(jnp.float32),
+        )  # fmt: skip
 
     if draws is None:
         return once(None)
-    success, logits, probabilities = lax.map(once, draws)
-    return success.mean(axis=0), logits.mean(axis=0), probabilities.mean(axis=0)
+    return Answers(*(part.mean(axis=0) for part in lax.map(once, draws)))
 
 
 def success_on(record: AttackRecord, images: Images) -> jax.Array:
     """Return [B]: does the attack's goal still hold when the model sees these images instead."""
-    return classify(record.model, images, record.labels, record.targets, record.draws)[0]
+    return classify(record.model, images, record.labels, record.targets, record.draws).success
 
 
 @dataclass(frozen=True)
@@ -85,17 +111,19 @@ class Column:
         section: of the paper.
         unit: of the values.
         better: "higher", "lower" or "neither", from the side of whom the table is about: the attacker's in
-            ``METRICS``, the defender's in ``DEFENSE_METRICS``.
+            ``METRICS``, the defender's in ``DEFENSE_METRICS`` and ``DETECTION_METRICS``.
         over: the examples it is averaged over: "all", "successful" (attacks), or "both correct" (defenses:
-            the raw and the defended model classify the image correctly).
-        values: ``values(record) -> float[B]`` of an ``AttackRecord``, or of a ``DefenseRecord``; a pure
-            function on the device, or, where ``host`` is set, one that goes through a picture codec on
-            the host.
+            the raw and the defended model classify the image correctly), or "clean" (detectors: all clean
+            test images).
+        values: ``values(record) -> float[B]`` of an ``AttackRecord``, a ``DefenseRecord`` or a
+            ``DetectionRecord``; a pure function on the device, or, where ``host`` is set, one that goes
+            through a picture codec or NumPy on the host.
         rate: values are successes and failures, so that the mean is a share.
         host: see ``values``.
         quick: whether it stands in tables by default.
         measured_once: one measurement shared by all images, so that it has no interval.
         needs_confidences: of a defended model; NaN where it gives none.
+        needs_rejection: NaN on a model that cannot reject, whose tables leave the column out.
     """
 
     name: str
@@ -106,9 +134,10 @@ class Column:
     unit: str
     better: str
     over: str
-    values: Callable[[Any], jax.Array]
+    values: Callable[[Any], Any]
     rate: bool = False
     host: bool = False
     quick: bool = True
     measured_once: bool = False
     needs_confidences: bool = False
+    needs_rejection: bool = False

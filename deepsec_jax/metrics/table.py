@@ -1,10 +1,10 @@
 """The table of attack metrics: column name -> what it is and the function behind it."""
 
-from deepsec_jax.metrics import acac, actc, ald, ass, cc, mr, nte, psd, rgb, ric
+from deepsec_jax.metrics import acac, actc, ald, ass, cc, mr, nte, psd, rejected, rgb, ric
 from deepsec_jax.metrics.record import Column
 
-MODULES = (mr, acac, actc, ald, ass, psd, nte, rgb, ric, cc)
-"""One module per metric of the paper, in the paper's order; a new metric is one more."""
+MODULES = (mr, rejected, acac, actc, ald, ass, psd, nte, rgb, ric, cc)
+"""One module per metric of the paper, in its order, and what is rejected; a new metric is one more."""
 
 METRICS: dict[str, Column] = {column.name: column for module in MODULES for column in module.COLUMNS}
 """Every column by name, in the order of tables."""

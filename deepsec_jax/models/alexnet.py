@@ -3,6 +3,7 @@
 import jax
 from flax import nnx
 
+from deepsec_jax.models.layers import flattened
 from deepsec_jax.protocols import Images, Logits
 
 _he = nnx.initializers.he_normal()
@@ -57,9 +58,19 @@ class AlexNet(nnx.Module):
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]; ``rngs`` drives the dropout."""
+        return self.layers(x, rngs=rngs)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every layer, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        """Return the output of every layer after its ReLU and before a pool; the last are the logits."""
+        outputs = []
         for index, conv in enumerate(self.convs):
-            x = nnx.relu(conv(x))
-            x = _pool(x) if index in _POOLED else x
+            outputs.append(nnx.relu(conv(x)))
+            x = _pool(outputs[-1]) if index in _POOLED else outputs[-1]
         x = self.dropout(jax.lax.collapse(x, 1), rngs=rngs)
-        x = self.dropout(nnx.relu(self.dense1(x)), rngs=rngs)
-        return self.out(nnx.relu(self.dense2(x)))
+        dense1 = nnx.relu(self.dense1(x))
+        dense2 = nnx.relu(self.dense2(self.dropout(dense1, rngs=rngs)))
+        return [*outputs, dense1, dense2, self.out(dense2)]

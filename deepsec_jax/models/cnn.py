@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from deepsec_jax.models.layers import flattened
 from deepsec_jax.protocols import Images, Logits
 
 _he = nnx.initializers.he_normal()
@@ -69,13 +70,22 @@ class MnistCNN(nnx.Module):
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]; ``rngs`` drives the dropout."""
-        x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
-        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-        x = nnx.relu(self.conv4(nnx.relu(self.conv3(x))))
-        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-        x = nnx.relu(self.dense1(jax.lax.collapse(x, 1)))
-        x = nnx.relu(self.dense2(self.dropout(x, rngs=rngs)))
-        return self.out(x)
+        return self.layers(x, rngs=rngs)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every layer, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        """Return the output of every layer after its ReLU and before a pool; the last are the logits."""
+        first = nnx.relu(self.conv1(x))
+        second = nnx.relu(self.conv2(first))
+        third = nnx.relu(self.conv3(nnx.max_pool(second, (2, 2), strides=(2, 2))))
+        fourth = nnx.relu(self.conv4(third))
+        x = nnx.max_pool(fourth, (2, 2), strides=(2, 2))
+        dense1 = nnx.relu(self.dense1(jax.lax.collapse(x, 1)))
+        dense2 = nnx.relu(self.dense2(self.dropout(dense1, rngs=rngs)))
+        return [first, second, third, fourth, dense1, dense2, self.out(dense2)]
 
 
 class MnistCNNBlock(nnx.Module):
@@ -105,12 +115,21 @@ class MnistCNNBlock(nnx.Module):
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]; ``rngs`` drives the dropout."""
-        for first, second in zip(self.convs[::2], self.convs[1::2], strict=True):
-            x = nnx.relu(second(nnx.relu(first(x))))
-            x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-        x = nnx.relu(self.dense1(jax.lax.collapse(x, 1)))
-        x = nnx.relu(self.dense2(self.dropout(x, rngs=rngs)))
-        return self.out(x)
+        return self.layers(x, rngs=rngs)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every layer, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        """Return the output of every layer after its ReLU and before a pool; the last are the logits."""
+        outputs = []
+        for index, conv in enumerate(self.convs):
+            outputs.append(nnx.relu(conv(x)))
+            x = nnx.max_pool(outputs[-1], (2, 2), strides=(2, 2)) if index % 2 else outputs[-1]
+        dense1 = nnx.relu(self.dense1(jax.lax.collapse(x, 1)))
+        dense2 = nnx.relu(self.dense2(self.dropout(dense1, rngs=rngs)))
+        return [*outputs, dense1, dense2, self.out(dense2)]
 
 
 class SmallCNN(nnx.Module):
@@ -128,6 +147,16 @@ class SmallCNN(nnx.Module):
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]."""
         del rngs  # no dropout here
-        x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
-        x = nnx.max_pool(x, (2, 2), strides=(2, 2))
-        return self.out(nnx.relu(self.dense(jax.lax.collapse(x, 1))))
+        return self.layers(x)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every layer, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images) -> list[jax.Array]:
+        """Return the output of every layer after its ReLU and before a pool; the last are the logits."""
+        first = nnx.relu(self.conv1(x))
+        second = nnx.relu(self.conv2(first))
+        x = nnx.max_pool(second, (2, 2), strides=(2, 2))
+        dense = nnx.relu(self.dense(jax.lax.collapse(x, 1)))
+        return [first, second, dense, self.out(dense)]

@@ -1,8 +1,10 @@
 """Densely connected networks for 32x32 images (Huang et al., CVPR 2017, arXiv:1608.06993)."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from deepsec_jax.models.layers import flattened
 from deepsec_jax.protocols import Images, Logits
 
 # By fan-out, as in the authors' code.
@@ -87,10 +89,25 @@ class DenseNet(nnx.Module):
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]."""
         del rngs  # no dropout here
+        return self.layers(x)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every block, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images) -> list[jax.Array]:
+        """Return the output of the first convolution, of every block and transition, and the logits.
+
+        A block's output holds that of all its layers; the last one's is behind the norm and the ReLU.
+        """
         x = self.stem(x)
+        outputs = [x]
         for index, block in enumerate(self.blocks):
             if index:
+                outputs.append(x)
                 x = _halved(self.transitions[index - 1](x))
+                outputs.append(x)
             for layer in block:
                 x = layer(x)
-        return self.out(nnx.relu(self.norm(x)).mean(axis=(1, 2)))
+        last = nnx.relu(self.norm(x))
+        return [*outputs, last, self.out(last.mean(axis=(1, 2)))]

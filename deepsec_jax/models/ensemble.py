@@ -7,6 +7,7 @@ Their model A is not here: the original takes the paper's own MNIST network in i
 import jax
 from flax import nnx
 
+from deepsec_jax.models.layers import flattened
 from deepsec_jax.protocols import Images, Logits
 
 # Keras's default, with biases of zero.
@@ -52,9 +53,18 @@ class StaticB(nnx.Module):
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]; ``rngs`` drives the dropout."""
-        x = nnx.relu(self.conv1(self.dropout_pixels(x, rngs=rngs)))
-        x = nnx.relu(self.conv3(nnx.relu(self.conv2(x))))
-        return self.out(jax.lax.collapse(self.dropout(x, rngs=rngs), 1))
+        return self.layers(x, rngs=rngs)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every layer, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        """Return the output of every layer after its ReLU; the last are the logits."""
+        first = nnx.relu(self.conv1(self.dropout_pixels(x, rngs=rngs)))
+        second = nnx.relu(self.conv2(first))
+        third = nnx.relu(self.conv3(second))
+        return [first, second, third, self.out(jax.lax.collapse(self.dropout(third, rngs=rngs), 1))]
 
 
 class StaticC(nnx.Module):
@@ -77,9 +87,18 @@ class StaticC(nnx.Module):
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]; ``rngs`` drives the dropout."""
-        x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
-        x = nnx.relu(self.dense(jax.lax.collapse(self.dropout_map(x, rngs=rngs), 1)))
-        return self.out(self.dropout(x, rngs=rngs))
+        return self.layers(x, rngs=rngs)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every layer, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        """Return the output of every layer after its ReLU; the last are the logits."""
+        first = nnx.relu(self.conv1(x))
+        second = nnx.relu(self.conv2(first))
+        dense = nnx.relu(self.dense(jax.lax.collapse(self.dropout_map(second, rngs=rngs), 1)))
+        return [first, second, dense, self.out(self.dropout(dense, rngs=rngs))]
 
 
 class StaticD(nnx.Module):
@@ -98,7 +117,16 @@ class StaticD(nnx.Module):
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]; ``rngs`` drives the dropout."""
-        x = jax.lax.collapse(x, 1)
+        return self.layers(x, rngs=rngs)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every layer, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images, *, rngs: nnx.Rngs | None = None) -> list[jax.Array]:
+        """Return the output of every layer after its ReLU; the last are the logits."""
+        x, outputs = jax.lax.collapse(x, 1), []
         for dense in self.dense:
-            x = self.dropout(nnx.relu(dense(x)), rngs=rngs)
-        return self.out(x)
+            outputs.append(nnx.relu(dense(x)))
+            x = self.dropout(outputs[-1], rngs=rngs)
+        return [*outputs, self.out(x)]

@@ -8,16 +8,25 @@ from flax import struct
 from jax import lax
 
 from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
+from deepsec_jax.pytree import rejects
 
 
 class Detecting(Protocol):
     """What a guard needs of a fitted detector."""
 
     @property
-    def threshold(self) -> Scalar: ...
+    def threshold(self) -> Scalar:
+        """Scores above it are flagged."""
+        ...
+
     @property
-    def spread(self) -> Scalar: ...
-    def score(self, x: Images, /) -> jax.Array: ...
+    def spread(self) -> Scalar:
+        """The unit in which a score's distance from the threshold counts, above 0."""
+        ...
+
+    def score(self, x: Images, /) -> jax.Array:
+        """Return the scores [B], high = suspicious."""
+        ...
 
 
 class Guarded(struct.PyTreeNode):
@@ -26,8 +35,8 @@ class Guarded(struct.PyTreeNode):
         z_K = max_j z_j + weight (score - threshold) / spread
 
     so that the argmax is K exactly where the detector flags, and falls to a class exactly where it does not.
-    Attacks see the detector through z_K: it neither saturates nor loses its gradient far above the
-    threshold.  An untargeted attack succeeds where the argmax is neither the label nor K.
+    Attacks see the detector through z_K: it neither saturates nor loses its gradient, near the threshold
+    or far from it.  An untargeted attack succeeds where the argmax is neither the label nor K.
 
     Attributes:
         model: images -> logits [B, K].
@@ -47,14 +56,19 @@ class Guarded(struct.PyTreeNode):
     rejects: ClassVar[bool] = True
 
     def __call__(self, x: Images) -> Logits:
-        """Return the logits [B, K+1], float32."""
+        """Return the logits [B, K+1], float32; z_K is never equal to the largest of the others."""
+        if rejects(self.model):
+            raise ValueError("Guarded.model rejects already: give one detector both scores")
         logits = self.model(x).astype(jnp.float32)
         detector: Detecting = self.detector
         score = detector.score(x)
         top = jnp.max(logits, axis=-1)
         pull = top + self.weight * (score - detector.threshold) / detector.spread
         # Rounding must not decide: a score a hair above the threshold still wins, one at it never does.
-        above = top + lax.stop_gradient(1e-6 * jnp.maximum(jnp.abs(top), 1.0))
+        hair = 1e-6 * jnp.maximum(jnp.abs(top), 1.0)
         flagged = ~(score <= detector.threshold)
-        rejected = jnp.where(flagged, jnp.fmax(pull, above), jnp.minimum(pull, top))
+        decided = jnp.where(flagged, jnp.fmax(pull, top + hair), jnp.fmin(pull, top - hair))
+        # The value is the decision's, the gradient the pull's, also within a hair of the threshold.
+        slope = jnp.where(jnp.isfinite(pull), pull - lax.stop_gradient(pull), 0.0)
+        rejected = lax.stop_gradient(decided) + slope
         return jnp.concatenate([logits, rejected[:, None]], axis=-1)

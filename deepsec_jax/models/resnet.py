@@ -1,7 +1,9 @@
 """Residual networks for 32x32 images (He et al., CVPR 2016, arXiv:1512.03385, section 4.2)."""
 
+import jax
 from flax import nnx
 
+from deepsec_jax.models.layers import flattened
 from deepsec_jax.protocols import Images, Logits
 
 # He-style initialisation by fan-out, as in the paper's code.
@@ -64,7 +66,15 @@ class ResNet(nnx.Module):
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
         """Return logits [B, K]."""
         del rngs  # no dropout here
-        x = nnx.relu(self.norm(self.stem(x)))
+        return self.layers(x)[-1]
+
+    def activations(self, x: Images) -> tuple[jax.Array, ...]:
+        """Return the output of every block, float32 [B, d]; the last are the logits."""
+        return flattened(self.layers(x))
+
+    def layers(self, x: Images) -> list[jax.Array]:
+        """Return the output of the first convolution and of every block, after the ReLU, and the logits."""
+        outputs = [nnx.relu(self.norm(self.stem(x)))]
         for block in self.blocks:
-            x = block(x)
-        return self.out(x.mean(axis=(1, 2)))
+            outputs.append(block(outputs[-1]))
+        return [*outputs, self.out(outputs[-1].mean(axis=(1, 2)))]

@@ -16,8 +16,10 @@ FEW = {
     "dd": {}, "igr": {"lam": 0.1}, "eit": {"crop": 7, "sweeps": 5}, "rt": {"smallest": 8, "largest": 9},
     "pd": {"filters": 4, "blocks": 1, "mixtures": 2, "levels": 17, "changes": (("epochs", 1),)},
     "te": {"levels": 4, "steps": 2}, "rc": {"radius": 0.1, "points": 20},
+    "lid": {"k": 3, "minibatch": 6, "fpr": 0.25},
+    "fs": {"fpr": 0.25}, "magnet": {"fpr": 0.25, "changes": (("epochs", 1), ("batch_size", 32))},
 }  # fmt: skip
-KEEPING = [name for name in ("rt", "pd", "rc") if name in DEFENSES]
+KEEPING = [name for name in ("rt", "pd", "rc", "lid", "fs", "magnet") if name in DEFENSES]
 """Those that put something around the base's own network, and train no other classifier."""
 
 

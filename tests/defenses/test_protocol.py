@@ -14,7 +14,7 @@ from few import KEEPING, base, digits, few, fitted, weights  # noqa: F401
 
 from deepsec_jax import attacks, defenses, models, training
 from deepsec_jax.catalog import UnknownName
-from deepsec_jax.defenses import DEFENSES, Base, DefenseError
+from deepsec_jax.defenses import COMPLETE, DEFENSES, DETECTORS, Base, DefenseError
 from deepsec_jax.defenses.presets import KINDS
 from deepsec_jax.training import CheckpointError
 
@@ -29,7 +29,7 @@ def test_a_defended_model_is_attacked_like_any(name, fitted, digits):
     defended = fitted[1][name]
     x, labels = jnp.asarray(digits.test.images[:8]), jnp.asarray(digits.test.labels[:8])
     for model in (defended.classifier, defended.surrogate):
-        assert model(x).shape == (8, 10)
+        assert model(x).shape == (8, 11 if name in DETECTORS else 10)  # one more: rejected
         x_adv = attacks.FGSM(eps=0.1)(model, x, labels, key=jax.random.key(0))
         assert float(jnp.abs(x_adv - x).max()) <= 0.1 + 1e-6
 
@@ -57,7 +57,7 @@ def test_a_folder_brings_back_the_defense_and_the_classifier(name, fitted):
     assert all(map(np.array_equal, weights(again.classifier), weights(made[name].classifier)))
 
 
-@pytest.mark.parametrize("name", [name for name in DEFENSES if name != "rc"])  # whose draws go by the batch
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "rc"])  # whose draws go by the batch
 def test_the_accuracy_in_a_folder_is_the_defended_models(name, fitted, digits):
     made = fitted[1][name]
     assert made.saved.figures["test_accuracy"] == training.accuracy(made.classifier, digits.test)
@@ -113,7 +113,7 @@ def test_every_file_with_a_card_is_in_the_table():
     }
     assert files == set(DEFENSES)
     assert list(DEFENSES) == [
-        name for name in "nat eat pat dd igr eit rt pd te rc".split() if name in DEFENSES
+        name for name in "nat eat pat dd igr eit rt pd te rc lid fs magnet".split() if name in DEFENSES
     ]
 
 
@@ -165,6 +165,10 @@ def test_paper_presets_are_section_ix_b():
     assert defenses.preset("rt@grey", "cifar10").pad == 0.5 and defenses.preset("rc@search", "mnist").search
     assert (mnist["pd"].eps, round(cifar10["pd"].eps * 255)) == (0.3, 16)
     assert (mnist["pd"].filters, mnist["pd"].blocks, mnist["pd"].mixtures) == (160, 5, 10)
+    assert all(
+        (of["lid"].k, of["lid"].minibatch, of["lid"].examples) == (20, 100, 0) for of in (mnist, cifar10)
+    )
+    assert (mnist["lid"].eps, cifar10["lid"].eps) == (0.3, 0.1)
     assert (mnist["te"].levels, mnist["te"].steps, mnist["te"].eps) == (16, 40, 0.3)
     assert (cifar10["te"].levels, cifar10["te"].steps, cifar10["te"].eps) == (16, 7, 0.031)
     by_sign = defenses.preset("te@sign", "mnist")

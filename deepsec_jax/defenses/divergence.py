@@ -1,0 +1,33 @@
+"""The Jensen-Shannon divergence in a form that does not saturate."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def divergence_excess(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """Return -log(1 - JS / ln 2) of two distributions: it rises with the divergence JS, and without bound.
+
+        ln 2 - JS = 1/2 sum of p log(1 + q / p) + q log(1 + p / q)
+
+    Every term is above 0 and is taken from logarithms, so nothing is lost where JS is close to ln 2; close to
+    0 it is JS / ln 2, to about 1e-7.
+
+    Args:
+        log_p: log-probabilities [B, K].
+        log_q: the other's.
+
+    Returns:
+        float32 [B], at least 0.
+    """
+    log_p, log_q = log_p.astype(jnp.float32), log_q.astype(jnp.float32)
+    gap = log_q - log_p
+    shared = jnp.concatenate([log_p + _log_softplus(gap), log_q + _log_softplus(-gap)], axis=-1)
+    return math.log(2.0 * math.log(2.0)) - jax.nn.logsumexp(shared, axis=-1)
+
+
+def _log_softplus(x: jax.Array) -> jax.Array:
+    """Return log(log(1 + e^x)), which is x where e^x is small."""
+    small = x < -15.0
+    return jnp.where(small, x, jnp.log(jax.nn.softplus(jnp.where(small, 0.0, x))))

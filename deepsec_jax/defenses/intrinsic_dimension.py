@@ -1,0 +1,83 @@
+"""The local intrinsic dimension of points, estimated from their distances to stored reference points."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+ITSELF = 1e-6
+"""Share of its squared norms below which a squared distance counts as none: ten times float32 rounding."""
+
+SMALLEST_MEAN = 1e-6
+"""Least mean of -log(r_i / r_k): below it distances differ by rounding only.  No dimension above 10^6."""
+
+
+class Reference(struct.PyTreeNode):
+    """Points to measure distances to, around their own mean, so that no digits are spent on what all share.
+
+    Attributes:
+        centre: their mean [d].
+        points: less the centre [R, d].
+        squares: their squared norms [R].
+    """
+
+    centre: jax.Array
+    points: jax.Array
+    squares: jax.Array
+
+
+def reference_of(points: jax.Array) -> Reference:
+    """Return points float32 [R, d] as a reference."""
+    centre = jnp.mean(points, axis=0)
+    around = points - centre[None, :]
+    return Reference(centre, around, jnp.sum(jnp.square(around), axis=1))
+
+
+def squared_distances(rows: jax.Array, reference: Reference) -> jax.Array:
+    """Return the squared distances [B, R] of rows [B, d], 0 where a row is the reference point itself.
+
+    One matrix product, |a|^2 + |b|^2 - 2 ab, around the reference's mean.  It loses digits where a and b lie
+    close together, so the nearest point's distance is taken from the difference itself.
+    """
+    around = rows - reference.centre[None, :]
+    scale = jnp.sum(jnp.square(around), axis=1)[:, None] + reference.squares[None, :]
+    product = jnp.matmul(around, reference.points.T, precision=lax.Precision.HIGHEST)
+    squares = scale - 2.0 * product
+    nearest = jnp.argmin(squares, axis=1)
+    exact = jnp.sum(jnp.square(around - reference.points[nearest]), axis=1)
+    is_nearest = jnp.arange(len(reference.squares))[None, :] == nearest[:, None]
+    squares = jnp.where(is_nearest, exact[:, None], squares)
+    # Where all points are one but for rounding, their norms around the centre are rounding, too.
+    rounding = ITSELF * jnp.sum(jnp.square(reference.centre))
+    return jnp.where(squares > ITSELF * (scale + rounding), squares, 0.0)
+
+
+def intrinsic_dimension(rows: jax.Array, reference: Reference, k: int) -> jax.Array:
+    """Return the maximum likelihood estimate of the local intrinsic dimension at each row, float32 [B].
+
+        LID = -(1/k sum_i log(r_i / r_k))^-1,     r_1 <= ... <= r_k the distances to the k nearest points
+
+    A reference point is no neighbour of itself: distances of 0 are left out, since a single one would make
+    the estimate 0 whatever the others are.  Where all k are equal it is the largest, 10^6, with no gradient,
+    and 0 where there is nothing but the point itself.
+
+    Args:
+        rows: float32 [B, d]; the estimate of a row depends on that row alone.
+        reference: at least k points.
+        k: neighbours, static.
+
+    References:
+        Amsaleg et al., "Estimating Local Intrinsic Dimensionality", KDD 2015, which has the estimator.
+    """
+    squares = squared_distances(rows, reference)
+    near = -lax.top_k(-jnp.where(squares > 0.0, squares, jnp.inf), k)[0]
+    there = jnp.isfinite(near)
+    count = jnp.sum(there, axis=1).astype(jnp.float32)
+    farthest = jnp.max(jnp.where(there, near, 0.0), axis=1, keepdims=True)
+    farthest = jnp.where(farthest > 0.0, farthest, 1.0)
+    # Of squares, and of the difference: near 1 the ratio itself would be rounded before its logarithm.
+    shares = jnp.where(there, near - farthest, 0.0) / farthest
+    mean = -0.5 * jnp.sum(jnp.log1p(shares), axis=1) / jnp.maximum(count, 1.0)
+    usable = mean > SMALLEST_MEAN
+    dimension = jnp.where(usable, 1.0 / jnp.where(usable, mean, 1.0), 1.0 / SMALLEST_MEAN)
+    return jnp.where(count > 0.0, dimension, 0.0)

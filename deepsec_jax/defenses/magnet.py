@@ -1,0 +1,310 @@
+"""MagNet: autoencoders that know clean images, as detectors by what they change, and as a reformer."""
+
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, struct
+
+from deepsec_jax.catalog import Card
+from deepsec_jax.data import Dataset, Split, unit_images
+from deepsec_jax.defenses.base import (
+    Base,
+    Changes,
+    DefenseError,
+    check_keepable,
+    itself,
+    keep_network,
+    retrain,
+)
+from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
+from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
+from deepsec_jax.defenses.divergence import divergence_excess
+from deepsec_jax.defenses.quantiles import Quantiles, fit_quantiles
+from deepsec_jax.models.autoencoder import KINDS, Autoencoder
+from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
+from deepsec_jax.pytree import static
+from deepsec_jax.training import Recipe, Saved, load_model
+
+ERROR = "test_error"
+"""What the figures of an autoencoder call its mean squared error on the test part."""
+
+
+class MagNet(struct.PyTreeNode):
+    """Flag an image that an autoencoder changes more than clean ones, in pixels or in what a model says.
+
+        errors:        mean |x - A(x)|^p, one for every autoencoder A
+        divergences:   JS(softmax z(x) / T, softmax z(A(x)) / T), one for every T, by the first autoencoder
+        score = the largest of them, each as its quantile among clean images
+
+    One threshold on the score; in the original each detector has one of its own.  The first autoencoder is
+    the reformer, too: :func:`reformed`.  Nothing saturates and all is differentiable, so a joint attack
+    differentiates the detector itself.
+
+    Attributes:
+        autoencoders: kind of each, ``pooled`` or ``flat``, static.
+        powers: p of each one's error, static.
+        temperatures: T of each divergence, static.
+        filters: width of the autoencoders, static.
+        noise: standard deviation of the Gaussian noise on their training images.
+        fpr: the false positive rate that sets the threshold.
+        images: held-out clean images at most, half for the quantiles and half for the threshold, static.
+        changes: what differs from the autoencoders' recipe (:func:`recipe_of`), static.
+
+    References:
+        Meng, Chen, "MagNet: a Two-Pronged Defense against Adversarial Examples", CCS 2017,
+        arXiv:1705.09064.
+    """
+
+    autoencoders: tuple[str, ...] = static(("pooled", "flat"))
+    powers: tuple[int, ...] = static((2, 1))
+    temperatures: tuple[float, ...] = static(())
+    filters: int = static(3)
+    noise: Scalar = 0.1
+    fpr: float = FPR
+    images: int = static(5000)
+    changes: Changes = static(())
+
+    confidences: ClassVar[bool] = False
+    card: ClassVar[Card] = Card(
+        name="MagNet",
+        title="Reconstruction by autoencoders",
+        reference="Meng and Chen, CCS 2017, arXiv:1705.09064",
+        goal="detection",
+        kind="autoencoder",
+    )
+    surrogate = itself
+
+    def __post_init__(self) -> None:
+        if not self.autoencoders or len(self.autoencoders) != len(self.powers):
+            raise DefenseError(
+                f"MagNet takes one power for every autoencoder, got {len(self.powers)} for "
+                f"{len(self.autoencoders)}"
+            )
+        if not set(self.autoencoders) <= set(KINDS) or min(self.powers) < 1 or self.filters < 1:
+            raise DefenseError(
+                f"MagNet's autoencoders are {' or '.join(KINDS)} of at least 1 filter with powers of at "
+                f"least 1, got {self.autoencoders}, {self.filters} and {self.powers}"
+            )
+        if any(temperature <= 0 for temperature in self.temperatures):
+            raise DefenseError(f"MagNet.temperatures must lie above 0, got {self.temperatures}")
+
+    def fit(
+        self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
+    ) -> FittedDetector:
+        """Return the score with its threshold; see :class:`deepsec_jax.protocols.Detector`.
+
+        The autoencoders lie beside ``folder``, in ``<folder>-autoencoder-1`` and so on.  They learn what the
+        base's network learned and never see its held-out images.  Half of these gives the quantiles and the
+        other half the threshold, whose images must be as new to the map as those that it will judge: among
+        its own images none lies beyond the greatest quantile.
+
+        Raises:
+            DefenseError: images that the autoencoders do not take, too few of them, or another's folder.
+        """
+        if "pooled" in self.autoencoders and (data.image_shape[0] % 2 or data.image_shape[1] % 2):
+            raise DefenseError(
+                f"MagNet's pooled autoencoder needs even sides, and {data.name} has images of "
+                f"{data.image_shape[0]} x {data.image_shape[1]}: give flat ones"
+            )
+        if folder is not None:
+            check_keepable(base, folder)
+            if has_arrays(folder):
+                return self.restore(load_model(folder), folder)
+        fitting, held_out = fitting_and_validation(base, data)
+        clean_key, *keys = jax.random.split(key, 1 + len(self.autoencoders))
+        clean = draw(held_out, self.images, clean_key)
+        learned = replace(data, train=fitting)
+        saved = [
+            retrain(
+                self, Base(partial(self.build, kind), recipe_of(data), base.trained), learned,
+                Denoising(self.noise), key=keys[number], part=f"autoencoder-{number + 1}",
+                folder=None if folder is None else beside(folder, number), score=minus_error,
+                tested={ERROR: mean_error},
+            )
+            for number, kind in enumerate(self.autoencoders)
+        ]  # fmt: skip
+        parts = Parts(base.trained, tuple(each.model for each in saved), self.powers, self.temperatures)
+        values = all_parts(parts, clean.images[::2])
+        scorer = LargestQuantile(parts, tuple(map(fit_quantiles, values.T)))
+        fitted = FittedDetector(scorer).at_fpr(clean.images[1::2], self.fpr)
+        if folder is not None:
+            errors = [each.figures[ERROR] for each in saved]
+            figures = {
+                "threshold": float(fitted.threshold), "clean_images": len(clean),
+                "threshold_images": len(clean.images[1::2]), ERROR: errors,
+            }  # fmt: skip
+            keep_network(base, data, folder, figures=figures)
+            keep_arrays(folder, threshold=fitted.threshold, spread=fitted.spread, clean_parts=values)
+        return fitted
+
+    def build(self, kind: str, rngs: nnx.Rngs, channels: int) -> Autoencoder:
+        """Return an untrained autoencoder."""
+        return Autoencoder(channels, kind=kind, filters=self.filters, rngs=rngs)
+
+    def restore(self, saved: Saved, folder: str | os.PathLike[str]) -> FittedDetector:
+        """Return the detector of the network that a folder holds, with the autoencoders beside it.
+
+        Raises:
+            DefenseError: the arrays of the folder are missing, damaged or of other sizes.
+            CheckpointError: an autoencoder is missing, damaged, or of other sizes.
+        """
+        kept = kept_arrays(folder, "threshold", "spread", "clean_parts")
+        values = kept["clean_parts"]
+        expected = len(self.autoencoders) + len(self.temperatures)
+        if values.ndim != 2 or values.shape[1] != expected:
+            raise DefenseError(
+                f"{folder} holds clean scores of shape {values.shape}, not of {expected} parts: fit the "
+                "detector again"
+            )
+        models = tuple(
+            load_model(beside(folder, number), build=partial(self.build, kind)).model
+            for number, kind in enumerate(self.autoencoders)
+        )
+        parts = Parts(saved.model, models, self.powers, self.temperatures)
+        scorer = LargestQuantile(parts, tuple(map(fit_quantiles, values.T)))
+        return FittedDetector(scorer, float(kept["threshold"]), float(kept["spread"]))
+
+
+class Parts(struct.PyTreeNode):
+    """The single detectors' scores: reconstruction errors, then divergences.
+
+    A divergence JS counts as -log(1 - JS / ln 2), which has the same quantiles and does not saturate.
+
+    Attributes:
+        model: images -> logits [B, K].
+        autoencoders: in evaluation mode; the first is the reformer.
+        powers: p of each one's error, static.
+        temperatures: T of each divergence, static.
+    """
+
+    model: Classifier
+    autoencoders: tuple[Any, ...]
+    powers: tuple[int, ...] = static((2, 1))
+    temperatures: tuple[float, ...] = static(())
+
+    def __call__(self, x: Images) -> jax.Array:
+        """Return float32 [B, P], high = suspicious."""
+        made = [autoencoder(x) for autoencoder in self.autoencoders]
+        scores = [
+            jnp.mean(jnp.abs(x - each) ** power, axis=(1, 2, 3))
+            for each, power in zip(made, self.powers, strict=True)
+        ]
+        if self.temperatures:
+            logits = self.model(jnp.concatenate([x, made[0]])).astype(jnp.float32)
+            for temperature in self.temperatures:
+                outputs = jax.nn.log_softmax(logits / temperature, axis=-1)
+                scores.append(divergence_excess(outputs[: len(x)], outputs[len(x) :]))
+        return jnp.stack(scores, axis=-1).astype(jnp.float32)
+
+
+class LargestQuantile(struct.PyTreeNode):
+    """The largest quantile, among clean images, of the single detectors' scores.
+
+    Attributes:
+        parts: images -> scores [B, P].
+        quantiles: the map of each, P of them.
+    """
+
+    parts: Parts
+    quantiles: tuple[Quantiles, ...]
+
+    def __call__(self, x: Images) -> jax.Array:
+        """Return the scores [B]; about 0 to 1 on clean images, and beyond on others."""
+        scores = self.parts(x)
+        each = [quantile(scores[:, number]) for number, quantile in enumerate(self.quantiles)]
+        return jnp.max(jnp.stack(each), axis=0)
+
+
+class Reformed(struct.PyTreeNode):
+    """A classifier of what an autoencoder makes of the image: MagNet's reformer, a complete defense.
+
+    Attributes:
+        autoencoder: in evaluation mode.
+        model: images -> logits [B, K].
+    """
+
+    autoencoder: Any
+    model: Classifier
+
+    def __call__(self, x: Images) -> Logits:
+        """Return the logits [B, K] of the reconstructions."""
+        return self.model(self.autoencoder(x))
+
+
+def reformed(detector: FittedDetector) -> Reformed:
+    """Return the classifier that a fitted MagNet guards, behind its reformer.
+
+    ``Guarded(reformed(detector), detector)`` is MagNet as a whole: what is not flagged is reformed and
+    classified.
+
+    Raises:
+        DefenseError: the detector is not MagNet's.
+    """
+    scorer: Any = detector.scorer
+    if not isinstance(scorer, LargestQuantile):
+        raise DefenseError(f"only MagNet has a reformer, and this is a {type(scorer).__name__}")
+    return Reformed(scorer.parts.autoencoders[0], scorer.parts.model)
+
+
+class Denoising(struct.PyTreeNode):
+    """The loss of an autoencoder: mean squared error of what it makes of images in noise; noise is traced."""
+
+    noise: Scalar
+
+    def __call__(self, model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
+        """Return the mean over the batch; labels are not looked at."""
+        del labels
+        noisy = jnp.clip(x + self.noise * jax.random.normal(key, x.shape, x.dtype), min=0.0, max=1.0)
+        return jnp.mean((model(noisy) - x) ** 2)
+
+
+def recipe_of(data: Dataset) -> Recipe:
+    """Return how the autoencoders learn a data set, before the preset's changes."""
+    return Recipe(
+        name=data.name, data=data.name, model="autoencoder", epochs=100, batch_size=256, optimizer="adam",
+        learning_rate=1e-3, schedule="constant", source="Meng and Chen's code: Adam, batches of 256",
+    )  # fmt: skip
+
+
+def beside(folder: str | os.PathLike[str], number: int) -> Path:
+    """Return where an autoencoder of a detector's folder lies."""
+    return Path(folder).with_name(f"{Path(folder).name}-autoencoder-{number + 1}")
+
+
+@jax.jit
+def _error(model: Autoencoder, x: Images) -> jax.Array:
+    return jnp.mean((model(x) - x) ** 2, axis=(1, 2, 3))
+
+
+@jax.jit
+def _parts(parts: Parts, x: Images) -> jax.Array:
+    return parts(x)
+
+
+def mean_error(model: Any, split: Split) -> float:
+    """Return the mean squared error of an autoencoder on a split, without noise."""
+    return float(_over(partial(_error, model), split.images).mean(dtype=np.float64))
+
+
+def minus_error(model: Any, split: Split) -> float:
+    """Return minus the mean squared error on a split: a score, higher is better."""
+    return -mean_error(model, split)
+
+
+def all_parts(parts: Parts, images: np.ndarray) -> np.ndarray:
+    """Return the single detectors' scores of all images, float32 [N, P]; host code."""
+    return _over(partial(_parts, parts), images)
+
+
+def _over(compute: Any, images: np.ndarray, *, batch_size: int = 250) -> np.ndarray:
+    results = []
+    for start in range(0, len(images), batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), len(images) - 1)  # one compile: filled up
+        results.append(np.asarray(compute(unit_images(images[rows])))[: len(images) - start])
+    return np.concatenate(results)

@@ -1,0 +1,60 @@
+"""The quantile of a score among clean scores, as a map that rises strictly and never saturates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from deepsec_jax.defenses.base import DefenseError
+
+
+class Quantiles(struct.PyTreeNode):
+    """Score -> about the share of clean scores below it.
+
+    Piecewise linear through the clean scores, each at its quantile; beyond the smallest and the greatest it
+    goes on as steeply as from the median to that end.  So it is below 0 and above 1 there, and its gradient
+    does not vanish.
+
+    Attributes:
+        scores: distinct clean scores, rising [M].
+        levels: their quantiles, rising [M].
+        slopes: rise per unit of score before the first and behind the last [2].
+    """
+
+    scores: jax.Array
+    levels: jax.Array
+    slopes: jax.Array
+
+    def __call__(self, scores: jax.Array) -> jax.Array:
+        """Return the quantiles of scores [B]."""
+        between = jnp.interp(scores, self.scores, self.levels)
+        below = self.slopes[0] * jnp.minimum(scores - self.scores[0], 0.0)
+        above = self.slopes[1] * jnp.maximum(scores - self.scores[-1], 0.0)
+        return between + below + above
+
+
+def fit_quantiles(clean: np.ndarray) -> Quantiles:
+    """Return the map of clean scores [N]; host code.
+
+    A score that several images share stands at the middle of their ranks.
+
+    Raises:
+        DefenseError: fewer than two distinct scores, or one that is no number.
+    """
+    clean = np.asarray(clean, np.float32)
+    scores, counts = np.unique(clean, return_counts=True)
+    if len(scores) < 2 or not np.isfinite(scores).all():
+        raise DefenseError(
+            f"{len(clean)} clean images give {len(scores)} distinct scores, or one that is no number: give "
+            "more clean images"
+        )
+    ends, total = np.cumsum(counts), len(clean)
+    levels = (ends - counts / 2) / total
+    middle = float(np.median(clean))
+    whole = (levels[-1] - levels[0]) / (float(scores[-1]) - float(scores[0]))
+    slopes = [
+        abs(levels[end] - 0.5) / abs(scores[end] - middle) if scores[end] != middle else whole
+        for end in (0, -1)
+    ]
+    as_device = [jnp.asarray(each, jnp.float32) for each in (scores, levels, slopes)]
+    return Quantiles(*as_device)

@@ -1,0 +1,135 @@
+"""The paper's Tables XVI, VI and VII (detectors) as data, and why ours may differ from them.
+
+The numbers and the reasons lie in ``published_detectors.toml``; rows go by the names of ``attacks.ROWS``,
+columns by those of ``metrics.DETECTION_METRICS``.
+"""
+
+import math
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from deepsec_jax.evaluation.published import Printed, Reason, holds
+
+_FIRST = 1  # of a row: the number of examples stands before
+
+
+@cache
+def _contents() -> dict[str, Any]:
+    text = resources.files("deepsec_jax.evaluation").joinpath("published_detectors.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def why_untitled(dataset: str, attacks: str, detectors: str, recipe: str | None) -> str:
+    """Return why a run does not stand under the paper's title, one sentence; empty if it does.
+
+    Args:
+        dataset: data set name.
+        attacks: kind of the attacks' preset.
+        detectors: kinds of the detectors' presets, joined by commas.
+        recipe: name of the model's recipe; None for a model from elsewhere.
+    """
+    table = _contents()["tables"].get(dataset)
+    if table is None:
+        return f"The paper has no table of detectors on {dataset}."
+    reasons = []
+    if recipe is None:
+        reasons.append("the model does not say that it was trained by the paper's recipe")
+    elif recipe != table["recipe"]:
+        reasons.append(f"the model is of recipe {recipe}, not of {table['recipe']}")
+    if attacks != "paper":
+        reasons.append(f"the attacks are of preset {attacks}, not the paper's")
+    if detectors != "paper":
+        reasons.append(f"the detectors are of preset {detectors}, not the paper's")
+    return f"Not {table['table']}: {', and '.join(reasons)}." if reasons else ""
+
+
+def table_title(dataset: str) -> str:
+    """Return the title of the paper's table of a data set that has one, e.g. ``Table XVI (MNIST)``."""
+    table = _contents()["tables"][dataset]
+    return f"{table['table']} ({table['data']})"
+
+
+def sweep_title(dataset: str) -> str:
+    """Return the title of the paper's table of radii; empty for a data set that it does not have."""
+    sweep = _contents()["sweep"]
+    return f"{sweep['table']}, {_contents()['tables'][dataset]['data']}" if dataset in sweep else ""
+
+
+def rows_of(dataset: str) -> tuple[str, ...]:
+    """Return the names of the attacks in the table's order; none for a set without a table."""
+    return tuple(_contents()["tables"].get(dataset, {}).get("rows", ()))
+
+
+def detectors() -> tuple[str, ...]:
+    """Return the names of the paper's detectors."""
+    return tuple(_contents()["detectors"])
+
+
+def label(detector: str) -> str:
+    """Return the paper's name of a detector, with its variant if it is one."""
+    name, _, variant = detector.partition("@")
+    known = str(_contents()["labels"].get(name, name))
+    return f"{known}, {variant}" if variant else known
+
+
+def position(detector: str) -> int:
+    """Return the place of a detector in the paper's order; one that it does not have comes last."""
+    names, name = _contents()["detectors"], detector.partition("@")[0]
+    return names.index(name) if name in names else len(names)
+
+
+def examples(dataset: str, row: str) -> int | None:
+    """Return how many examples the paper counts in a row, adversarial and normal; None without one."""
+    table = _contents()["tables"].get(dataset, {}).get("rows", {})
+    return int(table[row][0]) if row in table else None
+
+
+def printed(dataset: str, row: str, detector: str, column: str) -> Printed:
+    """Return what the paper prints where our figure stands, as a share.
+
+    Args:
+        dataset: data set name.
+        row: preset name of the attack.
+        detector: preset name of the detector; a variant stands beside the numbers of its detector.
+        column: name in ``metrics.DETECTION_METRICS``.
+    """
+    contents = _contents()
+    table, name = contents["tables"].get(dataset), detector.partition("@")[0]
+    if table is None:
+        return Printed(math.nan, f"the paper has no table of detectors on {dataset}")
+    if row not in table["rows"] or name not in contents["detectors"]:
+        return Printed(math.nan, "no row of the paper's table")
+    if column not in contents["columns"]:
+        return Printed(math.nan, "no column of the paper's table")
+    place = len(contents["columns"]) * contents["detectors"].index(name) + contents["columns"].index(column)
+    return Printed(float(table["rows"][row][_FIRST + place]) / 100)
+
+
+def printed_sweep(dataset: str, eps: float, detector: str, column: str) -> Printed:
+    """Return the AUC that the paper prints for FGSM at a radius, as a share; arguments as :func:`printed`."""
+    contents, name = _contents(), detector.partition("@")[0]
+    if column != "auc" or name not in contents["detectors"]:
+        return Printed(math.nan, "no column of the paper's table")
+    for line in contents["sweep"].get(dataset, ()):
+        if math.isclose(line[0], eps, abs_tol=1e-6):
+            return Printed(float(line[2 + contents["detectors"].index(name)]) / 100)
+    return Printed(math.nan, "no row of the paper's table")
+
+
+def reasons(dataset: str, row: str, detector: str, column: str) -> tuple[Reason, ...]:
+    """Return why a number may differ from the printed one, the most special reasons first."""
+    wanted = {"data": dataset, "rows": row, "detectors": detector.partition("@")[0], "columns": column}
+    return tuple(
+        Reason(entry["label"], " ".join(entry["text"].split()))
+        for entry in _contents()["reasons"]
+        if holds(entry, wanted)
+    )
+
+
+def notes(dataset: str) -> tuple[str, ...]:
+    """Return what a reader should know of the paper's table of a data set."""
+    return tuple(
+        " ".join(entry["text"].split()) for entry in _contents()["notes"] if dataset in entry["data"]
+    )

@@ -1,0 +1,118 @@
+"""The report of an evaluation of detectors: terminal, CSV, JSON, LaTeX and one self-contained HTML page.
+
+It reads the folders of a run and computes nothing on a model.  The same folders give the same bytes; with
+``times=False`` so do two runs that differ in their clocks only.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from deepsec_jax.evaluation import detection_formats, detection_published
+from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.detection_details import detector_details, figures_of, sweep_charts
+from deepsec_jax.evaluation.detection_sweep import SWEPT, SweepRow
+from deepsec_jax.evaluation.detection_table import DetectionRow, DetectionSection, detection_sections
+from deepsec_jax.evaluation.detection_warnings import detection_warnings, sound
+from deepsec_jax.evaluation.page import page
+from deepsec_jax.evaluation.published import Reason
+from deepsec_jax.metrics import DETECTION_METRICS
+
+
+def render_detectors(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:
+    """Return file name -> text of detectors.html, detectors.csv, detectors.json and detectors.tex.
+
+    Args:
+        cells: finished and failed ones, of any kind.
+        times: whether to keep what depends on the clock and the machine's load.
+    """
+    parts = detection_sections(cells, times=times)
+    said = [detection_warnings(section) for section in parts]
+    views = [_view(section, said[index], f"w{index}", times) for index, section in enumerate(parts)]
+    return {
+        "detectors.html": page("detectors.html", sections=views, times=times),
+        "detectors.csv": detection_formats.to_csv(parts),
+        "detectors.json": detection_formats.to_json(parts, said, times=times),
+        "detectors.tex": detection_formats.to_latex(parts),
+    }
+
+
+def print_detectors(cells: Sequence[Cell], console: Console, *, times: bool = True) -> None:
+    """Print the tables and the warnings; arguments as of :func:`render_detectors`."""
+    for section in detection_sections(cells, times=times):
+        for table in detection_formats.terminal_tables(section):
+            console.print(table)
+        for line in detection_formats.explanations(section):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for warning in detection_warnings(section):
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _view(section: DetectionSection, said: Sequence[str], anchor: str, times: bool) -> dict[str, Any]:
+    """Return what the template shows of a section."""
+    reasons = _reasons(section)
+    anchors = {head.key: f"{anchor}-a{index}" for index, head in enumerate(section.detectors)}
+    return {
+        "anchor": anchor,
+        "section": section,
+        "warnings": said,
+        "sound": sound(section),
+        "heads": [(head, anchors[head.key]) for head in section.detectors],
+        "groups": _groups(section),
+        "sweep": [_swept(row, section) for row in section.sweep],
+        "swept": [DETECTION_METRICS[name] for name in SWEPT],
+        "sweep_title": detection_published.sweep_title(section.dataset),
+        "sweep_charts": sweep_charts(section, anchor),
+        "details": [
+            detector_details(head, section, anchors[head.key], times=times) for head in section.detectors
+        ],
+        "reasons": {reason.label: (f"{anchor}-r{index}", reason) for index, reason in enumerate(reasons)},
+        "notes": detection_published.notes(section.dataset) if reasons else (),
+        "columns": [(column, "") for column in DETECTION_METRICS.values()],
+        "compares": bool(reasons),
+    }
+
+
+def _groups(section: DetectionSection) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in section.rows:
+        found.setdefault((row.goal, row.objective), []).append(_line(row, section))
+    return [{"goal": goal, "objective": norm, "rows": rows} for (goal, norm), rows in found.items()]
+
+
+def _line(row: DetectionRow, section: DetectionSection) -> dict[str, Any]:
+    """Return a row of the table: every column of the first detector, then of the next."""
+    examples = detection_published.examples(section.dataset, row.name) if section.preset == "paper" else None
+    return {
+        "row": row,
+        "examples": examples,
+        "entries": [
+            {**figures_of(row.entries[head.key][column.name]), "head": head}
+            for head in section.detectors
+            for column in section.columns
+        ],
+    }
+
+
+def _swept(row: SweepRow, section: DetectionSection) -> dict[str, Any]:
+    return {
+        "row": row,
+        "entries": [
+            {**figures_of(row.entries[head.key][name]), "head": head}
+            for head in section.detectors
+            for name in SWEPT
+        ],
+    }
+
+
+def _reasons(section: DetectionSection) -> list[Reason]:
+    """Return the reasons that the section's differences have, each once, in the order of first use."""
+    found: dict[str, Reason] = {}
+    rows: list[Any] = [*section.rows, *section.sweep]
+    for row in rows:
+        for entries in row.entries.values():
+            for entry in entries.values():
+                if not entry.inside:
+                    found |= {reason.label: reason for reason in entry.reasons if reason.label not in found}
+    return list(found.values())

@@ -1,0 +1,53 @@
+"""What a defended model makes of an image: what its network sees, and what both models answer."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.evaluation.picture_grid import examples_of
+from deepsec_jax.evaluation.robustness import Answers, ask
+from deepsec_jax.protocols import Classifier, Images
+from deepsec_jax.pytree import example_keys, rejects, reseed
+
+_LOOK = 0x6C6F6F6B  # "look": the draw that is shown is none of an attack's or the judge's
+
+
+def seen(model: Classifier, x: Images) -> Images:
+    """Return the images that the network inside a defended model sees, under one draw where it draws.
+
+    ``model.seen(x)`` where the model says it, as pictures in [0, 1] of any size; else the images themselves.
+    """
+    look = getattr(model, "seen", None)
+    return x if look is None else look(x)
+
+
+def sight_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the arrays of a ``sight`` cell: a few images of a cell under attack, clean and adversarial.
+
+    Args:
+        raw: the undefended model.
+        defended: the defended one.
+        attacked: ``x``, ``x_adv``, ``labels`` and ``rows`` of the cell.
+    """
+    chosen = examples_of(attacked["labels"])
+    x, x_adv, labels, rows = (attacked[name][chosen] for name in ("x", "x_adv", "labels", "rows"))
+    keyed = reseed(defended, example_keys(jax.random.key(_LOOK), len(chosen)))
+    look = jax.jit(seen)
+    found = {"x": x, "x_adv": x_adv, "labels": labels, "rows": rows}
+    for ending, images in (("", x), ("_adv", x_adv)):
+        found[f"seen{ending}"] = np.asarray(look(keyed, jnp.asarray(images)), np.float32)
+        for name, model in (("probabilities_raw", raw), ("probabilities", defended)):
+            answers = ask(model, images, labels, batch_size=len(chosen))
+            found[f"{name}{ending}"] = _answered(answers, model)
+    return found
+
+
+def _answered(answers: Answers, model: Classifier) -> np.ndarray:
+    """Return the probabilities of the classes, with one more for "rejected" where the model can, float32."""
+    classes = answers.probabilities
+    if rejects(model):
+        share = answers.rejected[:, None]
+        classes = np.concatenate([classes * (1.0 - share), share], axis=1)
+    return np.asarray(classes, np.float32)

@@ -1,0 +1,11 @@
+"""What every layer of a network puts out, in the form that a detector compares."""
+
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+
+
+def flattened(outputs: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
+    """Return outputs of layers [B, ...] as float32 [B, d]."""
+    return tuple(jax.lax.collapse(output, 1).astype(jnp.float32) for output in outputs)
