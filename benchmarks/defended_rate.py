@@ -4,7 +4,8 @@
    turns.  A detector's folder is its guarded model.
 2. Images a second of each transform on the device, in one batch, beside the same transform of Pillow,
    scikit-image or scipy, image by image as they work.
-3. What RC takes at ``--points`` points and a batch of 100: peak RssAnon in the call, less that before it.  Linux only.
+3. What RC takes at ``--points`` points and a batch of 100: peak RssAnon in the call, less that before it
+   (Linux only).
 """
 
 import argparse
@@ -28,7 +29,6 @@ from deepsec_jax.defenses.rc import RegionVotes
 from deepsec_jax.defenses.transformed import first_keys
 from deepsec_jax.progress import progress
 from deepsec_jax.pytree import example_keys, reseed
-from deepsec_jax.transforms import median, nlm
 
 Call = Callable[[], Any]
 
@@ -91,8 +91,8 @@ def transform_rows(x: np.ndarray, rounds: int) -> list[list[Any]]:
         "bit depth, 4": lambda x: transforms.to_levels(x, 4),
         "crop and enlarge": lambda x: transforms.crop_resize(x, keys, crop),
         "resize and pad": lambda x: transforms.resize_pad(x, keys, side, larger),
-        "median, 2x2": median.median_filter,
-        "non-local means": nlm.non_local_means,
+        "median, 2x2": transforms.median_2x2,
+        "non-local means": transforms.non_local_means,
     }
     theirs: dict[str, tuple[str, Callable[[int], Any]]] = {
         "total variation": (

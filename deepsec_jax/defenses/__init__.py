@@ -2,8 +2,8 @@
 
 Each is one file, named as in :data:`DEFENSES`, whose class has ``fit(base, data, *, key) -> classifier`` (a
 pytree callable like any model) and ``surrogate(classifier)``, what an adaptive attacker differentiates.
-XX
-follow.
+In the paper's order they are ``nat eat pat dd igr eit rt pd te rc``.  The detectors ``lid fs magnet`` are
+fitted in the same way and give a :class:`FittedDetector`: a score, and one threshold set on clean images.
 """
 
 from deepsec_jax.defenses.base import Base as Base
