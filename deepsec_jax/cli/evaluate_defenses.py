@@ -125,7 +125,7 @@ class EvaluateDefenses:
 
         print(f"{store.folder}: {len(cells)} cells, n = {self.n}; nothing is written")
         show_cells(store, todo)
-        wanted = [each for each in cells if CELL in todo[each.name] and each.threat is not None]
+        wanted = [each for each in cells if CELL in todo[each.name] and "access" in each.config]
         counts = {True: 0, False: 0}
         for each in wanted:
             counts[each.config["access"] == ADAPTIVE] += self.n * each.gradients

@@ -18,7 +18,6 @@ from deepsec_jax.defenses.base import (
     Changes,
     DefenseError,
     check_keepable,
-    itself,
     keep_network,
     retrain,
 )
@@ -43,8 +42,9 @@ class MagNet(struct.PyTreeNode):
         score = the largest of them, each as its quantile among clean images
 
     One threshold on the score; in the original each detector has one of its own.  The first autoencoder is
-    the reformer, too: :func:`reformed`.  Nothing saturates and all is differentiable, so a joint attack
-    differentiates the detector itself.
+    the reformer, too: :func:`reformed`.  Nothing saturates and all is differentiable; but a quantile hardly
+    moves between the threshold and the greatest clean score, so the surrogate counts in the single
+    detectors' own units.
 
     Attributes:
         autoencoders: kind of each, ``pooled`` or ``flat``, static.
@@ -78,7 +78,6 @@ class MagNet(struct.PyTreeNode):
         goal="detection",
         kind="autoencoder",
     )
-    surrogate = itself
 
     def __post_init__(self) -> None:
         if not self.autoencoders or len(self.autoencoders) != len(self.powers):
@@ -170,6 +169,19 @@ class MagNet(struct.PyTreeNode):
         scorer = LargestQuantile(parts, tuple(map(fit_quantiles, values.T)))
         return FittedDetector(scorer, float(kept["threshold"]), float(kept["spread"]))
 
+    def surrogate(self, detector: FittedDetector) -> FittedDetector:
+        """Return a detector that flags the same images, by how far each part lies above its own threshold.
+
+        A quantile lies above the threshold exactly where the score lies above the score at that quantile.
+        """
+        of: Any = detector.scorer
+        at, middle = (
+            jnp.asarray([each.score_at(float(level)) for each in of.quantiles], jnp.float32)
+            for level in (detector.threshold, 0.5)
+        )
+        units = jnp.maximum(jnp.abs(at - middle), 1e-6 * jnp.maximum(jnp.abs(at), 1e-6))
+        return FittedDetector(LargestExcess(of.parts, at, units), 0.0, 1.0)
+
 
 class Parts(struct.PyTreeNode):
     """The single detectors' scores: reconstruction errors, then divergences.
@@ -219,6 +231,24 @@ class LargestQuantile(struct.PyTreeNode):
         scores = self.parts(x)
         each = [quantile(scores[:, number]) for number, quantile in enumerate(self.quantiles)]
         return jnp.max(jnp.stack(each), axis=0)
+
+
+class LargestExcess(struct.PyTreeNode):
+    """The largest excess of a single detector's score over a threshold of its own, in units of its own.
+
+    Attributes:
+        parts: images -> scores [B, P].
+        thresholds: of each, [P].
+        units: above 0, [P]: threshold less median.
+    """
+
+    parts: Parts
+    thresholds: jax.Array
+    units: jax.Array
+
+    def __call__(self, x: Images) -> jax.Array:
+        """Return the scores [B], above 0 where one lies above its threshold."""
+        return jnp.max((self.parts(x) - self.thresholds[None]) / self.units[None], axis=-1)
 
 
 class Reformed(struct.PyTreeNode):

@@ -32,6 +32,13 @@ class Quantiles(struct.PyTreeNode):
         above = self.slopes[1] * jnp.maximum(scores - self.scores[-1], 0.0)
         return between + below + above
 
+    def score_at(self, level: float) -> float:
+        """Return the score whose quantile is ``level``; host code, the inverse of the call."""
+        scores, levels = np.asarray(self.scores, np.float64), np.asarray(self.levels, np.float64)
+        below = min(level - levels[0], 0.0) / float(self.slopes[0])
+        above = max(level - levels[-1], 0.0) / float(self.slopes[1])
+        return float(np.interp(level, levels, scores)) + below + above
+
 
 def fit_quantiles(clean: np.ndarray) -> Quantiles:
     """Return the map of clean scores [N]; host code.

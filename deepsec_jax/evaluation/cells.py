@@ -124,5 +124,5 @@ def short_name(config: Mapping[str, Any]) -> str:
     if kind_of(config) in (CLEAN, DETECTION, SWEEP):
         return " ".join((config["detector"]["name"], *(_attack_words(config)[:1] or (CLEAN,))))
     words = (config["defense"]["name"],) if "defense" in config else ()
-    asked = SIGHT if kind_of(config) == SIGHT else config.get("access", UTILITY)
+    asked = config.get("access", kind_of(config))
     return " ".join((*words, str(asked).replace("_", "-")))

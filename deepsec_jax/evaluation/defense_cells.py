@@ -162,7 +162,8 @@ class Question:
 
     def sight(self, subject: Subject, threat: Threat) -> dict[str, Any]:
         """Return the config of what a defended model makes of a few images of the adaptive attack."""
-        return {**self.adaptive(subject, threat), "kind": SIGHT}
+        made = self.adaptive(subject, threat)
+        return {**{name: value for name, value in made.items() if name != "access"}, "kind": SIGHT}
 
     def cascade(self, threat: Threat, *, joint: bool = False) -> dict[str, Any]:
         """Return what the adaptive attack is; ``joint`` on a model and its detector."""

@@ -99,20 +99,21 @@ def test_the_surrogate_flags_the_same_images():
     assert not np.array_equal(flags, surrogate.replace(threshold=surrogate.threshold + 0.5).flags(x))
     order = np.argsort(detector.score(x))
     assert (np.diff(np.asarray(surrogate.score(x))[order]) > -1e-3).all()
-    middle = float(detector.threshold - detector.spread)
-    assert surrogate.threshold - surrogate.spread == pytest.approx(odds_of(middle))
+    assert surrogate.threshold == pytest.approx(odds_of(detector.threshold))
+    apart = FS().surrogate(detector.replace(spread=detector.threshold - 0.01))
+    assert apart.threshold - apart.spread == pytest.approx(odds_of(0.01)) and surrogate.spread == 1
     assert odds_of(2.0) > 17 and odds_of(0.0) < -17 and odds_of(1.0) == 0
 
 
 def test_its_gradient_stays_where_that_of_the_distance_vanishes():
-    """Planted: the plain score of a model with a hundred times its logits has no gradient."""
-    confident, x = Scaled(Dense.model, 100.0), jnp.asarray(images())
+    """Planted: the plain score of a model with a thousand times its logits has none but rounding."""
+    confident, x = Scaled(Dense.model, 1000.0), jnp.asarray(images())
     detector = plain(confident).at_fpr(images(50))
     gradients = [
         np.abs(np.asarray(jax.grad(lambda x: fitted.score(x).sum())(x))).sum((1, 2, 3))  # noqa: B023
         for fitted in (detector, FS().surrogate(detector))
     ]
-    assert (gradients[0] == 0).mean() > 0.5
+    assert (gradients[0] < 1e-5 * gradients[1]).all()  # what is left of it is rounding
     assert (gradients[1] > 0).all() and np.isfinite(gradients[1]).all()
 
 
@@ -125,7 +126,7 @@ def test_rounding_is_the_same_forward_and_a_staircase_back():
         assert slopes.min() > 0.05 and slopes.max() == pytest.approx(2.5, rel=0.01)
         assert slopes.mean() == pytest.approx(1, abs=0.05)  # all stairs together rise by 1
         steepest = np.argmin(np.abs(np.asarray(x) * levels - 0.5))  # half-way to the second level
-        assert slopes[steepest] == pytest.approx(2.5, rel=0.1) > slopes[0]
+        assert slopes[steepest] == pytest.approx(2.5, rel=0.1)
 
 
 def test_the_output_on_the_image_is_no_way_to_a_smaller_score():

@@ -177,7 +177,25 @@ def test_noise_is_flagged_and_its_gradient_leads_out(detector, digits):
     gradient = np.asarray(jax.grad(lambda x: detector.score(x).sum())(x))
     assert np.isfinite(gradient).all() and (np.abs(gradient).sum((1, 2, 3)) > 0).all()
     assert (np.asarray(detector.score(x - 0.02 * np.sign(gradient))) < np.asarray(scores)).all()
-    assert MagNet().surrogate(detector) is detector
+
+
+def test_the_surrogate_flags_the_same_images(detector, digits):
+    half = detector.at_fpr(digits.test.images, 0.5)  # a threshold that parts them
+    surrogate = BOTH.surrogate(half)
+    x = jnp.asarray(np.concatenate([digits.test.images, np.clip(digits.test.images + 0.1, 0, 1)]))
+    flags = np.asarray(half.flags(x))
+    assert np.array_equal(flags, surrogate.flags(x)) and 15 < flags.sum() < 75
+    # Planted: at another threshold of one part it would not.
+    moved = surrogate.scorer.replace(thresholds=surrogate.scorer.thresholds * 0.9)
+    assert not np.array_equal(flags, surrogate.replace(scorer=moved).flags(x))
+    for quantile in half.scorer.quantiles:
+        for level in (-0.5, 0.2, 0.96, 1.5):
+            at = jnp.asarray([quantile.score_at(level)], jnp.float32)
+            assert float(quantile(at)[0]) == pytest.approx(level, abs=1e-3)
+    # What a joint attack climbs is as steep far above the threshold as just above it.
+    far = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 8, 8, 1)) > 0.5, jnp.float32)
+    slopes = [np.abs(np.asarray(jax.grad(lambda x: surrogate.score(x).sum())(at))).max() for at in (x, far)]
+    assert np.isfinite(slopes).all() and min(slopes) > 0.1
 
 
 def test_the_reformer_is_a_classifier_and_the_whole_is_guarded(detector, digits):

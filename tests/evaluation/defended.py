@@ -27,13 +27,27 @@ def make_dataset(*, rows: int = TESTS, wrong: int = 5) -> Dataset:
     return Dataset("mnist", Split(x[:20], y[:20]), Split(x[20:], y[20:]), ("a", "b", "c"))
 
 
+class Misleading(struct.PyTreeNode):
+    """A linear model whose gradient by the image is another one's: PGD runs, and runs astray."""
+
+    base: Linear
+    other: Linear
+
+    def __call__(self, x):
+        astray = self.other(x)
+        return self.base(jax.lax.stop_gradient(x)) + astray - jax.lax.stop_gradient(astray)
+
+
 class Rounded(struct.PyTreeNode):
-    """A linear model behind 32 levels: nothing flows back through the rounding, so that PGD stands still."""
+    """A linear model behind 32 levels: nothing flows back through the rounding."""
 
     base: Linear
 
     def __call__(self, x):
-        return self.base(jnp.round(x * 31) / 31)
+        return self.base(self.seen(x))
+
+    def seen(self, x):
+        return jnp.round(x * 31) / 31
 
 
 def about(name="nat", preset="paper", **settings):
@@ -59,7 +73,8 @@ def planted() -> dict[str, Subject]:
     away = Linear(-RAW.weights, -RAW.bias)  # its worst images are RAW's best
     return {
         "no-op": subject("nat"),
-        "masked": subject("dd", Rounded(RAW), RAW),
+        "masked": subject("dd", Misleading(RAW, away), RAW),
+        "no gradient": subject("te", Rounded(RAW), RAW),
         "wrong surrogate": subject("igr", RAW, away),
         "noisy": subject("rt", Noisy(RAW, jax.random.split(jax.random.key(5), 4), 0.1)),
     }

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import defended
 import fake_run
+import jax
 import numpy as np
 import pytest
 from conftest import make_linear
@@ -16,7 +17,7 @@ from deepsec_jax.evaluation.defense_cells import (
     losses_for,
     paper_pgd,
 )
-from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED
+from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED, ZERO_GRADIENT
 from deepsec_jax.evaluation.defense_table import defense_sections
 from deepsec_jax.evaluation.records import DamagedError, cell_name
 from deepsec_jax.evaluation.runner import CELL
@@ -35,9 +36,9 @@ def run(tmp_path_factory):
 
 
 def cells_of(run, name):
-    """Access, or ``utility`` -> cell of one defense; of the undefended model for None."""
+    """Access, or kind -> cell of one defense; of the undefended model for None."""
     return {
-        cell.config.get("access", "utility"): cell
+        cell.config.get("access", cell.kind): cell
         for cell in read_cells(run)
         if cell.config.get("defense", {}).get("name") == name
     }
@@ -101,7 +102,10 @@ def test_planted_faults_are_flagged_and_sound_defenses_are_not(run):
     (section,) = defense_sections(read_cells(run))
     (threat,) = section.threats
     found = {row.name: {flag.label for flag in row.flags} for row in threat.rows}
-    assert found == {"undefended": set(), "nat": set(), "dd": {MASKING}, "igr": {UNFINISHED}, "rt": set()}
+    assert found == {
+        "undefended": set(), "nat": set(), "dd": {MASKING}, "te": {ZERO_GRADIENT}, "igr": {UNFINISHED},
+        "rt": set(),
+    }  # fmt: skip
     rows = {row.name: row for row in threat.rows}
     masked = rows["dd"].columns
     assert masked["white_box"].mean() > masked["replayed"].mean() > masked["adaptive"].mean()
@@ -110,6 +114,32 @@ def test_planted_faults_are_flagged_and_sound_defenses_are_not(run):
     for row in rows.values():
         worst = np.min([row.columns[name] for name in row.columns if name not in ("clean", "worst")], axis=0)
         assert np.array_equal(row.columns["worst"], worst)
+
+
+def test_where_nothing_flows_back_the_zero_gradient_is_recorded_in_the_place_of_an_attack(run):
+    cell = cells_of(run, "te")["white_box"]
+    assert cell.environment["zero_gradient"] is True and cell.environment["gradients"] == 0
+    assert np.array_equal(cell.arrays["x_adv"], cell.arrays["x"])
+    (section,) = defense_sections(read_cells(run))
+    (row,) = [row for row in section.threats[0].rows if row.name == "te"]
+    assert row.entries["white_box"].absent == "zero gradient" and "white_box" not in row.columns
+    worst = np.minimum(row.columns["replayed"], row.columns["adaptive"])
+    assert np.array_equal(row.columns["worst"], worst) and worst.mean() < row.columns["clean"].mean()
+    for name in ("nat", "dd", "igr", "rt"):  # planted: a gradient that leads astray is one
+        assert "zero_gradient" not in cells_of(run, name)["white_box"].environment
+
+
+def test_a_sight_shows_what_the_network_sees_and_both_answers(run):
+    for name in ("nat", "te"):
+        sight, attacked = (cells_of(run, name)[kind].arrays for kind in ("sight", "adaptive"))
+        rows = [int(np.flatnonzero(attacked["rows"] == row)[0]) for row in sight["rows"]]
+        for image in ("x", "x_adv"):
+            assert np.array_equal(sight[image], attacked[image][rows])
+        assert np.allclose(sight["probabilities_adv"], attacked["probabilities"][rows], atol=1e-6)
+        assert np.array_equal(sight["seen"], sight["x"]) == (name == "nat")
+        answers = np.asarray(jax.nn.softmax(defended.RAW(sight["x"])))
+        assert np.allclose(sight["probabilities_raw"], answers, atol=1e-6)
+    assert np.allclose(sight["seen_adv"], np.round(sight["x_adv"] * 31) / 31, atol=1e-6)
 
 
 def test_a_randomised_model_is_judged_over_draws_that_no_attack_sees(run):
@@ -163,7 +193,8 @@ def test_images_to_replay_are_made_once_for_all_defenses(tmp_path, monkeypatch):
     assert failures == [] and len(made) == 3  # undefended, and white-box on two
     replayed = [cells_of(store.folder, name)["replayed"] for name in ("nat", "eat")]
     assert np.array_equal(replayed[0].arrays["x_adv"], replayed[1].arrays["x_adv"])
-    assert [each.after for each in planned if each.after] == [(planned[2].name,)] * 2
+    replays = [each.after for each in planned if each.config.get("access") == "replayed"]
+    assert replays == [(planned[2].name,)] * 2
 
 
 def test_what_replays_a_failed_cell_fails_and_the_rest_goes_on(tmp_path, monkeypatch):
