@@ -174,6 +174,7 @@ def test_a_defense_is_fitted_evaluated_and_reported(copy):
     assert "fog" in page and "fog" in table and "adaptive" in table
 
 
+@pytest.mark.long  # 30 s; the defense's way above is the same one
 def test_a_detector_is_fitted_evaluated_and_reported(copy):
     base = base_folder(copy / "watched")
     deepsec(copy, "defend", "glare", str(base), "--run-dir", "glared")

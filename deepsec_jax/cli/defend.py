@@ -89,13 +89,16 @@ def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> N
     from deepsec_jax import models
     from deepsec_jax.cli.dry_run import time_bare_gradient
     from deepsec_jax.cli.train import epochs_left
-    from deepsec_jax.defenses import PD
+    from deepsec_jax.defenses import PD, MagNet
     from deepsec_jax.defenses.base import changed_recipe
     from deepsec_jax.defenses.cost import gradients
     from deepsec_jax.evaluation.estimate import duration
 
     if isinstance(defense, PD):
         _show_pixelcnn(defense, dataset, folder)
+        return
+    if isinstance(defense, MagNet):
+        _show_autoencoders(defense, dataset, folder)
         return
     if not hasattr(defense, "changes"):
         print(f"{folder}: {defense.card.name} of {recipe.model} on {dataset.name} trains nothing")
@@ -138,3 +141,18 @@ def _show_pixelcnn(defense: Any, dataset: "Dataset", folder: Path) -> None:
         f"about {duration(left * images * each)}, counting {1000 * each:.3g} ms per image and step, measured "
         "now; compilation and validation come on top"
     )
+
+
+def _show_autoencoders(defense: Any, dataset: "Dataset", folder: Path) -> None:
+    """The same for MagNet, which trains no classifier either; its autoencoders are not timed."""
+    from deepsec_jax.cli.train import epochs_left
+    from deepsec_jax.defenses.base import changed_recipe
+    from deepsec_jax.defenses.magnet import beside, recipe_of
+
+    recipe = changed_recipe(defense, recipe_of(dataset))
+    for number, kind in enumerate(defense.autoencoders):
+        left = epochs_left(beside(folder, number), recipe.epochs)
+        print(
+            f"{beside(folder, number)}: {left} of {recipe.epochs} epochs are left, a {kind} autoencoder on "
+            f"{dataset.name}; nothing is written"
+        )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
@@ -185,9 +186,10 @@ class LargestL1(struct.PyTreeNode):
 class LogOdds(struct.PyTreeNode):
     """The same distance as log(d / (2 - d)), with a gradient that leads a joint attack somewhere.
 
-    It neither saturates nor vanishes.  The output on the image itself is held constant: squeezed images are
-    to agree with it, not it with them, which would take a wrong answer back.  Rounding has the gradient of a
-    smooth staircase.  Fields as :class:`LargestL1`.
+    The gradient is that of the squeezed output alone, as if the model were certain of the image's class a:
+    the log-odds are then log((1 - q_a) / q_a), the logit gap, which neither saturates nor vanishes.  So
+    squeezed images come to agree with the image, not it with them, which would take a wrong answer back.
+    Rounding has the gradient of a smooth staircase.  Fields as :class:`LargestL1`.
     """
 
     model: Classifier
@@ -197,7 +199,11 @@ class LogOdds(struct.PyTreeNode):
         """Return the scores [B]."""
         smooth = tuple(SmoothlyRounded(s.bits) if isinstance(s, Rounded) else s for s in self.squeezers)
         plain, squeezed = _log_probabilities(self.model, smooth, x)
-        return jnp.max(jax.vmap(log_odds, in_axes=(None, 0))(lax.stop_gradient(plain), squeezed), axis=0)
+        odds = lax.stop_gradient(jax.vmap(log_odds, in_axes=(None, 0))(plain, squeezed))
+        gaps = jax.vmap(logit_gap, in_axes=(0, None))(squeezed, jnp.argmax(plain, axis=-1))
+        worst = jnp.argmax(odds, axis=0)[None]
+        gap = jnp.take_along_axis(gaps, worst, axis=0)[0]
+        return jnp.take_along_axis(odds, worst, axis=0)[0] + (gap - lax.stop_gradient(gap))
 
 
 def _log_probabilities(model: Classifier, squeezers: Squeezers, x: Images) -> tuple[Logits, Logits]:

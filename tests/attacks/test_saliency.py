@@ -63,6 +63,7 @@ def test_planted_top_two_of_the_target_is_seen():
     assert not agree(gain, loss, allowed, top_two(jnp.asarray(gain), jnp.asarray(allowed)))
 
 
+@pytest.mark.long  # 15 s, about speed
 def test_random_jacobians_leave_few_candidates():
     rng = np.random.default_rng(1)
     gain, loss = draw("random", rng, 100, 3072)

@@ -180,7 +180,7 @@ def test_no_validation_image_is_in_the_students_training(fitted):
     )  # the same images held out
     other = replace(teacher, seed=teacher.seed + 1)  # planted: another split would share images
     ours, theirs = (
-        training.loop._split_validation(data.load("digits").train, recipe) for recipe in (student, other)
+        training.loop.split_validation(data.load("digits").train, recipe) for recipe in (student, other)
     )
     assert not np.array_equal(ours[1].images, theirs[1].images)
 

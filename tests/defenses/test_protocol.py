@@ -57,7 +57,10 @@ def test_a_folder_brings_back_the_defense_and_the_classifier(name, fitted):
     assert all(map(np.array_equal, weights(again.classifier), weights(made[name].classifier)))
 
 
-@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "rc"])  # whose draws go by the batch
+@pytest.mark.parametrize(  # not of rc, whose draws go by the batch; pd's takes 20 s
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name == "pd")) for name in COMPLETE if name != "rc"],
+)
 def test_the_accuracy_in_a_folder_is_the_defended_models(name, fitted, digits):
     made = fitted[1][name]
     assert made.saved.figures["test_accuracy"] == training.accuracy(made.classifier, digits.test)

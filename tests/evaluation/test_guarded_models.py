@@ -317,6 +317,7 @@ def test_a_complete_defense_has_no_detector():
     assert defenses.Defended(LINEAR, LINEAR, None, {}, None).detector is None  # type: ignore[arg-type]
 
 
+@pytest.mark.long  # 20 s; its cells are those of the tests above
 def test_the_command_line_evaluates_a_detector(bright, capsys):
     options = ["--n", "8", "--steps", "2", "--restarts", "1", "--batch-size", "8", "--run-dir", "run"]
     assert main(["evaluate", "defenses", "base", "--defenses", "bright", *options]) == 0

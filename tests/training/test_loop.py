@@ -292,11 +292,11 @@ def test_batch_larger_than_the_data_is_refused(tmp_path):
 
 def test_validation_part_is_held_out():
     marked = data.Split(np.arange(200, dtype=np.float32).reshape(200, 1, 1, 1) / 200, np.arange(200))
-    fit, validation = loop._split_validation(marked, RECIPE)
+    fit, validation = loop.split_validation(marked, RECIPE)
     assert len(fit) == 180 and len(validation) == 20
     assert sorted([*fit.labels, *validation.labels]) == list(range(200))
-    again, _ = loop._split_validation(marked, RECIPE)
-    other, _ = loop._split_validation(marked, replace(RECIPE, seed=8))
+    again, _ = loop.split_validation(marked, RECIPE)
+    other, _ = loop.split_validation(marked, replace(RECIPE, seed=8))
     assert np.array_equal(fit.labels, again.labels) and not np.array_equal(fit.labels, other.labels)
 
 
