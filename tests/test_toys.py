@@ -162,6 +162,7 @@ def test_they_run_and_are_reported(copy):
     assert re.search(r"toys,grey,.*toy", table) or ("grey" in table and "toy" in table)
 
 
+@pytest.mark.long  # 30 s
 def test_a_defense_is_fitted_evaluated_and_reported(copy):
     base = base_folder(copy / "base")
     deepsec(copy, "defend", "fog", str(base), "--run-dir", "fogged")

@@ -94,6 +94,7 @@ def test_g3_carried_over_eps_never_lose_an_example(digits_model):
     assert not ever_falls(rates)
 
 
+@pytest.mark.long  # 12 s; more steps are below
 def test_g3_more_restarts_never_lose_an_example(digits_model):
     model, x, labels = digits_model
     attack = PGD(eps=0.1, step_size=0.05, steps=2)

@@ -255,7 +255,15 @@ def test_confidence_is_kept(linear, images):
 
 
 @pytest.mark.parametrize(
-    "attack", [CW2(c=0.1, steps=60), EAD(c=1.0, steps=60), BLB(c=0.1, steps=30)], ids=repr
+    "attack",
+    [
+        CW2(c=0.1, steps=60),
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in (EAD(c=1.0, steps=60), BLB(c=0.1, steps=30))
+        ),
+    ],
+    ids=repr,
 )
 def test_more_search_steps_are_never_worse(attack, tiny_cnn):
     x = make_images(rows=6, shape=(8, 8, 1))

@@ -48,6 +48,7 @@ def test_smallest_eps_returns_failures_clean(linear, images):
     np.testing.assert_array_equal(SmallestEps(FGSM())(linear, images, (labels + 1) % 3), images)
 
 
+@pytest.mark.long  # 15 s
 def test_cascade_is_as_strong_as_the_worst_case(tiny_cnn):
     x = make_images(rows=20, shape=(8, 8, 1))
     labels = jnp.argmax(tiny_cnn(x), axis=-1).astype(jnp.int32)

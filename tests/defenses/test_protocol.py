@@ -24,7 +24,9 @@ def one_weight(name, base, digits, seed):
         return weights(few(name).fit(base, digits, key=jax.random.key(seed)))[0]
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize(
+    "name", [name for name in DEFENSES if name != "eit"]
+)  # eit: tests/defenses/test_eit.py
 def test_a_defended_model_is_attacked_like_any(name, fitted, digits):
     defended = fitted[1][name]
     x, labels = jnp.asarray(digits.test.images[:8]), jnp.asarray(digits.test.labels[:8])
@@ -57,9 +59,9 @@ def test_a_folder_brings_back_the_defense_and_the_classifier(name, fitted):
     assert all(map(np.array_equal, weights(again.classifier), weights(made[name].classifier)))
 
 
-@pytest.mark.parametrize(  # not of rc, whose draws go by the batch; pd's takes 20 s
+@pytest.mark.parametrize(  # not of rc, whose draws go by the batch
     "name",
-    [pytest.param(name, marks=[pytest.mark.long] * (name == "pd")) for name in COMPLETE if name != "rc"],
+    [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in COMPLETE if name != "rc"],
 )
 def test_the_accuracy_in_a_folder_is_the_defended_models(name, fitted, digits):
     made = fitted[1][name]

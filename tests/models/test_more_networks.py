@@ -230,6 +230,7 @@ def test_smallest_images_work(name, shape):
     assert jax.eval_shape(lambda model, x: model(x), model, jnp.zeros((2, *shape))).shape == (2, 4)
 
 
+@pytest.mark.long  # 6 s
 def test_initial_weights_are_the_authors():
     """Keras's Glorot uniform in C, He normal in D: bounds and spread; biases are zero."""
     c, d = models.build("static_c", (5, 5, 1), 10), models.build("static_d", (2, 2, 1), 10)

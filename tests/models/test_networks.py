@@ -62,6 +62,7 @@ def test_parameter_counts(networks):
     assert 0.85e6 < parameters(resnet56) < 0.86e6
 
 
+@pytest.mark.long  # 7 s
 def test_the_papers_network_starts_as_in_the_papers_code():
     """PyTorch's default for a layer: weights and biases uniform in +-1/sqrt(fan in)."""
     model = models.build("mnist_cnn", (16, 16, 1), 10, seed=1)

@@ -143,7 +143,7 @@ def test_a_pixel_reaches_the_pixels_behind_it_only(double, monkeypatch):
 # --- walking
 
 
-@pytest.mark.parametrize(("channels", "blocks"), [(3, 2), (1, 0)])
+@pytest.mark.parametrize(("channels", "blocks"), [pytest.param(3, 2, marks=pytest.mark.long), (1, 0)])
 def test_walking_meets_the_distributions_of_the_full_pass(channels, blocks, double, monkeypatch):
     model, x = network(channels, 4, blocks=blocks), random_images(channels, 4)
     given = nearest_level(x, 4)
