@@ -19,6 +19,10 @@ from deepsec_jax.defenses.presets import KINDS
 from deepsec_jax.training import CheckpointError
 
 
+SLOW = ("pat", "eit", "pd")
+"""10 to 20 s each."""
+
+
 def one_weight(name, base, digits, seed):
     with jax.numpy_dtype_promotion("standard"):
         return weights(few(name).fit(base, digits, key=jax.random.key(seed)))[0]
