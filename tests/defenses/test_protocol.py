@@ -18,7 +18,6 @@ from deepsec_jax.defenses import COMPLETE, DEFENSES, DETECTORS, Base, DefenseErr
 from deepsec_jax.defenses.presets import KINDS
 from deepsec_jax.training import CheckpointError
 
-
 SLOW = ("pat", "eit", "pd")
 """10 to 20 s each."""
 
