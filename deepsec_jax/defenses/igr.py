@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+from jax import lax
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
@@ -52,18 +53,28 @@ class IGR(struct.PyTreeNode):
 
 
 class Penalised(struct.PyTreeNode):
-    """IGR's loss of a batch; the weight is traced."""
+    """IGR's loss of a batch; the weight is traced.
+
+    With g, the gradient by the image, held fixed, the loss's derivative along g is ||g||^2, and its gradient
+    by the weights is half the penalty's.  That is one forward-mode pass more where differentiating g again
+    would be a second backward pass through a backward pass: the same gradient in a quarter of the time.
+    """
 
     lam: Scalar
 
-    def __call__(self, model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
+    def __call__(self, model: nnx.Module, x: Images, labels: Labels, key: Key) -> jax.Array:
         """Return the mean cross-entropy and the penalty together."""
+        graph, state = nnx.split(model)
 
-        def total(x: Images) -> tuple[jax.Array, jax.Array]:
-            logits = model(x, rngs=nnx.Rngs(dropout=key))
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return losses.sum(), losses
+        def losses(x: Images) -> tuple[jax.Array, nnx.State]:
+            called: Any = nnx.merge(graph, state, copy=True)  # batch statistics are written in here
+            logits = called(x, rngs=nnx.Rngs(dropout=key))
+            values = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return values, nnx.state(called, nnx.BatchStat)
 
         # Row i of the gradient of the sum is the gradient of example i's loss, batch statistics apart.
-        gradient, losses = jax.grad(total, has_aux=True)(x)
-        return losses.mean() + self.lam * jnp.mean(jnp.sum(gradient**2, axis=(1, 2, 3)))
+        gradient = lax.stop_gradient(jax.grad(lambda x: losses(x)[0].sum())(x))
+        values, along, statistics = jax.jvp(losses, (x,), (gradient,), has_aux=True)
+        nnx.update(model, statistics)
+        squared_norms = 2.0 * along - lax.stop_gradient(along)  # the value of one, the gradient of two
+        return jnp.mean(values) + self.lam * jnp.mean(squared_norms)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import make_images, make_linear
 from few import base, digits, few, fitted, weights  # noqa: F401
@@ -197,12 +198,16 @@ def smooth_network(x, params):
     return jnp.tanh(x.reshape(x.shape[0], -1) @ params["a"]) @ params["b"]
 
 
-def penalty_at(params, x, labels, lam):
-    class Network:
-        def __call__(self, x, *, rngs):
-            return smooth_network(x, params)
+class Smooth(nnx.Module):
+    def __init__(self, params):
+        self.a, self.b = nnx.Param(params["a"]), nnx.Param(params["b"])
 
-    return Penalised(lam)(Network(), x, labels, jax.random.key(0))
+    def __call__(self, x, *, rngs):
+        return smooth_network(x, {"a": self.a[...], "b": self.b[...]})
+
+
+def penalty_at(params, x, labels, lam):
+    return Penalised(lam)(Smooth(params), x, labels, jax.random.key(0))
 
 
 def test_igrs_gradient_by_finite_differences():
@@ -225,11 +230,50 @@ def test_igrs_gradient_by_finite_differences():
             assert not np.isclose(float(without[name][place]), numeric, rtol=1e-3)  # planted: no penalty
 
 
+class Normalised(nnx.Module):
+    """Two layers with batch statistics between them, in training mode."""
+
+    def __init__(self):
+        self.first, self.last = (nnx.Linear(4, 5, rngs=nnx.Rngs(0)), nnx.Linear(5, 3, rngs=nnx.Rngs(1)))
+        self.norm = nnx.BatchNorm(5, momentum=0.9, rngs=nnx.Rngs(2))
+
+    def __call__(self, x, *, rngs):
+        return self.last(jnp.tanh(self.norm(self.first(x.reshape(x.shape[0], -1)))))
+
+
+def test_igrs_gradient_is_that_of_double_backpropagation_with_batch_statistics():
+    x, labels = make_images(rows=6, shape=(2, 2, 1)), jnp.array([0, 1, 2, 0, 1, 2])
+    graph, params, statistics = nnx.split(Normalised(), nnx.Param, ...)
+
+    def ours(params):
+        model = nnx.merge(graph, params, statistics, copy=True)
+        return Penalised(0.7)(model, x, labels, jax.random.key(0)), nnx.state(model, nnx.BatchStat)
+
+    def by_two_backward_passes(params):
+        def total(x):
+            model = nnx.merge(graph, params, statistics, copy=True)
+            losses = optax.softmax_cross_entropy_with_integer_labels(model(x, rngs=None), labels)
+            return losses.sum(), nnx.state(model, nnx.BatchStat)
+
+        (loss, written), gradient = jax.value_and_grad(total, has_aux=True)(x)
+        return loss / 6 + 0.7 * jnp.sum(gradient**2) / 6, written
+
+    (value, written), gradient = jax.value_and_grad(ours, has_aux=True)(params)
+    (wanted, statistics_once), wanted_gradient = jax.value_and_grad(by_two_backward_passes, has_aux=True)(
+        params
+    )
+    assert np.isclose(value, wanted, rtol=1e-6)
+    for got, want in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted_gradient), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    for got, want in zip(jax.tree.leaves(written), jax.tree.leaves(statistics_once), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
 def test_igrs_penalty_by_hand_whatever_the_batch():
     linear = make_linear(classes=3)
     x, labels = make_images(rows=6), jnp.array([0, 1, 2, 2, 1, 0])
 
-    class WithRngs:
+    class WithRngs(nnx.Module):
         def __call__(self, x, *, rngs):
             return linear(x)
 
