@@ -13,10 +13,10 @@ from deepsec_jax.evaluation import published, table_formats
 from deepsec_jax.evaluation.attack_details import compared, details, overview
 from deepsec_jax.evaluation.attack_warnings import warnings
 from deepsec_jax.evaluation.cells import Cell
-from deepsec_jax.evaluation.page import page
+from deepsec_jax.evaluation.formats import print_section
+from deepsec_jax.evaluation.page import named, page, reasons_in
 from deepsec_jax.evaluation.paper_numbers import families, short
 from deepsec_jax.evaluation.paper_table import Section, TableRow, groups, sections
-from deepsec_jax.evaluation.published import Reason
 
 
 def render(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:
@@ -46,24 +46,20 @@ def print_report(cells: Sequence[Cell], console: Console, *, times: bool = True)
         times: see :func:`render`.
     """
     for section in sections(cells, times=times):
-        for table in table_formats.terminal_tables(section):
-            console.print(table)
-        for row in section.rows:
-            for line in table_formats.explanations(row, section):
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-        for warning in warnings(section):
-            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        tables, lines = table_formats.terminal_tables(section), table_formats.explanations(section)
+        print_section(console, tables, lines, warnings(section))
 
 
 def _page(parts: Sequence[Section], said: Sequence[Sequence[str]], times: bool) -> str:
     views = [_view(section, said[index], f"s{index}") for index, section in enumerate(parts)]
-    return page("attacks.html", sections=views, times=times)
+    return page("attacks.html", sections=named(views), times=times)
 
 
 def _view(section: Section, said: Sequence[str], anchor: str) -> dict[str, Any]:
     """Return what the template shows of a section."""
     anchors = {id(row): f"{anchor}-a{index}" for index, row in enumerate(section.rows)}
-    reasons = _reasons(section)
+    shown = (*section.columns, *section.further)
+    reasons = reasons_in((row.entries[column.name] for row in section.rows for column in shown), anchor)
     return {
         "anchor": anchor,
         "section": section,
@@ -76,8 +72,8 @@ def _view(section: Section, said: Sequence[str], anchor: str) -> dict[str, Any]:
         ],
         "overview": overview(section.rows, anchor),
         "details": [details(row, section, anchors[id(row)]) for row in section.rows],
-        "reasons": {reason.label: (f"{anchor}-r{index}", reason) for index, reason in enumerate(reasons)},
-        "columns": [(column, published.note(column.name)) for column in (*section.columns, *section.further)],
+        "reasons": reasons,
+        "columns": [(column, published.note(column.name)) for column in shown],
         "compares": bool(reasons),
     }  # fmt: skip
 
@@ -89,14 +85,3 @@ def _line(row: TableRow, section: Section, anchor: str) -> dict[str, Any]:
         entry["interval"] = short(entry["interval"]).removeprefix("n/a, ")
         entry["other_n"] = entry["n"] if entry["n"] and entry["n"] != usual else None
     return {"row": row, "anchor": anchor, "entries": entries}
-
-
-def _reasons(section: Section) -> list[Reason]:
-    """Return the reasons that the section's differences have, each once, in the order of first use."""
-    found: dict[str, Reason] = {}
-    for row in section.rows:
-        for column in section.columns + section.further:
-            entry = row.entries[column.name]
-            if not entry.inside:
-                found |= {reason.label: reason for reason in entry.reasons if reason.label not in found}
-    return list(found.values())

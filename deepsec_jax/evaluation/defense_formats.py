@@ -1,19 +1,32 @@
 """The tables of defenses for the terminal, and as CSV, JSON and LaTeX."""
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
-from deepsec_jax.evaluation.paper_numbers import difference, figure, interval, published, verdict
+from deepsec_jax.evaluation.formats import (
+    counts,
+    csv_figure,
+    csv_text,
+    intervals,
+    json_figure,
+    json_text,
+    latex_group,
+    latex_table,
+    latex_text,
+    means,
+    numbers,
+    papers,
+    terminal_table,
+    tex,
+    tex_line,
+    titled,
+)
+from deepsec_jax.evaluation.paper_numbers import explanation, figure
 from deepsec_jax.evaluation.paper_table import Entry
 from deepsec_jax.evaluation.robust_table import RobustRow, ThreatTable
-from deepsec_jax.evaluation.table_formats import numbers, tex, tex_line, without_nan
 
 _HEADINGS = (
     "section", "data", "base", "preset", "table", "cell", "defense", "category", "eps", "seed", "column",
@@ -30,8 +43,8 @@ def terminal_tables(section: DefenseSection) -> list[Table]:
     for row in section.rows:
         entries = [row.entries[column.name] for column in section.columns]
         _add(utility, row.name, entries, failed=row.cell is not None and row.cell.error is not None)
-        if any(not entry.printed.absent for entry in entries):
-            utility.add_row("  paper", *(published(entry) for entry in entries), style="dim")
+        if theirs := papers(entries):
+            utility.add_row("  paper", *theirs, style="dim")
     tables = [utility] if any(row.cell is not None for row in section.rows) else []
     for threat in section.threats:
         title = f"{section.about}: accuracy under attack, {threat.title}"
@@ -59,8 +72,7 @@ def flag_labels(row: RobustRow) -> list[str]:
 
 
 def _table(title: str, note: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.padding, table.caption, table.caption_justify = 0, note or None, "left"
+    table = terminal_table(title, note)
     table.add_column(headings[0], min_width=8, max_width=26)
     for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=heading != "CAV")  # "-1.2 to 0.3" takes two lines
@@ -71,51 +83,43 @@ def _add(table: Table, name: str, entries: Sequence[Entry], *, failed: bool) -> 
     if failed:
         table.add_row(name, *("failed" for _ in entries))
         return
-    table.add_row(name, *(figure(entry.column, entry.summary.mean) for entry in entries))
-    table.add_row("  95 %", *(interval(entry.column, entry.summary) for entry in entries), style="dim")
-    table.add_row("  n", *(str(entry.summary.n) for entry in entries), style="dim")
+    table.add_row(name, *means(entries))
+    table.add_row("  95 %", *intervals(entries), style="dim")
+    table.add_row("  n", *counts(entries), style="dim")
 
 
 def explanations(section: DefenseSection) -> list[str]:
     """Return why an accuracy is not the printed one, a line for each defense; none where it is."""
-    lines = []
-    for row in section.rows:
-        entry = row.entries["accuracy"]
-        if text := verdict(entry):
-            ours, theirs = figure(entry.column, entry.summary.mean), published(entry)
-            lines.append(f"{row.name}: accuracy {ours}, {theirs} in the paper ({difference(entry)}): {text}")
-    return lines
+    found = (explanation(f"{row.name}: accuracy", row.entries["accuracy"]) for row in section.rows)
+    return [line for line in found if line]
 
 
 def to_csv(sections: Sequence[DefenseSection]) -> str:
     """Return one line per defense and column, of both tables; empty fields where there is no number."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _HEADINGS, lineterminator="\n")
-    writer.writeheader()
-    for section in sections:
-        about = {
-            "section": section.title, "data": section.dataset, "base": section.base, "preset": section.preset,
-        }  # fmt: skip
-        for line in _lines(section):
-            writer.writerow(about | {key: "" if value is None else value for key, value in line.items()})
-    return text.getvalue()
+    return csv_text(_HEADINGS, (line for section in sections for line in _lines(section)))
 
 
 def _lines(section: DefenseSection) -> Iterator[dict[str, Any]]:
+    about = {
+        "section": section.title,
+        "data": section.dataset,
+        "base": section.base,
+        "preset": section.preset,
+    }
     for row in section.rows:
         for entry in row.entries.values() if row.cell is not None else ():
             assert row.cell is not None
             yield {
-                "table": "utility", "cell": row.cell.name, "defense": row.name, "category": row.category,
-                **_line(entry), "error": row.cell.error,
+                **about, "table": "utility", "cell": row.cell.name, "defense": row.name,
+                "category": row.category, **csv_figure(entry), "error": row.cell.error,
             }  # fmt: skip
     for threat in section.threats:
         for model in threat.rows:
             for name, entry in (*model.entries.items(), *model.rejected.items()):
                 cell = _cell_of(model, name)
                 yield {
-                    "table": "robustness", "cell": cell and cell.name, "defense": model.name,
-                    "eps": threat.eps, "seed": threat.seed, **_line(entry),
+                    **about, "table": "robustness", "cell": cell and cell.name, "defense": model.name,
+                    "eps": threat.eps, "seed": threat.seed, **csv_figure(entry),
                     "flags": "; ".join(flag_labels(model)), "error": cell and cell.error,
                 }  # fmt: skip
 
@@ -126,18 +130,11 @@ def _cell_of(row: RobustRow, column: str) -> Any:
     return row.cells.get(access)
 
 
-def _line(entry: Entry) -> dict[str, Any]:
-    return {
-        "column": entry.column.name, "unit": entry.column.unit, "over": entry.column.over, **numbers(entry),
-        "reasons": "; ".join(reason.label for reason in entry.reasons),
-    }  # fmt: skip
-
-
 def to_json(
     sections: Sequence[DefenseSection], warnings: Sequence[Sequence[str]], *, times: bool = True
 ) -> str:
     """Return all figures with configs, reasons, flags and warnings; null where there is no number."""
-    content = [
+    return json_text([
         {
             "title": section.title, "note": section.note, "facts": section.facts, "data": section.dataset,
             "base": section.base, "preset": section.preset, "warnings": list(said),
@@ -146,9 +143,7 @@ def to_json(
             "robustness": [_threat(threat, times) for threat in section.threats],
         }
         for section, said in zip(sections, warnings, strict=True)
-    ]  # fmt: skip
-    text = json.dumps({"sections": without_nan(content)}, indent=1, ensure_ascii=False, allow_nan=False)
-    return text + "\n"
+    ])  # fmt: skip
 
 
 def _utility(row: DefenseRow, times: bool) -> dict[str, Any]:
@@ -156,10 +151,7 @@ def _utility(row: DefenseRow, times: bool) -> dict[str, Any]:
     return {
         "defense": row.name, "label": row.label, "category": row.category, "changed": list(row.changed),
         **_cell(row.cell, times),
-        "columns": {
-            name: {**numbers(entry), "reasons": [reason.text for reason in entry.reasons]}
-            for name, entry in row.entries.items()
-        },
+        "columns": {name: json_figure(entry) for name, entry in row.entries.items()},
     }  # fmt: skip
 
 
@@ -191,40 +183,34 @@ def to_latex(sections: Sequence[DefenseSection]) -> str:
     r"""Return booktabs tables, for ``\input``; needs the packages booktabs and graphicx."""
     tables = [_utility_tex(section) for section in sections]
     tables += [_threat_tex(section, threat) for section in sections for threat in section.threats]
-    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(tables)
+    return latex_text(tables)
 
 
 def _utility_tex(section: DefenseSection) -> str:
-    caption = ". ".join(filter(None, (section.title, section.note.rstrip("."))))
-    lines = _head(
-        f"{caption}. Per defense: our mean, its 95 % interval, its n, and the number printed in the paper",
-        ("Defense", "", *(column.title for column in section.columns)),
-    )
+    lines = [tex_line("Defense", "", *(column.title for column in section.columns))]
     category = None
     for row in section.rows:
         if row.category != category:
             category = row.category
-            width = 2 + len(section.columns)
-            lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{{tex(category or 'Others')}}} \\"]
+            lines += latex_group(category or "Others", 2 + len(section.columns))
         entries = [row.entries[column.name] for column in section.columns]
         lines += _rows(row.label, entries)
-        if any(not entry.printed.absent for entry in entries):
-            lines.append(tex_line("", "paper", *_split([published(entry) for entry in entries])))
-    return _foot(
-        lines, [f"{row.name}: {row.cell.error}" for row in section.rows if row.cell and row.cell.error]
+        if theirs := papers(entries):
+            lines.append(tex_line("", "paper", *theirs))
+    caption = tex(
+        f"{titled(section.title, section.note)}. Per defense: our mean, its 95 % interval, its n, and the "
+        "number printed in the paper."
     )
+    failed = [f"{row.name}: {row.cell.error}" for row in section.rows if row.cell and row.cell.error]
+    return latex_table(caption, len(section.columns), lines, failed)
 
 
 def _threat_tex(section: DefenseSection, threat: ThreatTable) -> str:
-    lines = _head(
-        f"{section.about}: accuracy under attack, {threat.title}. Per model: mean, its 95 % interval, its n",
-        ("Model", "", *(column.title for column in threat.columns)),
-    )
-    lines.append(r"\midrule")
+    lines = [tex_line("Model", "", *(column.title for column in threat.columns)), r"\midrule"]
     for row in threat.rows:
         lines += _rows(row.label, [row.entries[column.name] for column in threat.columns])
         if row.rejected:
-            lines.append(tex_line("", "rejected", *_split(rejections(row, threat))))
+            lines.append(tex_line("", "rejected", *rejections(row, threat)))
     said = [f"{label}: {text}" for label, text in threat.facts.items()]
     said += [f"{row.name}: {label}" for row in threat.rows for label in flag_labels(row)]
     failed = [
@@ -233,29 +219,15 @@ def _threat_tex(section: DefenseSection, threat: ThreatTable) -> str:
         for access, cell in row.cells.items()
         if cell.error is not None
     ]
-    return _foot(lines, [*said, *failed])
-
-
-def _head(caption: str, headings: Sequence[str]) -> list[str]:
-    return [
-        r"\begin{table*}", r"\centering", rf"\caption{{{tex(caption)}.}}", r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{ll{'r' * (len(headings) - 2)}}}", r"\toprule",
-        " & ".join(tex(heading) for heading in headings) + r" \\",
-    ]  # fmt: skip
+    caption = tex(
+        f"{section.about}: accuracy under attack, {threat.title}. Per model: mean, its 95 % interval, its n."
+    )
+    return latex_table(caption, len(threat.columns), lines, [*said, *failed])
 
 
 def _rows(label: str, entries: Sequence[Entry]) -> list[str]:
     return [
-        tex_line(label, "ours", *_split([figure(entry.column, entry.summary.mean) for entry in entries])),
-        tex_line("", "95 %", *_split([interval(entry.column, entry.summary) for entry in entries])),
-        tex_line("", "n", *_split([str(entry.summary.n) for entry in entries])),
+        tex_line(label, "ours", *means(entries)),
+        tex_line("", "95 %", *intervals(entries)),
+        tex_line("", "n", *counts(entries)),
     ]
-
-
-def _split(figures: list[str]) -> tuple[str, list[str]]:
-    return figures[0], figures[1:]
-
-
-def _foot(lines: list[str], notes: Sequence[str]) -> str:
-    end = [r"\bottomrule", r"\end{tabular}}", *(rf"\par\footnotesize {tex(note)}" for note in notes)]
-    return "\n".join([*lines, *end, r"\end{table*}", ""])

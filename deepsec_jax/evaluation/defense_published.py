@@ -5,21 +5,22 @@ columns by those of ``utility.utility_columns``.
 """
 
 import math
-import tomllib
-from functools import cache
-from importlib import resources
-from typing import Any
+from functools import partial
 
-from deepsec_jax.evaluation.published import Printed, Reason, holds
+from deepsec_jax.evaluation.published_file import (
+    Printed,
+    Reason,
+    contents,
+    label_of,
+    one_line,
+    place_of,
+    reasons_for,
+)
+
+_contents = partial(contents, "published_defenses.toml")
 
 PERCENT = ("accuracy", "cav", "crr", "csr", "ccv")
 """Columns that the table prints in percent."""
-
-
-@cache
-def _contents() -> dict[str, Any]:
-    text = resources.files("deepsec_jax.evaluation").joinpath("published_defenses.toml").read_text("utf-8")
-    return tomllib.loads(text)
 
 
 def table_title(dataset: str, preset: str, recipe: str | None) -> str | None:
@@ -39,8 +40,8 @@ def table_title(dataset: str, preset: str, recipe: str | None) -> str | None:
 
 def why_untitled(dataset: str, preset: str, recipe: str | None) -> str:
     """Return why a run does not stand under the paper's title, one sentence; empty if it does."""
-    contents = _contents()
-    table = contents["tables"].get(dataset)
+    known = _contents()
+    table = known["tables"].get(dataset)
     if table is None:
         return f"The paper has no table of defenses on {dataset}."
     reasons = []
@@ -50,7 +51,7 @@ def why_untitled(dataset: str, preset: str, recipe: str | None) -> str:
         reasons.append(f"the undefended model is of recipe {recipe}, not of {table['recipe']}")
     if preset != "paper":
         reasons.append(f"the defenses are of preset {preset}, not the paper's")
-    return f"Not {contents['table']}: {', and '.join(reasons)}." if reasons else ""
+    return f"Not {known['table']}: {', and '.join(reasons)}." if reasons else ""
 
 
 def rows_of(dataset: str) -> tuple[str, ...]:
@@ -71,16 +72,16 @@ def printed(dataset: str, row: str, column: str) -> Printed:
         row: preset name; a variant such as ``pat@half`` stands beside the numbers of its defense.
         column: name in ``utility.utility_columns``.
     """
-    contents = _contents()
-    table = contents["tables"].get(dataset)
+    known = _contents()
+    table = known["tables"].get(dataset)
     if table is None:
         return Printed(math.nan, f"the paper has no table of defenses on {dataset}")
     name = row.partition("@")[0]
     if name not in table["rows"]:
         return Printed(math.nan, "no row of the paper's table")
-    if column not in contents["columns"]:
+    if column not in known["columns"]:
         return Printed(math.nan, "no column of the paper's table")
-    value = float(table["rows"][name][contents["columns"].index(column)])
+    value = float(table["rows"][name][known["columns"].index(column)])
     if math.isnan(value):
         return Printed(math.nan, table["absent"][name][column])
     return Printed(value / 100 if column in PERCENT else value)
@@ -88,19 +89,13 @@ def printed(dataset: str, row: str, column: str) -> Printed:
 
 def reasons(dataset: str, row: str, column: str) -> tuple[Reason, ...]:
     """Return why a number may differ from the printed one, the most special reasons first."""
-    wanted = {"data": dataset, "rows": row.partition("@")[0], "columns": column}
-    return tuple(
-        Reason(entry["label"], " ".join(entry["text"].split()))
-        for entry in _contents()["reasons"]
-        if holds(entry, wanted)
-    )
+    name = row.partition("@")[0]
+    return reasons_for(_contents()["reasons"], data=dataset, rows=name, columns=column)
 
 
 def label(row: str) -> str:
     """Return the paper's name of a row, with its variant if it is one."""
-    name, _, variant = row.partition("@")
-    known = str(_contents()["labels"].get(name, name))
-    return f"{known}, {variant}" if variant else known
+    return label_of(_contents()["labels"], row)
 
 
 def category(row: str) -> str:
@@ -111,9 +106,7 @@ def category(row: str) -> str:
 
 def position(row: str) -> int:
     """Return the place of a row in the paper's order; a row that it does not have comes last."""
-    names = list(_contents()["labels"])
-    name = row.partition("@")[0]
-    return names.index(name) if name in names else len(names)
+    return place_of(list(_contents()["labels"]), row.partition("@")[0])
 
 
 def columns() -> tuple[str, ...]:
@@ -123,4 +116,4 @@ def columns() -> tuple[str, ...]:
 
 def note(column: str) -> str:
     """Return what a reader should know of the paper's forms of a column; mostly empty."""
-    return " ".join(_contents()["notes"].get(column, "").split())
+    return one_line(_contents()["notes"].get(column, ""))

@@ -15,8 +15,8 @@ from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.defense_details import defense_details, sights
 from deepsec_jax.evaluation.defense_table import DefenseSection, defense_sections
 from deepsec_jax.evaluation.defense_warnings import defense_warnings, sound
-from deepsec_jax.evaluation.page import page
-from deepsec_jax.evaluation.published import Reason
+from deepsec_jax.evaluation.formats import print_section
+from deepsec_jax.evaluation.page import named, page, reasons_in
 from deepsec_jax.evaluation.robust_table import ThreatTable
 
 
@@ -31,7 +31,7 @@ def render_defenses(cells: Sequence[Cell], *, times: bool = True) -> dict[str, s
     said = [defense_warnings(section) for section in parts]
     views = [_view(section, said[index], f"d{index}") for index, section in enumerate(parts)]
     return {
-        "defenses.html": page("defenses.html", sections=views, times=times),
+        "defenses.html": page("defenses.html", sections=named(views), times=times),
         "defenses.csv": defense_formats.to_csv(parts),
         "defenses.json": defense_formats.to_json(parts, said, times=times),
         "defenses.tex": defense_formats.to_latex(parts),
@@ -41,18 +41,14 @@ def render_defenses(cells: Sequence[Cell], *, times: bool = True) -> dict[str, s
 def print_defenses(cells: Sequence[Cell], console: Console, *, times: bool = True) -> None:
     """Print the tables and the warnings; arguments as of :func:`render_defenses`."""
     for section in defense_sections(cells, times=times):
-        for table in defense_formats.terminal_tables(section):
-            console.print(table)
-        for line in defense_formats.explanations(section):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        for warning in defense_warnings(section):
-            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        tables, lines = defense_formats.terminal_tables(section), defense_formats.explanations(section)
+        print_section(console, tables, lines, defense_warnings(section))
 
 
 def _view(section: DefenseSection, said: Sequence[str], anchor: str) -> dict[str, Any]:
     """Return what the template shows of a section."""
     anchors = {row.key: f"{anchor}-a{index}" for index, row in enumerate(section.rows)}
-    reasons = _reasons(section)
+    reasons = reasons_in((entry for row in section.rows for entry in row.entries.values()), anchor)
     return {
         "anchor": anchor,
         "section": section,
@@ -62,7 +58,7 @@ def _view(section: DefenseSection, said: Sequence[str], anchor: str) -> dict[str
         "threats": [_threat(threat, anchors) for threat in section.threats],
         "sights": sights(section, anchors),
         "details": [defense_details(row, section, anchors[row.key]) for row in section.rows],
-        "reasons": {reason.label: (f"{anchor}-r{index}", reason) for index, reason in enumerate(reasons)},
+        "reasons": reasons,
         "columns": [(column, defense_published.note(column.name)) for column in section.columns]
         + [(column, "") for column in (section.threats[0].columns if section.threats else ())],
         "compares": bool(reasons),
@@ -98,13 +94,3 @@ def _figures(entry: Any) -> dict[str, Any]:
     """Return one figure for a table: n stands under each."""
     figures = compared(entry)
     return figures | {"interval": figures["interval"].removeprefix("n/a, "), "other_n": figures["n"]}
-
-
-def _reasons(section: DefenseSection) -> list[Reason]:
-    """Return the reasons that the section's differences have, each once, in the order of first use."""
-    found: dict[str, Reason] = {}
-    for row in section.rows:
-        for entry in row.entries.values():
-            if not entry.inside:
-                found |= {reason.label: reason for reason in entry.reasons if reason.label not in found}
-    return list(found.values())

@@ -18,7 +18,7 @@ from deepsec_jax.evaluation import defense_published
 from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
 from deepsec_jax.evaluation.paper_numbers import figure, interval
 from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of, recipe_of
-from deepsec_jax.evaluation.published import Reason
+from deepsec_jax.evaluation.published_file import Reason
 from deepsec_jax.evaluation.robust_table import ThreatTable, defense_key, threat_tables
 from deepsec_jax.evaluation.utility import ACCURACY, REJECTED, utility_columns
 from deepsec_jax.metrics import Column, Summary, summarise

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deepsec_jax.evaluation.cells import short_name
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
+from deepsec_jax.evaluation.gaps import failures, lacking
 from deepsec_jax.evaluation.robust_table import ThreatTable
 
 OVERFITTING = 0.2
@@ -13,11 +13,6 @@ OVERFITTING = 0.2
 
 def defense_warnings(section: DefenseSection) -> list[str]:
     """Return one sentence per finding: failed cells, orders that cannot be, trainings that went wrong."""
-    failed = [
-        f"{short_name(cell.config)}: the cell failed, so the tables lack its figures: {cell.error}"
-        for cell in section.cells
-        if cell.error is not None
-    ]
     changed = [
         f"{row.name}: {', '.join(row.changed)} differ from the {section.preset} preset."
         for row in section.rows
@@ -25,7 +20,7 @@ def defense_warnings(section: DefenseSection) -> list[str]:
     ]
     under = [text for threat in section.threats for text in _under_attack(threat)]
     trained = [text for row in section.rows for text in _training(row)]
-    return [*failed, *changed, *under, *trained, *_absences(section)]
+    return [*failures(section.cells), *changed, *under, *trained, *_absences(section)]
 
 
 def _under_attack(threat: ThreatTable) -> list[str]:
@@ -71,18 +66,12 @@ def kept_epoch(training: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _absences(section: DefenseSection) -> list[str]:
     """Return why figures are n/a, one line for the defenses and columns that lack them for one reason."""
-    lacking: dict[tuple[str, str], list[str]] = {}
     rows: list[Any] = [*section.rows, *(row for threat in section.threats for row in threat.rows)]
-    for row in rows:
-        by_reason: dict[str, list[str]] = {}
-        for entry in row.entries.values():
-            if entry.absent and entry.absent not in ("failed", "no defense", "cannot reject"):
-                by_reason.setdefault(entry.absent, []).append(entry.column.title)
-        for reason, titles in by_reason.items():
-            lacking.setdefault((reason, ", ".join(titles)), []).append(row.name)
+    told = ("failed", "no defense", "cannot reject")
+    shown = ((row.name, [e for e in row.entries.values() if e.absent not in told]) for row in rows)
     return [
         f"{titles}: n/a, n = 0 ({reason}) for {', '.join(dict.fromkeys(names))}."
-        for (reason, titles), names in lacking.items()
+        for (reason, titles), names in lacking(shown).items()
     ]
 
 

@@ -13,7 +13,7 @@ from deepsec_jax.evaluation.cells import CLEAN, Cell
 from deepsec_jax.evaluation.defense_table import changed_settings
 from deepsec_jax.evaluation.paper_numbers import figure, interval
 from deepsec_jax.evaluation.paper_table import Entry
-from deepsec_jax.evaluation.published import Printed, Reason
+from deepsec_jax.evaluation.published_file import Printed, Reason
 from deepsec_jax.metrics import DETECTION_METRICS, Column, DetectionRecord, Summary, summarise_detection
 
 _NOTHING = Summary(math.nan, 0, math.nan, math.nan)

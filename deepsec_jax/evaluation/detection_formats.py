@@ -1,12 +1,8 @@
 """The tables of detectors for the terminal, and as CSV, JSON and LaTeX."""
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from deepsec_jax.evaluation.cells import Cell
@@ -14,9 +10,25 @@ from deepsec_jax.evaluation.detection_entries import DetectorHead
 from deepsec_jax.evaluation.detection_sweep import SWEPT, SweepRow
 from deepsec_jax.evaluation.detection_table import DetectionRow, DetectionSection
 from deepsec_jax.evaluation.detection_warnings import limits_of
-from deepsec_jax.evaluation.paper_numbers import difference, figure, interval, published, verdict
+from deepsec_jax.evaluation.formats import (
+    csv_figure,
+    csv_text,
+    intervals,
+    json_figure,
+    json_text,
+    latex_group,
+    latex_spans,
+    latex_table,
+    latex_text,
+    means,
+    papers,
+    terminal_table,
+    tex,
+    tex_line,
+    titled,
+)
+from deepsec_jax.evaluation.paper_numbers import explanation
 from deepsec_jax.evaluation.paper_table import Entry
-from deepsec_jax.evaluation.table_formats import numbers, tex, tex_line, without_nan
 from deepsec_jax.metrics import DETECTION_METRICS
 
 _HEADINGS = (
@@ -55,8 +67,7 @@ def terminal_tables(section: DetectionSection) -> list[Table]:
 
 
 def _table(title: str, note: str, first: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.padding, table.caption, table.caption_justify = 0, note or None, "left"
+    table = terminal_table(title, note)
     table.add_column(first, no_wrap=True)
     return table
 
@@ -65,48 +76,39 @@ def _add(table: Table, about: tuple[str, str], entries: Sequence[Entry], cell: C
     if cell is not None and cell.error is not None:
         table.add_row(*about, *("failed" for _ in entries))
         return
-    table.add_row(*about, *(figure(entry.column, entry.summary.mean) for entry in entries))
-    table.add_row("  95 %", "", *(interval(entry.column, entry.summary) for entry in entries), style="dim")
-    if any(not entry.printed.absent for entry in entries):
-        table.add_row("  paper", "", *(published(entry) for entry in entries), style="dim")
+    table.add_row(*about, *means(entries))
+    table.add_row("  95 %", "", *intervals(entries), style="dim")
+    if theirs := papers(entries):
+        table.add_row("  paper", "", *theirs, style="dim")
 
 
 def explanations(section: DetectionSection) -> list[str]:
     """Return why an AUC is not the printed one, a line for each attack and detector; none where it is."""
-    lines = []
-    for head in section.detectors:
-        for row in section.rows:
-            entry = row.entries[head.key]["auc"]
-            if text := verdict(entry):
-                ours, theirs = figure(entry.column, entry.summary.mean), published(entry)
-                about = f"{head.label}, {row.name}: AUC {ours}, {theirs} in the paper"
-                lines.append(f"{about} ({difference(entry)}): {text}")
-    return lines
+    found = (
+        explanation(f"{head.label}, {row.name}: AUC", row.entries[head.key]["auc"])
+        for head in section.detectors
+        for row in section.rows
+    )
+    return [line for line in found if line]
 
 
 def to_csv(sections: Sequence[DetectionSection]) -> str:
     """Return a line per detector, attack or radius, and column; empty fields where there is no number."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _HEADINGS, lineterminator="\n")
-    writer.writeheader()
-    for section in sections:
-        about = {
-            "section": section.title, "data": section.dataset, "base": section.base, "preset": section.preset,
-        }  # fmt: skip
-        for line in _lines(section):
-            writer.writerow(about | {key: "" if value is None else value for key, value in line.items()})
-    return text.getvalue()
+    return csv_text(_HEADINGS, (line for section in sections for line in _lines(section)))
 
 
 def _lines(section: DetectionSection) -> Iterator[dict[str, Any]]:
+    shared = {
+        "section": section.title, "data": section.dataset, "base": section.base, "preset": section.preset,
+    }  # fmt: skip
     for head in section.detectors:
         for row in section.rows:
-            about = {
+            about = shared | {
                 "table": "attacks", "attack": row.name, "goal": row.goal, "objective": row.objective,
             }  # fmt: skip
             yield from _of(head, row.cells.get(head.key), row.entries[head.key], about)
         for swept in section.sweep:
-            about = {"table": f"sweep {swept.how}", "attack": "fgsm", "eps": f"{swept.eps:g}"}
+            about = shared | {"table": f"sweep {swept.how}", "attack": "fgsm", "eps": f"{swept.eps:g}"}
             yield from _of(head, swept.cells.get(head.key), swept.entries[head.key], about)
 
 
@@ -116,9 +118,7 @@ def _of(
     for entry in entries.values():
         yield {
             **about, "cell": cell and cell.name, "detector": head.label, "threshold": head.threshold,
-            "column": entry.column.name, "unit": entry.column.unit, "over": entry.column.over,
-            **numbers(entry), "reasons": "; ".join(reason.label for reason in entry.reasons),
-            "error": cell and cell.error,
+            **csv_figure(entry), "error": cell and cell.error,
         }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def to_json(
     sections: Sequence[DetectionSection], warnings: Sequence[Sequence[str]], *, times: bool = True
 ) -> str:
     """Return all figures with configs, reasons and warnings; null where there is no number."""
-    content = [
+    return json_text([
         {
             "title": section.title, "note": section.note, "facts": section.facts, "data": section.dataset,
             "base": section.base, "preset": section.preset, "warnings": list(said),
@@ -136,9 +136,7 @@ def to_json(
             "sweep": [_swept(row, section.detectors, times) for row in section.sweep],
         }
         for section, said in zip(sections, warnings, strict=True)
-    ]  # fmt: skip
-    text = json.dumps({"sections": without_nan(content)}, indent=1, ensure_ascii=False, allow_nan=False)
-    return text + "\n"
+    ])  # fmt: skip
 
 
 def _head(head: DetectorHead, times: bool) -> dict[str, Any]:
@@ -168,10 +166,7 @@ def _figures(head: DetectorHead, row: DetectionRow | SweepRow, times: bool) -> d
     cell = row.cells.get(head.key)
     return {
         "detector": head.label, **({} if cell is None else _cell(cell, times)),
-        "columns": {
-            name: {**numbers(entry), "reasons": [reason.text for reason in entry.reasons]}
-            for name, entry in row.entries[head.key].items()
-        },
+        "columns": {name: json_figure(entry) for name, entry in row.entries[head.key].items()},
     }  # fmt: skip
 
 
@@ -188,59 +183,46 @@ def to_latex(sections: Sequence[DetectionSection]) -> str:
     for section in sections:
         tables += [_attacks_tex(section)] if section.rows else []
         tables += [_sweep_tex(section)] if section.sweep else []
-    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(tables)
+    return latex_text(tables)
 
 
 def _attacks_tex(section: DetectionSection) -> str:
     names = [column.name for column in section.columns]
-    lines = _begin(section, "Per attack", ("Attack", "", "$n$"), names)
+    lines = []
     before = None
     for row in section.rows:
         if (row.goal, row.objective) != before:
             before = (row.goal, row.objective)
-            width = 3 + len(names) * len(section.detectors)
-            lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{{row.goal}, {tex(row.objective)}}} \\"]
+            lines += latex_group(f"{row.goal}, {row.objective}", 3 + len(names) * len(section.detectors))
         entries = [row.entries[head.key][name] for head in section.detectors for name in names]
         lines += _three(row.label, f"{row.n} / {row.hits}", entries)
-    return _end(lines, section)
+    return _latex_table(section, "Per attack", ("Attack", "", "$n$"), names, lines)
 
 
 def _sweep_tex(section: DetectionSection) -> str:
-    lines = _begin(section, "FGSM at each radius", ("Images", "", r"$\varepsilon$"), SWEPT)
-    lines.append(r"\midrule")
+    lines = [r"\midrule"]
     for row in section.sweep:
         entries = [row.entries[head.key][name] for head in section.detectors for name in SWEPT]
         lines += _three(row.how, f"{row.eps:g}", entries)
-    return _end(lines, section)
+    return _latex_table(section, "FGSM at each radius", ("Images", "", r"$\varepsilon$"), SWEPT, lines)
 
 
-def _begin(section: DetectionSection, what: str, first: Sequence[str], names: Sequence[str]) -> list[str]:
-    caption = ". ".join(filter(None, (section.title, section.note.rstrip("."))))
-    heads = section.detectors
-    spans = " & ".join(rf"\multicolumn{{{len(names)}}}{{c}}{{{tex(head.label)}}}" for head in heads)
-    titles = [tex(DETECTION_METRICS[name].title) for _ in heads for name in names]
-    rules = [
-        rf"\cmidrule(lr){{{4 + index * len(names)}-{3 + (index + 1) * len(names)}}}"
-        for index in range(len(heads))
-    ]
-    return [
-        r"\begin{table*}", r"\centering",
-        rf"\caption{{{tex(caption)}. {what}: ours, its 95\,\% interval, and the number printed in the "
-        "paper.}",
-        r"\resizebox{\textwidth}{!}{%", rf"\begin{{tabular}}{{ll{'r' * (1 + len(titles))}}}", r"\toprule",
-        rf"& & & {spans} \\", " ".join(rules), " & ".join((*first, *titles)) + r" \\",
-    ]  # fmt: skip
+def _latex_table(
+    section: DetectionSection, what: str, first: Sequence[str], names: Sequence[str], lines: Sequence[str]
+) -> str:
+    titles = [tex(DETECTION_METRICS[name].title) for _ in section.detectors for name in names]
+    heads = latex_spans((head.label, len(names)) for head in section.detectors)
+    heads.append(" & ".join((*first, *titles)) + r" \\")
+    caption = (
+        rf"{tex(titled(section.title, section.note))}. {what}: ours, its 95\,\% interval, and the number "
+        "printed in the paper."
+    )
+    failed = [f"{cell.name}: {cell.error}" for cell in section.cells if cell.error is not None]
+    return latex_table(caption, 1 + len(titles), [*heads, *lines], failed)
 
 
 def _three(label: str, base: str, entries: Sequence[Entry]) -> list[str]:
-    lines = [tex_line(label, "ours", base, [figure(e.column, e.summary.mean) for e in entries])]
-    lines.append(tex_line("", "95 %", "", [interval(e.column, e.summary) for e in entries]))
-    if any(not entry.printed.absent for entry in entries):
-        lines.append(tex_line("", "paper", "", [published(entry) for entry in entries]))
+    lines = [tex_line(label, "ours", base, *means(entries)), tex_line("", "95 %", "", *intervals(entries))]
+    if theirs := papers(entries):
+        lines.append(tex_line("", "paper", "", *theirs))
     return lines
-
-
-def _end(lines: list[str], section: DetectionSection) -> str:
-    notes = [f"{cell.name}: {cell.error}" for cell in section.cells if cell.error is not None]
-    end = [r"\bottomrule", r"\end{tabular}}", *(rf"\par\footnotesize {tex(note)}" for note in notes)]
-    return "\n".join([*lines, *end, r"\end{table*}", ""])

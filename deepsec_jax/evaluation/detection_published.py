@@ -5,20 +5,21 @@ columns by those of ``metrics.DETECTION_METRICS``.
 """
 
 import math
-import tomllib
-from functools import cache
-from importlib import resources
-from typing import Any
+from functools import partial
 
-from deepsec_jax.evaluation.published import Printed, Reason, holds
+from deepsec_jax.evaluation.published_file import (
+    Printed,
+    Reason,
+    contents,
+    label_of,
+    one_line,
+    place_of,
+    reasons_for,
+)
+
+_contents = partial(contents, "published_detectors.toml")
 
 _FIRST = 1  # of a row: the number of examples stands before
-
-
-@cache
-def _contents() -> dict[str, Any]:
-    text = resources.files("deepsec_jax.evaluation").joinpath("published_detectors.toml").read_text("utf-8")
-    return tomllib.loads(text)
 
 
 def why_untitled(dataset: str, attacks: str, detectors: str, recipe: str | None) -> str:
@@ -69,15 +70,12 @@ def detectors() -> tuple[str, ...]:
 
 def label(detector: str) -> str:
     """Return the paper's name of a detector, with its variant if it is one."""
-    name, _, variant = detector.partition("@")
-    known = str(_contents()["labels"].get(name, name))
-    return f"{known}, {variant}" if variant else known
+    return label_of(_contents()["labels"], detector)
 
 
 def position(detector: str) -> int:
     """Return the place of a detector in the paper's order; one that it does not have comes last."""
-    names, name = _contents()["detectors"], detector.partition("@")[0]
-    return names.index(name) if name in names else len(names)
+    return place_of(_contents()["detectors"], detector.partition("@")[0])
 
 
 def examples(dataset: str, row: str) -> int | None:
@@ -95,41 +93,35 @@ def printed(dataset: str, row: str, detector: str, column: str) -> Printed:
         detector: preset name of the detector; a variant stands beside the numbers of its detector.
         column: name in ``metrics.DETECTION_METRICS``.
     """
-    contents = _contents()
-    table, name = contents["tables"].get(dataset), detector.partition("@")[0]
+    known = _contents()
+    table, name = known["tables"].get(dataset), detector.partition("@")[0]
     if table is None:
         return Printed(math.nan, f"the paper has no table of detectors on {dataset}")
-    if row not in table["rows"] or name not in contents["detectors"]:
+    if row not in table["rows"] or name not in known["detectors"]:
         return Printed(math.nan, "no row of the paper's table")
-    if column not in contents["columns"]:
+    if column not in known["columns"]:
         return Printed(math.nan, "no column of the paper's table")
-    place = len(contents["columns"]) * contents["detectors"].index(name) + contents["columns"].index(column)
+    place = len(known["columns"]) * known["detectors"].index(name) + known["columns"].index(column)
     return Printed(float(table["rows"][row][_FIRST + place]) / 100)
 
 
 def printed_sweep(dataset: str, eps: float, detector: str, column: str) -> Printed:
     """Return the AUC that the paper prints for FGSM at a radius, as a share; arguments as :func:`printed`."""
-    contents, name = _contents(), detector.partition("@")[0]
-    if column != "auc" or name not in contents["detectors"]:
+    known, name = _contents(), detector.partition("@")[0]
+    if column != "auc" or name not in known["detectors"]:
         return Printed(math.nan, "no column of the paper's table")
-    for line in contents["sweep"].get(dataset, ()):
+    for line in known["sweep"].get(dataset, ()):
         if math.isclose(line[0], eps, abs_tol=1e-6):
-            return Printed(float(line[2 + contents["detectors"].index(name)]) / 100)
+            return Printed(float(line[2 + known["detectors"].index(name)]) / 100)
     return Printed(math.nan, "no row of the paper's table")
 
 
 def reasons(dataset: str, row: str, detector: str, column: str) -> tuple[Reason, ...]:
     """Return why a number may differ from the printed one, the most special reasons first."""
-    wanted = {"data": dataset, "rows": row, "detectors": detector.partition("@")[0], "columns": column}
-    return tuple(
-        Reason(entry["label"], " ".join(entry["text"].split()))
-        for entry in _contents()["reasons"]
-        if holds(entry, wanted)
-    )
+    name = detector.partition("@")[0]
+    return reasons_for(_contents()["reasons"], data=dataset, rows=row, detectors=name, columns=column)
 
 
 def notes(dataset: str) -> tuple[str, ...]:
     """Return what a reader should know of the paper's table of a data set."""
-    return tuple(
-        " ".join(entry["text"].split()) for entry in _contents()["notes"] if dataset in entry["data"]
-    )
+    return tuple(one_line(entry["text"]) for entry in _contents()["notes"] if dataset in entry["data"])

@@ -15,8 +15,8 @@ from deepsec_jax.evaluation.detection_details import detector_details, figures_o
 from deepsec_jax.evaluation.detection_sweep import SWEPT, SweepRow
 from deepsec_jax.evaluation.detection_table import DetectionRow, DetectionSection, detection_sections
 from deepsec_jax.evaluation.detection_warnings import detection_warnings, sound
-from deepsec_jax.evaluation.page import page
-from deepsec_jax.evaluation.published import Reason
+from deepsec_jax.evaluation.formats import print_section
+from deepsec_jax.evaluation.page import named, page, reasons_in
 from deepsec_jax.metrics import DETECTION_METRICS
 
 
@@ -31,7 +31,7 @@ def render_detectors(cells: Sequence[Cell], *, times: bool = True) -> dict[str, 
     said = [detection_warnings(section) for section in parts]
     views = [_view(section, said[index], f"w{index}", times) for index, section in enumerate(parts)]
     return {
-        "detectors.html": page("detectors.html", sections=views, times=times),
+        "detectors.html": page("detectors.html", sections=named(views), times=times),
         "detectors.csv": detection_formats.to_csv(parts),
         "detectors.json": detection_formats.to_json(parts, said, times=times),
         "detectors.tex": detection_formats.to_latex(parts),
@@ -41,17 +41,15 @@ def render_detectors(cells: Sequence[Cell], *, times: bool = True) -> dict[str, 
 def print_detectors(cells: Sequence[Cell], console: Console, *, times: bool = True) -> None:
     """Print the tables and the warnings; arguments as of :func:`render_detectors`."""
     for section in detection_sections(cells, times=times):
-        for table in detection_formats.terminal_tables(section):
-            console.print(table)
-        for line in detection_formats.explanations(section):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        for warning in detection_warnings(section):
-            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        tables, lines = detection_formats.terminal_tables(section), detection_formats.explanations(section)
+        print_section(console, tables, lines, detection_warnings(section))
 
 
 def _view(section: DetectionSection, said: Sequence[str], anchor: str, times: bool) -> dict[str, Any]:
     """Return what the template shows of a section."""
-    reasons = _reasons(section)
+    rows: list[DetectionRow | SweepRow] = [*section.rows, *section.sweep]
+    figures = (entry for row in rows for entries in row.entries.values() for entry in entries.values())
+    reasons = reasons_in(figures, anchor)
     anchors = {head.key: f"{anchor}-a{index}" for index, head in enumerate(section.detectors)}
     return {
         "anchor": anchor,
@@ -67,7 +65,7 @@ def _view(section: DetectionSection, said: Sequence[str], anchor: str, times: bo
         "details": [
             detector_details(head, section, anchors[head.key], times=times) for head in section.detectors
         ],
-        "reasons": {reason.label: (f"{anchor}-r{index}", reason) for index, reason in enumerate(reasons)},
+        "reasons": reasons,
         "notes": detection_published.notes(section.dataset) if reasons else (),
         "columns": [(column, "") for column in DETECTION_METRICS.values()],
         "compares": bool(reasons),
@@ -104,15 +102,3 @@ def _swept(row: SweepRow, section: DetectionSection) -> dict[str, Any]:
             for name in SWEPT
         ],
     }
-
-
-def _reasons(section: DetectionSection) -> list[Reason]:
-    """Return the reasons that the section's differences have, each once, in the order of first use."""
-    found: dict[str, Reason] = {}
-    rows: list[Any] = [*section.rows, *section.sweep]
-    for row in rows:
-        for entries in row.entries.values():
-            for entry in entries.values():
-                if not entry.inside:
-                    found |= {reason.label: reason for reason in entry.reasons if reason.label not in found}
-    return list(found.values())

@@ -10,7 +10,7 @@ from deepsec_jax.evaluation.carried import carried
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead, entry_of, key_of
 from deepsec_jax.evaluation.paper_table import Entry
-from deepsec_jax.evaluation.published import Printed
+from deepsec_jax.evaluation.published_file import Printed
 from deepsec_jax.metrics import DETECTION_METRICS
 
 PLAIN, CARRIED = "plain", "carried"

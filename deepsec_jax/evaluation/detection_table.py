@@ -17,7 +17,7 @@ from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP, Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead, entry_of, heads_of, key_of
 from deepsec_jax.evaluation.detection_sweep import SweepRow, sweep_rows
 from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of, recipe_of
-from deepsec_jax.evaluation.published import Printed
+from deepsec_jax.evaluation.published_file import Printed
 from deepsec_jax.metrics import DETECTION_METRICS, Column
 
 

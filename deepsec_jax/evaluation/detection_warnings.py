@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from deepsec_jax.evaluation.cells import short_name
 from deepsec_jax.evaluation.detection_entries import DetectorHead, rate_in_words
 from deepsec_jax.evaluation.detection_sweep import PLAIN
 from deepsec_jax.evaluation.detection_table import DetectionSection
+from deepsec_jax.evaluation.gaps import failures, lacking
 from deepsec_jax.metrics import DETECTION_METRICS, fpr_limits, summarise_detection
 
 _NOTHING = np.zeros(0, np.float32)
@@ -13,11 +13,6 @@ _NOTHING = np.zeros(0, np.float32)
 
 def detection_warnings(section: DetectionSection) -> list[str]:
     """Return one sentence per finding: failed cells, scores the wrong way round, a threshold that fails."""
-    failed = [
-        f"{short_name(cell.config)}: the cell failed, so the tables lack its figures: {cell.error}"
-        for cell in section.cells
-        if cell.error is not None
-    ]
     changed = [
         f"{head.label}: {', '.join(head.changed)} differ from the {head.about['preset']} preset."
         for head in section.detectors
@@ -26,7 +21,8 @@ def detection_warnings(section: DetectionSection) -> list[str]:
     rates = [text for head in section.detectors if (text := rate_warning(head))]
     areas = [text for head in section.detectors for text in _areas(section, head)]
     swept = [text for head in section.detectors if (text := _falls(section, head))]
-    return [*failed, *changed, *rates, *areas, *swept, *_radius(section), *_absences(section)]
+    figures = [*rates, *areas, *swept, *_radius(section), *_absences(section)]
+    return [*failures(section.cells), *changed, *figures]
 
 
 def limits_of(head: DetectorHead) -> tuple[float, float] | None:
@@ -116,17 +112,13 @@ def _absences(section: DetectionSection) -> list[str]:
     """Return why figures are n/a, one line for the attacks and columns that lack them for one reason."""
     found = []
     for head in section.detectors:
-        lacking: dict[tuple[str, str], list[str]] = {}
-        for row in section.rows:
-            by_reason: dict[str, list[str]] = {}
-            for entry in row.entries[head.key].values():
-                if entry.absent and entry.absent != "failed":
-                    by_reason.setdefault(entry.absent, []).append(entry.column.title)
-            for reason, titles in by_reason.items():
-                lacking.setdefault((reason, ", ".join(titles)), []).append(row.name)
+        shown = [
+            (row.name, [e for e in row.entries[head.key].values() if e.absent != "failed"])
+            for row in section.rows
+        ]
         found += [
             f"{head.label}: {titles}: n/a, n = 0 ({reason}) for {', '.join(names)}."
-            for (reason, titles), names in lacking.items()
+            for (reason, titles), names in lacking(shown).items()
         ]
     return found
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from deepsec_jax.evaluation.gaps import lacking
 from deepsec_jax.evaluation.paper_table import TIMED, Entry, Section
 from deepsec_jax.metrics import METRICS, Column, Summary
 
@@ -97,19 +98,22 @@ def verdict(entry: Entry) -> str:
     return labels or "no reason known"
 
 
+def explanation(about: str, entry: Entry) -> str:
+    """Return in a line why ours is not the printed number, ``about`` first; empty where nothing compares."""
+    text = verdict(entry)
+    if not text:
+        return ""
+    ours, theirs = figure(entry.column, entry.summary.mean), published(entry)
+    return f"{about} {ours}, {theirs} in the paper ({difference(entry)}): {text}"
+
+
 def absences(section: Section) -> list[str]:
     """Return why figures are n/a, one line for the attacks and columns that lack them for the same reason."""
-    lacking: dict[tuple[str, str], list[str]] = {}
-    for row in section.rows:
-        by_reason: dict[str, list[str]] = {}
-        for column in (*section.columns, *section.further):
-            entry = row.entries[column.name]
-            if entry.absent and row.cell.error is None:
-                by_reason.setdefault(entry.absent, []).append(column.title)
-        for reason, titles in by_reason.items():
-            lacking.setdefault((reason, ", ".join(titles)), []).append(row.name)
-    finished = [row.name for row in section.rows if row.cell.error is None]
+    columns = (*section.columns, *section.further)
+    rows = [row for row in section.rows if row.cell.error is None]
+    finished = [row.name for row in rows]
+    shown = ((row.name, [row.entries[column.name] for column in columns]) for row in rows)
     return [
         f"{titles}: n/a, n = 0 ({reason}) for {'every attack' if names == finished else ', '.join(names)}."
-        for (reason, titles), names in lacking.items()
+        for (reason, titles), names in lacking(shown).items()
     ]

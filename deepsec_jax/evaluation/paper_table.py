@@ -15,7 +15,7 @@ import numpy as np
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation import published
 from deepsec_jax.evaluation.cells import Cell
-from deepsec_jax.evaluation.published import Printed, Reason
+from deepsec_jax.evaluation.published_file import Printed, Reason
 from deepsec_jax.metrics import METRICS, Column, Summary, summarise
 
 TIMED = ("s", "bare gradients")

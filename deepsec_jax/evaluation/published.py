@@ -5,44 +5,11 @@ those of ``metrics.METRICS``.
 """
 
 import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from typing import Any
+from functools import partial
 
+from deepsec_jax.evaluation.published_file import Printed, Reason, contents, one_line, place_of, reasons_for
 
-@dataclass(frozen=True)
-class Reason:
-    """Why a number of ours may differ from the paper's.
-
-    Attributes:
-        label: a few words.
-        text: the explanation, one paragraph.
-    """
-
-    label: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Printed:
-    """One number as the paper prints it.
-
-    Attributes:
-        value: shares in [0, 1], seconds, or the column's unit; NaN where the paper has none.
-        absent: why there is none; empty if there is one.
-    """
-
-    value: float
-    absent: str = ""
-
-
-@cache
-def _contents() -> dict[str, Any]:
-    text = resources.files("deepsec_jax.evaluation").joinpath("published.toml").read_text("utf-8")
-    return tomllib.loads(text)
+_contents = partial(contents, "published.toml")
 
 
 def table_title(dataset: str, preset: str, recipe: str | None) -> str | None:
@@ -89,18 +56,18 @@ def printed(dataset: str, preset: str, row: str, column: str) -> Printed:
         row: preset name, e.g. ``fgsm@0.5``.
         column: name in ``metrics.METRICS``.
     """
-    contents = _contents()
-    table = contents["tables"].get(dataset)
+    known = _contents()
+    table = known["tables"].get(dataset)
     if table is None:
         return Printed(math.nan, f"the paper has no table of {dataset}")
     if preset != "paper":
         return Printed(math.nan, f"the paper has no {preset} settings")
     if row not in table["rows"]:
         return Printed(math.nan, "no row of the paper's table")
-    name = contents["same"].get(column, column)
-    if name not in contents["columns"]:
+    name = known["same"].get(column, column)
+    if name not in known["columns"]:
         return Printed(math.nan, "no column of the paper's table")
-    value = float(table["rows"][row][contents["columns"].index(name)])
+    value = float(table["rows"][row][known["columns"].index(name)])
     if math.isnan(value):
         return Printed(math.nan, table["absent"][row][name])
     return Printed(value / 100 if name == "mr" else value)
@@ -108,17 +75,7 @@ def printed(dataset: str, preset: str, row: str, column: str) -> Printed:
 
 def reasons(dataset: str, row: str, column: str) -> tuple[Reason, ...]:
     """Return why a number may differ from the printed one, the most special reasons first."""
-    wanted = {"data": dataset, "rows": row, "columns": column}
-    return tuple(
-        Reason(entry["label"], " ".join(entry["text"].split()))
-        for entry in _contents()["reasons"]
-        if holds(entry, wanted)
-    )
-
-
-def holds(entry: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
-    """Tell whether a reason of a file is one of what is wanted: data, rows and columns."""
-    return all(value in entry.get(key, (value,)) for key, value in wanted.items())
+    return reasons_for(_contents()["reasons"], data=dataset, rows=row, columns=column)
 
 
 def label(row: str) -> str:
@@ -136,8 +93,7 @@ def group(row: str) -> tuple[str, str] | None:
 
 def position(row: str) -> int:
     """Return the place of a row in the paper's order; a row that it does not have comes last."""
-    names = list(_contents()["labels"])
-    return names.index(row) if row in names else len(names)
+    return place_of(list(_contents()["labels"]), row)
 
 
 def columns() -> tuple[str, ...]:
@@ -147,4 +103,4 @@ def columns() -> tuple[str, ...]:
 
 def note(column: str) -> str:
     """Return what a reader should know of the paper's forms of a column; mostly empty."""
-    return " ".join(_contents()["notes"].get(column, "").split())
+    return one_line(_contents()["notes"].get(column, ""))

@@ -17,7 +17,7 @@ from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED, WHITE_BOX
 from deepsec_jax.evaluation.defense_flags import ZERO_GRADIENT, Flag, flags
 from deepsec_jax.evaluation.paper_table import Entry
-from deepsec_jax.evaluation.published import Printed
+from deepsec_jax.evaluation.published_file import Printed
 from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.metrics import Column, Summary, summarise
 

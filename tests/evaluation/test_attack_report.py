@@ -340,3 +340,10 @@ def test_latex_rows_have_as_many_cells_as_the_table_has_columns(texts):
         width = len(re.search(r"\\begin{tabular}{([lr]+)}", table)[1])
         rows = [line for line in table.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
         assert rows and {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {width}
+
+
+def test_sections_of_one_title_are_told_apart_in_the_list_of_contents():
+    page = attack_report.render([fake_cell("fgsm", n=12), fake_cell("fgsm", n=24)])["attacks.html"]
+    links = [line for line in page.splitlines() if '<li><a href="#s' in line]
+    assert len(links) == 2 and links[0].split(">", 2)[2] != links[1].split(">", 2)[2]
+    assert "n = 12," in links[0] and "n = 24," in links[1]
