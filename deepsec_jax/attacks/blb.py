@@ -11,6 +11,7 @@ from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_t
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, squared_l2
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.lbfgs import Lbfgs, lbfgs_start, lbfgs_step, trial_point
+from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
@@ -20,10 +21,12 @@ from deepsec_jax.pytree import static
 
 SHARPNESS = 40.0
 """The sharpened logits of the clean image lie this far apart."""
+FAR = 10.0
+"""A first move of this length in L2 overlooks minima that a shorter one finds."""
 
 
 class BLB(struct.PyTreeNode):
-    """The closest image in L2 that is misclassified, by L-BFGS in the box.
+    """The closest image in L2 that is misclassified, by L-BFGS-B.
 
         minimise over x_adv in [0, 1]   ||x_adv - x||_2^2 + c loss(z(x_adv))
 
@@ -31,14 +34,17 @@ class BLB(struct.PyTreeNode):
     divided by s; in forms that do not saturate while the goal is missed.  s = 40 / (largest - smallest logit
     of the clean image): where they lie 40 apart it is plain cross-entropy, and on any other scale of the
     logits the minimum lies as near to the decision boundary.  c is searched as in CW2, each run from the
-    clean image; it is large enough where the minimum succeeds.  Returns the closest success of all points
-    that were looked at, the clean image where there is none.  At most search_steps x steps gradients per
-    example, and one forward.
+    clean image; it is large enough where the minimum succeeds.  The objective has many minima, and a
+    hair's breadth decides which one a descent ends in: where the first move is a long one, a run goes down
+    ``descents`` times, each with a shorter limit of that move, and the lowest end counts.  Returns the
+    closest success of all points that were looked at, the clean image where there is none.  At most
+    search_steps x steps gradients per example, and one forward.
 
     Attributes:
         c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
         search_steps: constants tried, static.
-        steps: evaluations of the objective per constant, static.
+        steps: evaluations of the objective per constant, of all descents together, static.
+        descents: ways down per constant at most, static.
         memory: pairs of moves that L-BFGS remembers, static.
         targeted: ``labels`` are targets to reach, static.
 
@@ -48,7 +54,8 @@ class BLB(struct.PyTreeNode):
 
     c: Scalar = 0.01
     search_steps: int = static(9)
-    steps: int = static(100)
+    steps: int = static(150)
+    descents: int = static(2)
     memory: int = static(10)
     targeted: bool = static(False)
 
@@ -95,9 +102,18 @@ def missing(logits: Logits, labels: Labels, sharpness: jax.Array, *, targeted: b
     return jax.nn.softplus(gap if targeted else -gap) / sharpness
 
 
+def longest_first_move(descent: jax.Array) -> jax.Array:
+    """Return the limit of a descent's first move: none, FAR, FAR / 3, ... in L2."""
+    return jnp.where(descent == 0, jnp.inf, FAR * 3.0 ** (1.0 - descent.astype(jnp.float32)))
+
+
 class _State(NamedTuple):
     lbfgs: Lbfgs
-    holds: jax.Array  # bool [B]: the best point so far reaches the goal
+    descent: jax.Array  # int32 [B]: 0 for the first
+    spent: jax.Array  # int32 [B]: evaluations of this descent
+    holds: jax.Array  # bool [B]: its best point so far reaches the goal
+    lowest: jax.Array  # [B], the lowest end of the descents before it, inf if there is none
+    lowest_holds: jax.Array  # bool [B], whether that one reaches the goal
 
 
 class _Descent(NamedTuple):
@@ -105,9 +121,14 @@ class _Descent(NamedTuple):
     model: Classifier
 
     def start(self, problem: Problem) -> _State:
-        point = starting_images(problem)
-        rows = point.shape[0]
-        return _State(lbfgs_start(point.reshape(rows, -1), self.attack.memory), jnp.zeros(rows, bool))
+        rows = problem.x.shape[0]
+        nothing, fails = jnp.zeros(rows, jnp.int32), jnp.zeros(rows, bool)
+        lowest = jnp.full(rows, jnp.inf, jnp.float32)
+        return _State(self._top(problem, nothing), nothing, nothing, fails, lowest, fails)
+
+    def _top(self, problem: Problem, descent: jax.Array) -> Lbfgs:
+        point = starting_images(problem).reshape(problem.x.shape[0], -1)
+        return lbfgs_start(point, self.attack.memory, longest_first_move(descent))
 
     def advance(self, state: _State, problem: Problem) -> Progress:
         x, labels, targeted = problem.x, problem.labels, self.attack.targeted
@@ -125,4 +146,17 @@ class _Descent(NamedTuple):
         lbfgs, accepted, converged = lbfgs_step(state.lbfgs, values, gradient.reshape(x.shape[0], -1))
         # A line search may try a far point that succeeds; c is large enough if the minimum does.
         holds = jnp.where(accepted, success, state.holds)
-        return Progress(_State(lbfgs, holds), x_adv, success, (distance,), values, converged, holds)
+        lower = lbfgs.value < state.lowest
+        lowest = jnp.where(lower, lbfgs.value, state.lowest)
+        lowest_holds = jnp.where(lower, holds, state.lowest_holds)
+
+        descent, spent = state.descent + 1, state.spent + 1
+        once = lbfgs.reach <= FAR  # no limit of the first move would change anything
+        share = -(-self.attack.steps // self.attack.descents)
+        bottom = converged | (~once & (spent >= share))
+        last = bottom & (once | (descent >= self.attack.descents))
+        zero, fails = jnp.zeros_like(spent), jnp.zeros_like(holds)
+        again = _State(self._top(problem, descent), descent, zero, fails, lowest, lowest_holds)
+        on = _State(lbfgs, state.descent, spent, holds, state.lowest, state.lowest_holds)
+        after = rows_where(bottom, again, on)
+        return Progress(after, x_adv, success, (distance,), values, last, lowest_holds)

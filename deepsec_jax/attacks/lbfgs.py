@@ -1,26 +1,24 @@
-"""L-BFGS in the box [0, 1], one example per row, one evaluation of the objective per step.
+"""L-BFGS-B in the box [0, 1], one example per row, one evaluation of the objective per step.
 
-Each step looks at one trial point of a projected line search, P(x + alpha d).  A trial that falls enough
-becomes the next point; the direction there is the two-loop recursion on the free entries, those that are
-not held at a bound by their gradient.  Every row is at its own stage, so that a batch needs no row to
-wait for another's line search.
+Each step looks at one trial point of a line search from the best point towards the minimum of the quadratic
+model in the box (``box_model.py``).  Where the search ends, the point becomes the best and the model is
+built anew.  Every row is at its own stage, so that no row waits for another's line search.
 
-Byrd et al., "A Limited Memory Algorithm for Bound Constrained Optimization", SIAM J. Sci. Comput. 1995;
-Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982.
+Byrd et al., "A Limited Memory Algorithm for Bound Constrained Optimization", SIAM J. Sci. Comput. 1995.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-SUFFICIENT = 1e-4
-"""Armijo's share of the fall that the gradient promises."""
+from deepsec_jax.attacks.box_model import model_minimum
+from deepsec_jax.attacks.live import rows_where
+from deepsec_jax.attacks.more_thuente import LONGEST, Search, search_start, search_step
+from deepsec_jax.protocols import Scalar
+
 FLAT = 1e-7
 """A relative fall of less is float32's rounding, not progress."""
-PATIENCE = 6
-"""Steps without progress before the memory is dropped; twice as many end the run."""
 
 
 class Lbfgs(NamedTuple):
@@ -29,32 +27,37 @@ class Lbfgs(NamedTuple):
     x: jax.Array  # float32 [B, D], the best point so far
     value: jax.Array  # [B], inf before the first evaluation
     gradient: jax.Array  # [B, D]
-    direction: jax.Array  # [B, D]
-    alpha: jax.Array  # [B], length of the trial step
+    aim: jax.Array  # [B, D], in the box: step 1 of the search
+    search: Search
     moves: jax.Array  # [B, m, D], latest last; zero rows are empty
-    turns: jax.Array  # [B, m, D], the gradient's change over each move
-    idle: jax.Array  # int32 [B], steps without progress
+    turns: jax.Array  # [B, m, D], the gradient's change over each move; their product is 1
+    longest: jax.Array  # [B], limit of the first move's length
+    reach: jax.Array  # [B], that length without the limit
 
 
-def lbfgs_start(x: jax.Array, memory: int) -> Lbfgs:
-    """Return the state whose first trial is ``x`` [B, D] itself."""
+def lbfgs_start(x: jax.Array, memory: int, longest: Scalar = jnp.inf) -> Lbfgs:
+    """Return the state whose first trial is ``x`` [B, D] itself.
+
+    Args:
+        x: where to start, in the box.
+        memory: pairs of moves and turns that are kept.
+        longest: limit of the first move's length, one number or [B].  Another limit is another way down, and
+            may end in another minimum.
+    """
     rows, size = x.shape
-    nothing = jnp.zeros((rows, memory, size), jnp.float32)
-    return Lbfgs(
-        x=x,
-        value=jnp.full(rows, jnp.inf, jnp.float32),
-        gradient=jnp.zeros_like(x),
-        direction=jnp.zeros_like(x),
-        alpha=jnp.zeros(rows, jnp.float32),
-        moves=nothing,
-        turns=nothing,
-        idle=jnp.zeros(rows, jnp.int32),
-    )
+    pairs = jnp.zeros((rows, memory, size), jnp.float32)
+    nothing = jnp.zeros(rows, jnp.float32)
+    value = jnp.full(rows, jnp.inf, jnp.float32)
+    limits = jnp.broadcast_to(jnp.asarray(longest, jnp.float32), (rows,))
+    search = search_start(value, nothing, nothing + 1.0)
+    return Lbfgs(x, value, jnp.zeros_like(x), x, search, pairs, pairs, limits, nothing)
 
 
 def trial_point(state: Lbfgs) -> jax.Array:
     """Return the point to evaluate next, [B, D], in the box."""
-    return jnp.clip(state.x + state.alpha[:, None] * state.direction, min=0.0, max=1.0)
+    step = state.search.step[:, None]
+    between = jnp.clip(state.x + step * (state.aim - state.x), min=0.0, max=1.0)
+    return jnp.where(step == 1, state.aim, between)  # x + (aim - x) may miss a bound by rounding
 
 
 class Stepped(NamedTuple):
@@ -75,76 +78,67 @@ def lbfgs_step(state: Lbfgs, value: jax.Array, gradient: jax.Array) -> Stepped:
     """
     trial = trial_point(state)
     first = jnp.isinf(state.value)
-    move, turn = trial - state.x, gradient - state.gradient
-    promised = _dot(state.gradient, move)
     usable = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient), axis=1)
-    accepted = usable & (first | ((promised < 0) & (value <= state.value + SUFFICIENT * promised)))
-    gains = accepted & (first | (state.value - value > FLAT * jnp.abs(value)))
-    idle = jnp.where(gains, 0, state.idle + 1)
+    slope = jnp.where(usable, _dot(gradient, state.aim - state.x), 0.0)
+    search, ends = search_step(state.search, jnp.where(usable, value, 1e30), slope)
+    accepted = usable & (first | (ends & (value <= state.value)))
+    over = ends | (search.evaluations >= LONGEST) | ~jnp.isfinite(search.step)
+    fails = ~accepted & ~first & over
+    turned = accepted | fails
 
-    remembers = accepted & ~first & (_dot(move, turn) > 1e-8 * _dot(turn, turn))
-    moves, turns = (
-        jnp.where(remembers[:, None, None], jnp.concatenate([old[:, 1:], new[:, None]], axis=1), old)
-        for old, new in ((state.moves, move), (state.turns, turn))
-    )
-    forgets = idle == PATIENCE
-    moves, turns = (jnp.where(forgets[:, None, None], 0.0, part) for part in (moves, turns))
-
+    remembered = jnp.any(state.moves[:, -1] != 0, axis=1)
+    moves, turns = _remember(state, trial, gradient, accepted & ~first)
+    fall = state.value - value
     x = jnp.where(accepted[:, None], trial, state.x)
     value = jnp.where(accepted, value, state.value)
     gradient = jnp.where(accepted[:, None], gradient, state.gradient)
-    direction = _direction(x, gradient, moves, turns)
-    turned = accepted | forgets
-    # Without curvature a step of the gradient's own length means nothing: at most 1 in length.
-    bare = ~jnp.any(moves != 0, axis=(1, 2))
-    length = jnp.linalg.norm(direction, axis=1)
-    full = jnp.where(bare, 1.0 / jnp.maximum(1.0, length), 1.0)
-    state = Lbfgs(
+
+    # Without pairs the model's Hessian is the identity: its minimum is one projected step of the gradient.
+    plain = jnp.clip(x - gradient, min=0.0, max=1.0)
+    away = jnp.max(jnp.abs(plain - x), axis=1)
+    length = jnp.linalg.norm(plain - x, axis=1)
+    limited = jnp.where(length > state.longest, state.longest / jnp.maximum(length, 1e-30), 1.0)
+    plain = jnp.where((first & (limited < 1))[:, None], x + limited[:, None] * (plain - x), plain)
+    aim = jax.vmap(model_minimum)(x, gradient, moves, turns)
+    downhill = jnp.all(jnp.isfinite(aim), axis=1) & (_dot(gradient, aim - x) < 0)
+    modelled = ~fails & downhill & jnp.any(moves[:, -1] != 0, axis=1)
+    forgets = (turned & ~modelled)[:, None, None]
+    moves, turns = jnp.where(forgets, 0.0, moves), jnp.where(forgets, 0.0, turns)
+    aim = jnp.where(modelled[:, None], aim, plain)
+
+    way = aim - x
+    room = jnp.where(way > 0, 1 - x, x) / jnp.where(way != 0, jnp.abs(way), 1.0)
+    largest = jnp.maximum(1.0, jnp.min(jnp.where(way != 0, room, jnp.inf), axis=1))
+    largest = jnp.where(first, 1.0, jnp.minimum(largest, 1e10))
+    fresh = search_start(value, _dot(gradient, way), largest)
+    after = Lbfgs(
         x=x,
         value=value,
         gradient=gradient,
-        direction=jnp.where(turned[:, None], direction, state.direction),
-        alpha=jnp.where(turned, full, 0.5 * state.alpha),
+        aim=jnp.where(turned[:, None], aim, state.aim),
+        search=rows_where(turned, fresh, search),
         moves=moves,
         turns=turns,
-        idle=idle,
+        longest=state.longest,
+        reach=jnp.where(first, length, state.reach),
     )
-    still = jnp.max(jnp.abs(jnp.clip(x - gradient, min=0.0, max=1.0) - x), axis=1) < 1e-6
-    return Stepped(state, accepted, still | (idle >= 2 * PATIENCE))
+    flat = accepted & ~first & (fall <= FLAT * jnp.abs(value))
+    stuck = (fails & ~remembered) | (first & ~usable)
+    return Stepped(after, accepted, (away < 1e-6) | flat | stuck)
+
+
+def _remember(
+    state: Lbfgs, trial: jax.Array, gradient: jax.Array, moved: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return moves and turns with the latest pair, where its curvature is positive beyond rounding."""
+    move, turn = trial - state.x, gradient - state.gradient
+    curvature = _dot(move, turn)
+    holds = moved & (curvature > 0) & (curvature > -1e-7 * _dot(state.gradient, move))
+    scale = jnp.where(holds, curvature, 1.0)[:, None] ** -0.5
+    new = (jnp.concatenate([state.moves[:, 1:], (scale * move)[:, None]], axis=1),
+           jnp.concatenate([state.turns[:, 1:], (scale * turn)[:, None]], axis=1))  # fmt: skip
+    return rows_where(holds, new, (state.moves, state.turns))
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(a * b, axis=-1)
-
-
-def _direction(x: jax.Array, gradient: jax.Array, moves: jax.Array, turns: jax.Array) -> jax.Array:
-    """Return minus the inverse Hessian's guess times the gradient, on the free entries; downhill."""
-    free = ~(((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0)))
-    g = jnp.where(free, gradient, 0.0)
-    moves, turns = (jnp.where(free[:, None], part, 0.0) for part in (moves, turns))
-    curvature = _dot(moves, turns)  # [B, m]
-    # On the free entries alone a pair may have lost its positive curvature; then it says nothing.
-    holds = curvature > 1e-8 * _dot(turns, turns)
-    rho = jnp.where(holds, 1.0 / jnp.where(holds, curvature, 1.0), 0.0)
-
-    pairs = jax.tree.map(lambda part: jnp.moveaxis(part, 1, 0), (moves, turns, rho))  # [m, B, ...]
-
-    def unwind(q: jax.Array, pair: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        move, turn, rho = pair
-        share = rho * _dot(move, q)
-        return q - share[:, None] * turn, share
-
-    q, shares = lax.scan(unwind, g, pairs, reverse=True)
-    scales = jnp.where(holds, curvature / jnp.where(holds, _dot(turns, turns), 1.0), 0.0)
-    latest = jnp.max(jnp.where(holds, jnp.arange(moves.shape[1])[None], -1), axis=1)
-    scale = jnp.where(
-        latest >= 0, jnp.take_along_axis(scales, jnp.maximum(latest, 0)[:, None], axis=1)[:, 0], 1.0
-    )
-
-    def rewind(d: jax.Array, item: tuple[tuple[jax.Array, ...], jax.Array]) -> tuple[jax.Array, None]:
-        (move, turn, rho), share = item
-        return d + (share - rho * _dot(turn, d))[:, None] * move, None
-
-    d, _ = lax.scan(rewind, scale[:, None] * q, (pairs, shares))
-    d = -jnp.where(free, d, 0.0)
-    return jnp.where((_dot(d, g) < 0)[:, None], d, -g)
