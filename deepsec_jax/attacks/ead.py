@@ -20,6 +20,7 @@ from deepsec_jax.attacks.closest import (
 )
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.attacks.sparing import spare
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -36,10 +37,14 @@ class EAD(struct.PyTreeNode):
     by FISTA in the box: a gradient step on the smooth part at the extrapolated point y, then entries that
     moved by at most beta go back to the clean value and the others come beta closer.  The step size
     falls as sqrt(1 - i / steps), as in the authors' code.  c is searched as in CW2; once a run has succeeded,
-    the next ones go on from where it ended.
+    the next ones go on from where it ended; one that cannot leave the clean image ends at once.  With what
+    early ends have saved the row settles: it takes the last ``settle`` steps of a run, down to step size 0,
+    under the smallest c that succeeded.  At the end the smallest changes of the closest image are taken
+    back, as many as it can spare (``attacks/sparing.py``).
 
     The decision rule only says which success is the closest, so that one run serves both:
-    :func:`both_rules`.  At most search_steps x steps gradients per example and as many forwards.
+    :func:`both_rules`.  At most search_steps x steps gradients per example, as many forwards, and one for
+    the clean image and ``sparing`` at the end.
 
     Attributes:
         confidence: margin of the logits to reach beyond the decision boundary (kappa).
@@ -53,6 +58,9 @@ class EAD(struct.PyTreeNode):
         abort_early: leave a run that gains less than ``least_gain`` over a tenth of its steps, static.
         least_gain: share of the objective; 1e-4 in the authors' code.
         warm: go on from the last run; False starts every run from the clean image, as the authors, static.
+        settle: steps of that last run at most; 0: none, as the authors, static.
+        sparing: trials of how much can be taken back, each halves what is open; 0: none, as the authors,
+            static.
         targeted: ``labels`` are targets to reach, static.
 
     References:
@@ -70,6 +78,8 @@ class EAD(struct.PyTreeNode):
     abort_early: bool = static(True)
     least_gain: Scalar = 1e-6
     warm: bool = static(True)
+    settle: int = static(400)
+    sparing: int = static(10)
     targeted: bool = static(False)
 
     card: ClassVar[Card] = Card(
@@ -85,12 +95,17 @@ class EAD(struct.PyTreeNode):
         check_hyperparameters(self)
         if self.rule not in RULES:
             raise ValueError(f"EAD.rule must be one of {', '.join(RULES)}, got {self.rule!r}")
+        for name in ("settle", "sparing"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"EAD.{name} must be an integer of at least 0, got {value!r}")
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         records, calls = _search(self, model, x, labels, keys)
+        found, trials = _spared(self, model, x, labels, keys, records[RULES.index(self.rule)], calls)
         steps = calls.astype(jnp.float32)
-        return Counted(records[RULES.index(self.rule)].x, 1.0 + steps, steps)
+        return Counted(found, 1.0 + steps + trials, steps)
 
 
 class BothRules(NamedTuple):
@@ -103,7 +118,7 @@ class BothRules(NamedTuple):
 def both_rules(
     attack: EAD, model: Classifier, x: Images, labels: Labels, *, keys: Keys | None = None
 ) -> BothRules:
-    """Return what ``attack`` gives under either rule, for the price of one.
+    """Return what ``attack`` gives under either rule, for the price of one and ``sparing`` forwards.
 
     Traceable, not compiled by itself: wrap it in ``jax.jit`` (the attack and the model are arguments).
 
@@ -114,8 +129,8 @@ def both_rules(
         labels: true classes, or targets if ``attack.targeted`` [B].
         keys: one key per row for a randomised model.
     """
-    records, _ = _search(attack, model, x, labels, keys)
-    return BothRules(*(record.x for record in records))
+    records, calls = _search(attack, model, x, labels, keys)
+    return BothRules(*(_spared(attack, model, x, labels, keys, each, calls)[0] for each in records))
 
 
 def _search(
@@ -130,8 +145,31 @@ def _search(
         solved,
         rules=len(RULES),
         search_steps=attack.search_steps, steps=attack.steps, abort_early=attack.abort_early,
-        least_gain=attack.least_gain, warm=attack.warm,
+        least_gain=attack.least_gain, warm=attack.warm, settle=attack.settle,
     )  # fmt: skip
+
+
+def _spared(
+    attack: EAD,
+    model: Classifier,
+    x: Images,
+    labels: Labels,
+    keys: Keys | None,
+    record: Closest,
+    calls: jax.Array,
+) -> tuple[Images, jax.Array]:
+    """Return the record's images after taking back what they can spare, and the forwards of each row."""
+
+    def success(x_adv: Images, rows: tuple[Labels, Keys | None, jax.Array]) -> jax.Array:
+        labels, keys, calls = rows
+        logits = forward(at_steps(model, keys, calls), x_adv)
+        logits = open_logits(model, logits, labels, targeted=attack.targeted)
+        return reached(logits, labels, targeted=attack.targeted, confidence=attack.confidence)
+
+    streams = split_keys(keys)
+    return spare(
+        x, record.x, jnp.isfinite(record.distance), success, (labels, streams.model, calls), attack.sparing
+    )
 
 
 class _Points(NamedTuple):
@@ -180,6 +218,7 @@ class _Shrinkage(NamedTuple):
         l1 = jnp.sum(jnp.abs(delta), axis=(1, 2, 3))
         elastic = squared_l2(delta) + attack.beta * l1
         objective = problem.c * hinge(logits) + elastic
-        return Progress(
-            _Points(x_next, y_next), x_adv, success, (elastic, l1), objective, jnp.zeros_like(success)
-        )
+        # From the clean image a gradient too weak to move any entry stays so, as the steps only get shorter.
+        rests = jnp.all((state.y == clean) & (x_next == clean) & (y_next == clean), axis=(1, 2, 3))
+        converged = rests if problem.model_keys is None else jnp.zeros_like(rests)
+        return Progress(_Points(x_next, y_next), x_adv, success, (elastic, l1), objective, converged)

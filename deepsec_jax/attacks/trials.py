@@ -3,6 +3,10 @@
 All four minimise distance + c * (how far the goal is missed) and want the smallest distance that still
 succeeds.  c rises tenfold until a run under it succeeds, then it is bisected; each row has its own c, its
 own step and its own end, so one loop carries rows in different runs and no row waits for another.
+
+A row may then settle: one more run at the smallest c that succeeded, from where the row stands, through the
+last steps of a run.  Bisection leaves a row wherever its last run ended, often under a c that fails, and an
+early end leaves the late, small steps untaken.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -80,6 +84,7 @@ def search_constant(
     abort_early: bool,
     least_gain: Scalar = 1e-4,
     warm: bool = False,
+    settle: int = 0,
 ) -> tuple[tuple[Closest, ...], jax.Array]:
     """Run the method under up to ``search_steps`` constants per row and keep the closest successes.
 
@@ -94,15 +99,33 @@ def search_constant(
         least_gain: share of the objective.
         warm: a row that has succeeded goes on from where its last run ended.  Until then every run has a
             fresh start: what fails under any c may be stuck where it stands.
+        settle: steps of the last run, from where the row stands, even if not warm: the last ones of the
+            ``steps`` of any run, without an early end.  Fewer where search_steps x steps would be exceeded:
+            only what early ends have saved is spent.
 
     Returns:
         The closest successes, one record per rule, and the steps that each row took, int32 [B].
     """
     rows = problem.x.shape[0]
     look = max(1, steps // 10)
+    runs = search_steps + 1 if settle else search_steps
 
     def live(search: _Search) -> jax.Array:
-        return search.run < search_steps
+        return search.run < runs
+
+    def settling(search: _Search) -> _Search:
+        """Let rows whose search has just ended settle, or end here where that cannot be."""
+        problem = search.problem
+        begins = (search.run == search_steps) & (problem.step == 0)
+        length = jnp.minimum(min(settle, steps), search_steps * steps - problem.calls)
+        can = (search.upper < LARGEST) & (length > 0)
+        return search._replace(
+            problem=problem._replace(
+                c=jnp.where(begins, search.upper, problem.c),
+                step=jnp.where(begins & can, steps - length, problem.step),
+            ),
+            run=jnp.where(begins & ~can, runs, search.run),
+        )
 
     def step(search: _Search) -> _Search:
         return rows_where(live(search), _advanced(search), search)
@@ -116,6 +139,7 @@ def search_constant(
         )
         hit = search.hit | progress.success if progress.holds is None else progress.holds
         looks = (problem.step % look == 0) if abort_early else jnp.zeros_like(search.hit)
+        looks &= search.run < search_steps
         # The lowest so far, not the latest: accelerated methods swing, and a swing is no standstill.
         lowest = jnp.minimum(search.lowest, progress.objective)
         stuck = looks & (lowest > (1.0 - least_gain) * search.checked)
@@ -130,8 +154,8 @@ def search_constant(
             step=jnp.where(ended, 0, taken),
             calls=problem.calls + 1,
         )
-        restarts = ended & (upper >= LARGEST) if warm else ended
-        return _Search(
+        restarts = ended & ((upper >= LARGEST) if warm else (search.run + 1 != search_steps))
+        after = _Search(
             problem=problem,
             lower=lower,
             upper=upper,
@@ -142,13 +166,14 @@ def search_constant(
             checked=jnp.where(ended, jnp.inf, checked),
             best=best,
         )
+        return settling(after) if settle else after
 
     nothing = none_yet(problem.x)
     search = _Search(
         problem=problem,
         lower=jnp.zeros(rows, jnp.float32),
         upper=jnp.full(rows, LARGEST, jnp.float32),
-        run=jnp.where(solved, search_steps, 0),
+        run=jnp.where(solved, runs, 0),
         state=method.start(problem),
         hit=jnp.zeros(rows, bool),
         lowest=jnp.full(rows, jnp.inf, jnp.float32),

@@ -1,0 +1,87 @@
+"""Taking small changes back: an image that succeeds can often do without the smallest of them.
+
+A search by gradients ends with entries that moved a little on the way and matter little.  In L1 they are
+dear: what share of the norm they hold, the smallest first, can be given back is bisected, by forwards alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.protocols import Images
+
+
+def spare(
+    x: Images,
+    x_adv: Images,
+    found: jax.Array,
+    success: Callable[[Images, Any], jax.Array],
+    rows: tuple[Any, Any, jax.Array],
+    trials: int,
+) -> tuple[Images, jax.Array]:
+    """Return ``x_adv`` with as many of its smallest changes taken back as still succeeds.
+
+    Args:
+        x: clean images [B, H, W, C].
+        x_adv: images that succeed, in the dtype of ``x``.
+        found: rows to look at, bool [B]; the others come back as they are and cost nothing.
+        success: maps candidates and ``rows`` to bool [B], row by row.
+        rows: labels, model keys or None, and the model calls so far, int32 [B], which each trial adds to.
+        trials: forwards per row; each halves what is open between what succeeds and what does not.
+
+    Returns:
+        Images that succeed, each entry either the one of ``x_adv`` or the one of ``x``; and the forwards of
+        each row, float32 [B].
+    """
+    if trials == 0:
+        return x_adv, jnp.zeros(x.shape[0], jnp.float32)
+
+    def live(state: _Sparing) -> jax.Array:
+        return state.left > 0
+
+    def step(state: _Sparing) -> _Sparing:
+        middle = (state.kept + state.lost) / 2
+        candidate = jnp.where(state.shares <= per_row(middle), state.x, state.start)
+        succeeds = success(candidate, state.rows)
+        labels, keys, calls = state.rows
+        after = state._replace(
+            best=jnp.where(per_row(succeeds), candidate, state.best),
+            kept=jnp.where(succeeds, middle, state.kept),
+            lost=jnp.where(succeeds, state.lost, middle),
+            left=state.left - 1,
+            rows=(labels, keys, calls + 1),
+        )
+        return rows_where(live(state), after, state)
+
+    count = x.shape[0]
+    state = _Sparing(
+        x=x, start=x_adv, shares=shares(x_adv.astype(jnp.float32) - x.astype(jnp.float32)), best=x_adv,
+        kept=jnp.zeros(count), lost=jnp.ones(count), left=jnp.where(found, trials, 0), rows=rows,
+    )  # fmt: skip
+    last = while_live(step, live, state)
+    return last.best, jnp.where(found, float(trials), 0.0)
+
+
+class _Sparing(NamedTuple):
+    x: Images
+    start: Images  # the images that succeed at first
+    shares: Images
+    best: Images  # what succeeds so far
+    kept: jax.Array  # float32 [B]: the largest share taken back with success
+    lost: jax.Array  # float32 [B]: the smallest that was too much
+    left: jax.Array  # int32 [B]: trials
+    rows: tuple[Any, Any, jax.Array]
+
+
+def shares(change: Images) -> Images:
+    """Return the share of a row's L1 norm in each entry and all smaller ones, in [0, 1]."""
+    sizes = jnp.abs(change).reshape(change.shape[0], -1)
+    order = jnp.argsort(sizes, axis=1)
+    sums = jnp.cumsum(jnp.take_along_axis(sizes, order, axis=1), axis=1)
+    total = jnp.maximum(sums[:, -1:], jnp.finfo(sums.dtype).tiny)
+    in_place = jnp.take_along_axis(sums, jnp.argsort(order, axis=1), axis=1)
+    return (in_place / total).reshape(change.shape)

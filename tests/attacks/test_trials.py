@@ -1,0 +1,68 @@
+"""The last run of the search over c, by a method whose every step is known."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepsec_jax.attacks.trials import Progress, first_problem, search_constant
+
+
+class Walk:
+    """One step closer per step from 100 away; reaches the goal under c of 0.5 and more."""
+
+    def start(self, problem):
+        return jnp.full(problem.c.shape, 100.0)
+
+    def advance(self, state, problem):
+        state, nothing = state - 1.0, jnp.zeros(state.shape, bool)
+        return Progress(state, problem.x, problem.c >= 0.5, (state,), state, nothing)
+
+
+class LateWalk(Walk):
+    """Stands still but in the last five of ten steps."""
+
+    def advance(self, state, problem):
+        progress = super().advance(state, problem)
+        state = jnp.where(problem.step >= 5, progress.state, state)
+        return progress._replace(state=state, distances=(state,))
+
+
+@pytest.mark.parametrize(
+    ("settle", "c", "ends", "taken"),
+    [(0, 0.1, 96.0, 8), (5, 0.1, 89.0, 13), (50, 0.1, 84.0, 18), (5, 1e-9, np.inf, 8)],
+)
+def test_a_row_settles_at_the_smallest_c_that_succeeded(settle, c, ends, taken, images):
+    """c is 0.1, 1, 0.55, 0.325, each left after two steps of one percent; then 0.55 once more, to its end."""
+    (best,), steps = search_constant(
+        Walk(), first_problem(images, jnp.zeros(8, jnp.int32), None, c), jnp.zeros(8, bool),
+        search_steps=4, steps=10, abort_early=True, least_gain=0.02, warm=True, settle=settle,
+    )  # fmt: skip
+    np.testing.assert_array_equal(best.distance, np.full(8, ends))
+    np.testing.assert_array_equal(steps, np.full(8, taken))
+
+
+def test_settling_takes_the_last_steps_of_a_run(images):
+    """LateWalk is left at its second look: three runs of two steps, none of which moves it."""
+    (best,), steps = search_constant(
+        LateWalk(), first_problem(images, jnp.zeros(8, jnp.int32), None, 1.0), jnp.zeros(8, bool),
+        search_steps=3, steps=10, abort_early=True, least_gain=0.02, warm=True, settle=4,
+    )  # fmt: skip
+    np.testing.assert_array_equal(best.distance, np.full(8, 96.0))
+    np.testing.assert_array_equal(steps, np.full(8, 10))
+
+
+def test_nothing_is_spent_beyond_the_budget(images):
+    _, steps = search_constant(
+        Walk(), first_problem(images, jnp.zeros(8, jnp.int32), None, 1.0), jnp.zeros(8, bool),
+        search_steps=2, steps=10, abort_early=False, warm=True, settle=5,
+    )  # fmt: skip
+    np.testing.assert_array_equal(steps, np.full(8, 20))
+
+
+def test_rows_that_are_solved_do_not_settle(images):
+    solved = jnp.arange(8) < 4
+    _, steps = search_constant(
+        Walk(), first_problem(images, jnp.zeros(8, jnp.int32), None, 1.0), solved,
+        search_steps=2, steps=10, abort_early=True, least_gain=0.02, settle=5,
+    )  # fmt: skip
+    np.testing.assert_array_equal(steps, np.where(solved, 0, 9))
