@@ -91,10 +91,10 @@ def test_settle_and_sparing_are_whole_numbers(name, value):
         EAD(**{name: value})
 
 
-@pytest.mark.parametrize("search_steps", [1, 4])
+@pytest.mark.parametrize("search_steps", [pytest.param(1, marks=pytest.mark.long), 4])
 def test_settling_spends_no_more_than_the_search_may(search_steps, linear, images):
     labels = jnp.argmax(linear(images), axis=-1).astype(jnp.int32)
-    attack = EAD(c=0.1, steps=50, search_steps=search_steps, beta=0.01, abort_early=False)
+    attack = EAD(c=0.1, steps=50, search_steps=search_steps, beta=0.01, abort_early=False, settle=20)
     counted = attacks.count_calls(attack, linear, images, labels)
     assert np.asarray(counted.gradients).max() <= 50 * search_steps
     settled, plain = (

@@ -199,6 +199,7 @@ def test_blbs_objective_on_a_network(c, digits_model):
     assert np.median(early / theirs) > 1.02 or c < 1
 
 
+@pytest.mark.long  # 30 s
 def test_a_second_descent_only_adds(digits_model, monkeypatch):
     """Under one constant the first of two descents is the only one of one: no image ends further away."""
     monkeypatch.setattr(blb, "FAR", 0.5)  # these images are too small for a first move of 10

@@ -260,7 +260,7 @@ def test_confidence_is_kept(linear, images):
         CW2(c=0.1, steps=60),
         *(
             pytest.param(each, marks=pytest.mark.long)
-            for each in (EAD(c=1.0, steps=60, settle=0, sparing=0), BLB(c=0.1, steps=30))
+            for each in (EAD(c=1.0, steps=60, sparing=0), BLB(c=0.1, steps=30))
         ),
     ],
     ids=repr,
@@ -293,7 +293,7 @@ def test_what_ead_does_after_its_search_is_never_worse_than_the_search(rule, tin
         l1, l2 = np.asarray(outcome.l1), np.asarray(outcome.l2)
         return l1 if rule == "l1" else l2**2 + attack.beta * l1
 
-    attack = EAD(c=1.0, steps=60, search_steps=6, rule=rule)
+    attack = EAD(c=1.0, steps=60, search_steps=6, rule=rule, settle=40)
     bare, settled, both = (
         distances(each) for each in (attack.replace(settle=0, sparing=0), attack.replace(sparing=0), attack)
     )

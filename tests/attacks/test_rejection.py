@@ -226,6 +226,7 @@ def test_labels_that_are_no_classes_are_refused():
 # --- combinators
 
 
+@pytest.mark.long  # 13 s
 def test_combinators_keep_what_is_not_rejected():
     x, labels = cases()
     pgd = attacks.PGD(eps=0.3, step_size=0.05, steps=8)

@@ -1,0 +1,39 @@
+"""Rows in turns: the same result as all together, in fewer places."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepsec_jax.attacks.live import SMALLEST, rows_where
+from deepsec_jax.attacks.turns import WIDTH, in_turns
+
+
+def count_down(rows, sizes_seen):
+    """Each row counts down from its number and sums what it saw; the sizes of the batches are noted."""
+
+    def step(state):
+        left, total, name = state
+        jax.debug.callback(lambda: sizes_seen.append(left.shape[0]))
+        return rows_where(left > 0, (left - 1, total + left.astype(jnp.float32), name), state)
+
+    count = len(rows)
+    state = (jnp.asarray(rows, jnp.int32), jnp.zeros(count), jnp.arange(count))
+    return jax.jit(lambda state: in_turns(step, lambda state: state[0] > 0, state))(state)
+
+
+@pytest.mark.parametrize("count", [1, WIDTH, WIDTH + 1, 3 * WIDTH + 5])
+def test_every_row_is_taken_to_its_end_and_comes_back_in_its_place(count):
+    rows = np.random.default_rng(count).integers(0, 9, count)
+    left, total, name = count_down(rows, [])
+    assert (np.asarray(left) == 0).all()
+    np.testing.assert_array_equal(total, rows * (rows + 1) / 2)
+    np.testing.assert_array_equal(name, np.arange(count))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere all rows go together")
+def test_places_are_kept_filled():
+    rows, seen = [5, 6, 7, 8] * 20, []
+    jax.block_until_ready(count_down(rows, seen))
+    jax.effects_barrier()
+    assert set(seen) <= {WIDTH, SMALLEST} and sum(seen) <= 1.1 * sum(rows)
