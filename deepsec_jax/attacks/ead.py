@@ -37,10 +37,10 @@ class EAD(struct.PyTreeNode):
     by FISTA in the box: a gradient step on the smooth part at the extrapolated point y, then entries that
     moved by at most beta go back to the clean value and the others come beta closer.  The step size
     falls as sqrt(1 - i / steps), as in the authors' code.  c is searched as in CW2; once a run has succeeded,
-    the next ones go on from where it ended; one that cannot leave the clean image ends at once.  With
-    ``settle``, and what early ends have saved, a row takes the last steps of one run more, down to step
-    size 0, under the smallest c that succeeded.  At the end the smallest changes of the closest image are
-    taken back, as many as it can spare (``attacks/sparing.py``).
+    the next ones go on from where it ended; one that cannot leave the clean image ends at once.  With what
+    early ends have saved the row settles: it takes the last ``settle`` steps of a run, down to step size 0,
+    under the smallest c that succeeded.  At the end the smallest changes of the closest image are taken
+    back, as many as it can spare (``attacks/sparing.py``).
 
     The decision rule only says which success is the closest, so that one run serves both:
     :func:`both_rules`.  At most search_steps x steps gradients per example, as many forwards, and one for
@@ -78,7 +78,7 @@ class EAD(struct.PyTreeNode):
     abort_early: bool = static(True)
     least_gain: Scalar = 1e-6
     warm: bool = static(True)
-    settle: int = static(0)
+    settle: int = static(100)
     sparing: int = static(10)
     targeted: bool = static(False)
 

@@ -260,7 +260,7 @@ def test_confidence_is_kept(linear, images):
         CW2(c=0.1, steps=60),
         *(
             pytest.param(each, marks=pytest.mark.long)
-            for each in (EAD(c=1.0, steps=60, sparing=0), BLB(c=0.1, steps=30))
+            for each in (EAD(c=1.0, steps=60, settle=0, sparing=0), BLB(c=0.1, steps=30))
         ),
     ],
     ids=repr,
@@ -299,9 +299,6 @@ def test_what_ead_does_after_its_search_is_never_worse_than_the_search(rule, tin
     )
     assert (settled <= bare * (1 + 1e-6)).all() and (both <= settled * (1 + 1e-6)).all()
     assert (both < bare * (1 - 1e-3)).any(), "it does something"
-    # Where it starts from depends on the search: more search steps may cost a row a percent or two, no more.
-    more = distances(attack.replace(search_steps=9))
-    assert more.mean() <= 1.01 * both.mean() and (more <= 1.03 * both).all()
 
 
 @pytest.mark.long
