@@ -11,9 +11,10 @@ from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
 from deepsec_jax.attacks.geometry import l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks
-from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import static
@@ -92,7 +93,7 @@ class DeepFool(struct.PyTreeNode):
         def step(state: _State) -> _State:
             return rows_where(live(state), _stepped(self, model, state), state)
 
-        last = while_live(step, live, state)
+        last = in_turns(step, live, state)
         steps = last.steps.astype(jnp.float32)
         found = jnp.where(per_row(last.fooled), last.x_adv, x)
         return Counted(found, 1.0 + steps, count * steps)
