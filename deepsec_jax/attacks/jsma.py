@@ -12,9 +12,10 @@ from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_t
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
 from deepsec_jax.attacks.geometry import towards
 from deepsec_jax.attacks.gradient import pullbacks
-from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.saliency import best_pair, top_two
+from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import static
@@ -89,7 +90,7 @@ class JSMA(struct.PyTreeNode):
         def step(state: _State) -> _State:
             return rows_where(live(state), _round(self, model, state, rounds), state)
 
-        last = while_live(step, live, state)
+        last = in_turns(step, live, state)
         found = jnp.where(per_row(last.hit), last.x_adv, x)
         looks = last.looks.astype(jnp.float32)
         return Counted(found, jnp.zeros_like(looks), looks * (2 if self.saliency == "logits" else 1))
