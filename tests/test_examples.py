@@ -21,7 +21,15 @@ def test_there_are_examples():
     assert len(EXAMPLES) >= 5
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+LONG = ("03_adversarial_training", "05_linen_or_plain_jax_model")
+"""20 s each."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.long) if path.stem in LONG else path for path in EXAMPLES],
+    ids=lambda path: path.stem,
+)
 def test_example_runs(path, folder):
     environment = {
         **os.environ, "PYTHONPATH": str(CHECKOUT), "PYTHONWARNINGS": "error", "JAX_PLATFORMS": "cpu"

@@ -36,9 +36,14 @@ class Titled(Protocol):
     """A section of a page."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Its heading."""
+        ...
+
     @property
-    def facts(self) -> Mapping[str, str]: ...
+    def facts(self) -> Mapping[str, str]:
+        """What it is about, label -> text."""
+        ...
 
 
 def told_apart(sections: Sequence[Titled]) -> list[str]:

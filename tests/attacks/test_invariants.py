@@ -40,6 +40,7 @@ def gap(model, x, labels):
     return np.asarray(losses.logit_gap(model(x), labels))
 
 
+@pytest.mark.long  # 17 s
 def test_g2_worst_case_contains_its_members(digits_model):
     model, x, labels = digits_model
     fgsm, bim = FGSM(eps=EPS), BIM(eps=EPS, step_size=EPS / 6, steps=15)
