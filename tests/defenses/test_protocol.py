@@ -28,8 +28,13 @@ def one_weight(name, base, digits, seed):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in DEFENSES if name != "eit"]
-)  # eit: tests/defenses/test_eit.py
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if name in ("pd", "lid") else name  # 30 s, 12 s
+        for name in DEFENSES
+        if name != "eit"  # tests/defenses/test_eit.py
+    ],
+)
 def test_a_defended_model_is_attacked_like_any(name, fitted, digits):
     defended = fitted[1][name]
     x, labels = jnp.asarray(digits.test.images[:8]), jnp.asarray(digits.test.labels[:8])
