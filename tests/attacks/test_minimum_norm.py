@@ -11,7 +11,6 @@ from deepsec_jax import attacks
 from deepsec_jax.attacks import BLB, CW2, EAD, JSMA, DeepFool, OptMargin
 from deepsec_jax.attacks.ead import both_rules
 from deepsec_jax.attacks.optmargin import copies_noise
-from deepsec_jax.attacks.trials import Progress, first_problem, search_constant
 from deepsec_jax.evaluation import judge
 from deepsec_jax.pytree import example_keys
 
@@ -172,40 +171,6 @@ def test_one_run_of_ead_serves_both_rules(linear, images):
     assert (np.asarray(l1.l1) <= np.asarray(en.l1) + 1e-6).all()
     elastic = [np.asarray(o.l2) ** 2 + 0.01 * np.asarray(o.l1) for o in (en, l1)]
     assert (elastic[0] <= elastic[1] + 1e-6).all()
-
-
-class Walk:
-    """One step closer per step from 100 away; reaches the goal under c of 0.5 and more."""
-
-    def start(self, problem):
-        return jnp.full(problem.c.shape, 100.0)
-
-    def advance(self, state, problem):
-        state, nothing = state - 1.0, jnp.zeros(state.shape, bool)
-        return Progress(state, problem.x, problem.c >= 0.5, (state,), state, nothing)
-
-
-@pytest.mark.parametrize(("warm", "ends"), [(True, 80.0), (False, 90.0)])
-def test_a_warm_run_goes_on_from_where_a_success_ended(warm, ends, images):
-    """c is 0.1, 1, 0.55, 0.325: the first fails and is forgotten, the next two make 10 steps each."""
-    labels = jnp.zeros(8, jnp.int32)
-    (best,), steps = search_constant(
-        Walk(), first_problem(images, labels, None, 0.1), jnp.zeros(8, bool),
-        search_steps=4, steps=10, abort_early=False, warm=warm,
-    )  # fmt: skip
-    np.testing.assert_array_equal(best.distance, np.full(8, ends))
-    np.testing.assert_array_equal(steps, np.full(8, 40))
-
-
-def test_a_run_that_gains_too_little_is_left(images):
-    """Walk gains 1 % in its first step, more later."""
-    problem = first_problem(images, jnp.zeros(8, jnp.int32), None, 1.0)
-    for least_gain, taken in ((0.02, 2), (0.005, 10)):
-        _, steps = search_constant(
-            Walk(), problem, jnp.zeros(8, bool),
-            search_steps=1, steps=10, abort_early=True, least_gain=least_gain,
-        )  # fmt: skip
-        np.testing.assert_array_equal(steps, np.full(8, taken))
 
 
 def test_optmargin_fools_all_its_noisy_copies(tiny_cnn):

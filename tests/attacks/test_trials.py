@@ -1,4 +1,4 @@
-"""The last run of the search over c, by a method whose every step is known."""
+"""The search over c, by a method whose every step is known."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,3 +66,26 @@ def test_rows_that_are_solved_do_not_settle(images):
         search_steps=2, steps=10, abort_early=True, least_gain=0.02, settle=5,
     )  # fmt: skip
     np.testing.assert_array_equal(steps, np.where(solved, 0, 9))
+
+
+@pytest.mark.parametrize(("warm", "ends"), [(True, 80.0), (False, 90.0)])
+def test_a_warm_run_goes_on_from_where_a_success_ended(warm, ends, images):
+    """c is 0.1, 1, 0.55, 0.325: the first fails and is forgotten, the next two make 10 steps each."""
+    labels = jnp.zeros(8, jnp.int32)
+    (best,), steps = search_constant(
+        Walk(), first_problem(images, labels, None, 0.1), jnp.zeros(8, bool),
+        search_steps=4, steps=10, abort_early=False, warm=warm,
+    )  # fmt: skip
+    np.testing.assert_array_equal(best.distance, np.full(8, ends))
+    np.testing.assert_array_equal(steps, np.full(8, 40))
+
+
+def test_a_run_that_gains_too_little_is_left(images):
+    """Walk gains 1 % in its first step, more later."""
+    problem = first_problem(images, jnp.zeros(8, jnp.int32), None, 1.0)
+    for least_gain, taken in ((0.02, 2), (0.005, 10)):
+        _, steps = search_constant(
+            Walk(), problem, jnp.zeros(8, bool),
+            search_steps=1, steps=10, abort_early=True, least_gain=least_gain,
+        )  # fmt: skip
+        np.testing.assert_array_equal(steps, np.full(8, taken))
