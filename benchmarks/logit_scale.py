@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from judging import NINE, judge_rows
 from results import table, verdict, write_json
 from subjects import Subject, load_subject, subject_title
@@ -20,12 +19,13 @@ from subjects import Subject, load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Images, Logits, Scalar
+from deepsec_jax.pytree import Struct
 
 LOSSES = ("logit_gap", "max_margin", "dlr")
 SCALES = (1.0, 100.0)
 
 
-class Scaled(struct.PyTreeNode):
+class Scaled(Struct):
     """A model whose logits are multiplied: the same answers, another confidence."""
 
     model: Any

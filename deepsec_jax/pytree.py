@@ -1,8 +1,11 @@
-"""Small tools for pytrees of hyperparameters, keys and models."""
+"""The base class of attacks, defenses and wrapped models, and small tools for pytrees of them."""
 
+import dataclasses
+import functools
 import hashlib
 import re
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Self, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,74 @@ T = TypeVar("T")
 def static(default: Any) -> Any:
     """Declare a dataclass field that decides the compiled program: loop counts, flags, functions."""
     return struct.field(default=default, pytree_node=False)
+
+
+@dataclass_transform(field_specifiers=(struct.field,))
+class Struct:
+    """Base class: a subclass is a frozen dataclass and a pytree node; ``static`` fields are no leaves.
+
+    What ``flax.struct.PyTreeNode`` is, but for one thing.  jax (0.10) takes two classes registered by
+    ``jax.tree_util.register_dataclass``, as flax does, for the same where their static fields are equal, and
+    only their hashes differ.  Where the first bits of these agree as well, in one pair of a hundred or so and
+    anew in every process, a jitted function runs the one class's program on the other.  Here the class is
+    part of what jax compares.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__()
+        dataclasses.dataclass(frozen=True, **options)(cls)  # adds its methods to the class in place
+        fields = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+        names = [field.name for field in fields if field.metadata.get("pytree_node", True)]
+        statics = [field.name for field in fields if not field.metadata.get("pytree_node", True)]
+        keys = [jax.tree_util.GetAttrKey(name) for name in names]
+
+        def aside(node: Any) -> tuple[Any, ...]:
+            return (cls, *(getattr(node, name) for name in statics))
+
+        def flatten(node: Any) -> tuple[Any, Any]:
+            return tuple(getattr(node, name) for name in names), aside(node)
+
+        def flatten_with_keys(node: Any) -> tuple[Any, Any]:
+            return tuple((key, getattr(node, key.name)) for key in keys), aside(node)
+
+        def unflatten(aside: Any, children: Any) -> Any:
+            return cls(**dict(zip([*names, *statics], [*children, *aside[1:]], strict=True)))
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other values in the named fields."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...] = ()) -> Callable[..., T]:
+    """Return ``jax.jit(function)`` that never takes one class of its arguments for another.
+
+    For functions that take a model of the caller's: one that is a dataclass node of jax's or flax's has the
+    fault that ``Struct`` mends.  The classes' hash becomes a static argument.
+
+    Args:
+        function: what to compile.
+        static_argnames: arguments that decide the program; passed by name only.
+    """
+
+    def with_kind(kind: int, *args: Any, **named: Any) -> T:
+        del kind
+        return function(*args, **named)
+
+    with_kind.__name__ = with_kind.__qualname__ = function.__name__  # what profilers and logs show
+    compiled = jax.jit(with_kind, static_argnums=0, static_argnames=static_argnames)
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> T:
+        return compiled(kind_of((args, named)), *args, **named)
+
+    return call
+
+
+def kind_of(tree: Any) -> int:
+    """Return a number that differs where the classes or shapes of two pytrees do, whatever their fields."""
+    return hash(jax.tree.structure(tree))
 
 
 def is_key(leaf: Any) -> bool:

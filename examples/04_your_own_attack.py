@@ -11,14 +11,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax import attacks, data, training
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.evaluation import judge
 from deepsec_jax.protocols import Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 # First way: parts.  A loss maps logits [B, K] and labels [B] to [B] and grows as the label loses.
 
@@ -29,7 +28,7 @@ def squared_gap(logits, labels):
     return jnp.sign(gap) * gap**2
 
 
-class Decaying(struct.PyTreeNode):
+class Decaying(Struct):
     """A step rule: sign steps that shrink by a factor at every step.
 
     Attributes:
@@ -51,7 +50,7 @@ class Decaying(struct.PyTreeNode):
 # its key only; attack_call adds the checks, the keys [B] and the jit.
 
 
-class BestNoise(struct.PyTreeNode):
+class BestNoise(Struct):
     """The best of ``tries`` random sign patterns: what any attack with a gradient has to beat.
 
     Attributes:

@@ -10,12 +10,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import nnx, struct
+from flax import nnx
 from hypothesis import HealthCheck, settings
 
 from deepsec_jax import models
 from deepsec_jax.memory import keep_freed_memory
 from deepsec_jax.protocols import Images, Logits
+from deepsec_jax.pytree import Struct
 
 keep_freed_memory()
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -59,7 +60,7 @@ def forget_programs():
     gc.collect()
 
 
-class Linear(struct.PyTreeNode):
+class Linear(Struct):
     """logits = flatten(x) @ weights + bias: every gradient and boundary in closed form."""
 
     weights: jax.Array  # [D, K]
@@ -70,7 +71,7 @@ class Linear(struct.PyTreeNode):
         return flat @ self.weights.astype(flat.dtype) + self.bias.astype(flat.dtype)[None, :]
 
 
-class Noisy(struct.PyTreeNode):
+class Noisy(Struct):
     """A randomised model: fresh Gaussian noise on the input, one key per row."""
 
     base: Linear
@@ -84,7 +85,7 @@ class Noisy(struct.PyTreeNode):
         return self.base(x + self.scale * noise)
 
 
-class Scaled(struct.PyTreeNode):
+class Scaled(Struct):
     """Another model's logits times a factor."""
 
     base: object

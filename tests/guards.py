@@ -5,22 +5,22 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from conftest import make_images, make_linear
-from flax import struct
 
 from deepsec_jax.defenses import FittedDetector
 from deepsec_jax.models.guarded import Guarded
+from deepsec_jax.pytree import Struct
 
 SHAPE = (4, 4, 1)
 
 
-class Brightness(struct.PyTreeNode):
+class Brightness(Struct):
     """The mean of each image."""
 
     def __call__(self, x):
         return jnp.mean(x, axis=(1, 2, 3))
 
 
-class Far(struct.PyTreeNode):
+class Far(Struct):
     """The L2 distance of each image to a stored one."""
 
     reference: Any  # [H, W, C]
@@ -29,7 +29,7 @@ class Far(struct.PyTreeNode):
         return jnp.sqrt(jnp.sum((x.astype(jnp.float32) - self.reference[None]) ** 2, axis=(1, 2, 3)))
 
 
-class Given(struct.PyTreeNode):
+class Given(Struct):
     """Scores that stand from the start, whatever the images are."""
 
     scores: Any  # [B]
@@ -38,7 +38,7 @@ class Given(struct.PyTreeNode):
         return self.scores + 0.0 * jnp.mean(x, axis=(1, 2, 3))
 
 
-class Unsure(struct.PyTreeNode):
+class Unsure(Struct):
     """Minus the distance of the two largest logits: what lies near a boundary is suspicious."""
 
     model: Any

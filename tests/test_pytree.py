@@ -1,5 +1,7 @@
 """Keys per example, reseeding of randomised models, static fields."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,17 @@ import pytest
 from conftest import Noisy, make_linear
 from flax import nnx, struct
 
-from deepsec_jax.pytree import example_keys, is_key, is_randomised, reseed, static, typed_key
+from deepsec_jax.pytree import (
+    Struct,
+    example_keys,
+    is_key,
+    is_randomised,
+    jit_per_class,
+    kind_of,
+    reseed,
+    static,
+    typed_key,
+)
 
 KEY = jax.random.key(0)
 
@@ -16,7 +28,7 @@ def numbers(keys):
     return np.asarray(jax.vmap(jax.random.uniform)(keys))
 
 
-class Two(struct.PyTreeNode):
+class Two(Struct):
     """Two leaves of keys, one inside another model."""
 
     first: jax.Array
@@ -139,10 +151,86 @@ def test_an_nnx_model_with_a_scalar_key_is_not_randomised():
 
 
 def test_static_fields_decide_the_program():
-    class Settings(struct.PyTreeNode):
+    class Settings(Struct):
         eps: float = 0.3
         steps: int = static(15)
 
     assert jax.tree.leaves(Settings()) == [0.3]
     assert jax.tree.structure(Settings(eps=0.1)) == jax.tree.structure(Settings())
     assert jax.tree.structure(Settings(steps=3)) != jax.tree.structure(Settings())
+
+
+# --- one class is never taken for another
+
+
+class Plus(Struct):
+    value: jax.Array
+    note: str = static("")
+
+    def __call__(self, x):
+        return x + self.value
+
+
+class Minus(Struct):
+    value: jax.Array
+    note: str = static("")
+
+    def __call__(self, x):
+        return x - self.value
+
+
+class FlaxPlus(struct.PyTreeNode):
+    value: jax.Array
+
+    def __call__(self, x):
+        return x + self.value
+
+
+class FlaxMinus(struct.PyTreeNode):
+    value: jax.Array
+
+    def __call__(self, x):
+        return x - self.value
+
+
+def same_structure(*nodes):
+    first, second = map(jax.tree.structure, nodes)
+    return first == second
+
+
+def test_classes_of_like_fields_differ():
+    one = jnp.ones(())
+    assert not same_structure(Plus(one), Minus(one)) and not same_structure(Plus(one), Plus(one, "other"))
+    assert same_structure(Plus(one), Plus(one))
+    # Planted: what flax registers is one structure to jax.  Should this fail, jax has mended it.
+    assert same_structure(FlaxPlus(one), FlaxMinus(one))
+
+
+def test_a_node_is_what_flax_makes_of_it():
+    node = Plus(jnp.ones(()), note="a")
+    ((path, leaf),) = jax.tree_util.tree_flatten_with_path(node)[0]
+    assert jax.tree_util.keystr(path) == ".value" and leaf is node.value
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, node)
+    assert type(doubled) is Plus and float(doubled.value) == 2 and doubled.note == "a"
+    assert float(node.replace(value=jnp.zeros(())).value) == 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        node.note = "b"
+    with pytest.raises(TypeError, match="colour"):
+        node.replace(colour=1)
+
+
+def test_jit_per_class_tells_foreign_classes_apart():
+    traced = []
+
+    @jit_per_class
+    def apply(model, x):
+        traced.append(type(model))
+        return model(x)
+
+    one = jnp.ones(())
+    for _ in range(2):
+        assert float(apply(FlaxPlus(one), one)) == 2 and float(apply(FlaxMinus(one), one)) == 0
+        assert float(apply(FlaxPlus(2 * one), one)) == 3
+    assert traced == [FlaxPlus, FlaxMinus]
+    assert kind_of(FlaxPlus(one)) != kind_of(FlaxMinus(one))
+    assert kind_of(FlaxPlus(one)) == kind_of(FlaxPlus(2 * one))

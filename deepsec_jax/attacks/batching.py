@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
-from deepsec_jax.pytree import classes_of, example_keys, typed_key
+from deepsec_jax.pytree import classes_of, example_keys, jit_per_class, typed_key
 
 
 def run_in_batches(
@@ -102,7 +102,7 @@ def run_in_batches(
     return out
 
 
-@partial(jax.jit, static_argnames="sharding")
+@partial(jit_per_class, static_argnames=("sharding",))
 def _per_shard(
     attack: Attack, model: Classifier, x: jax.Array, labels: jax.Array, keys: Any, *, sharding: NamedSharding
 ) -> jax.Array:

@@ -2,18 +2,16 @@
 
 from typing import ClassVar
 
-from flax import struct
-
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class BIM(struct.PyTreeNode):
+class BIM(Struct):
     """FGSM in small steps, each projected back to the eps-ball and the box.
 
         x_0 = x,   x_{i+1} = project(x_i + step_size sign(grad loss(x_i, y)))

@@ -4,7 +4,6 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
@@ -17,7 +16,7 @@ from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 SHARPNESS = 40.0
 """The sharpened logits of the clean image lie this far apart."""
@@ -25,7 +24,7 @@ FAR = 10.0
 """A first move of this length in L2 overlooks minima that a shorter one finds."""
 
 
-class BLB(struct.PyTreeNode):
+class BLB(Struct):
     """The closest image in L2 that is misclassified, by L-BFGS-B.
 
         minimise over x_adv in [0, 1]   ||x_adv - x||_2^2 + c loss(z(x_adv))

@@ -20,7 +20,7 @@ from jax import lax
 from deepsec_jax.attacks.closest import Counted
 from deepsec_jax.attacks.geometry import NORMS
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import example_keys, is_key, is_randomised, logits_shape, rejects
+from deepsec_jax.pytree import example_keys, is_key, is_randomised, jit_per_class, logits_shape, rejects
 
 Body = Callable[[Any, Classifier, Images, Labels, Keys | None], Images | Counted]
 
@@ -47,7 +47,7 @@ def attack_call(body: Body) -> Callable[..., Images]:
         return body(self, model, x, labels, keys)
 
     compiled.__name__ = body.__qualname__.removesuffix(".__call__")  # what profilers and logs show
-    run = jax.jit(compiled)
+    run = jit_per_class(compiled)
 
     @functools.wraps(body)
     def call(

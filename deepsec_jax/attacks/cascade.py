@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
@@ -13,9 +12,10 @@ from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
+from deepsec_jax.pytree import Struct
 
 
-class Cascade(struct.PyTreeNode):
+class Cascade(Struct):
     """Run attacks one after the other, each only on the rows where those before it failed.
 
     As ``WorstCase``, without the work on rows that have fallen: cheap attacks first.  The survivors are

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
@@ -18,7 +17,7 @@ from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_ta
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import classes_of, example_keys, static
+from deepsec_jax.pytree import Struct, classes_of, example_keys, static
 
 
 def _needs_key(attack: Any) -> bool:
@@ -42,7 +41,7 @@ def _fold(keys: Any, index: jax.Array | int) -> Any:
     return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
 
 
-class Restarts(struct.PyTreeNode):
+class Restarts(Struct):
     """Run a random attack ``n`` times under different keys and keep the best result of each row.
 
     Attributes:
@@ -93,7 +92,7 @@ class Restarts(struct.PyTreeNode):
         return best.x
 
 
-class WorstCase(struct.PyTreeNode):
+class WorstCase(Struct):
     """Run several attacks and keep, for each row, the best result of any.
 
     Attributes:
@@ -136,7 +135,7 @@ class WorstCase(struct.PyTreeNode):
         return best.x
 
 
-class LeastLikely(struct.PyTreeNode):
+class LeastLikely(Struct):
     """Drive each row to the class that the model finds least likely on the clean image.
 
     Attributes:
@@ -157,7 +156,7 @@ class LeastLikely(struct.PyTreeNode):
         return self.attack(model, x, least_likely_class(model, x), key=keys)
 
 
-class RandomTarget(struct.PyTreeNode):
+class RandomTarget(Struct):
     """Drive each row to a wrong class drawn uniformly under that row's key.
 
     Attributes:
@@ -193,7 +192,7 @@ class RandomTarget(struct.PyTreeNode):
         return self.attack(model, x, self.targets(model, x, labels, key=keys), key=_fold(keys, 2))
 
 
-class MultiTarget(struct.PyTreeNode):
+class MultiTarget(Struct):
     """Drive each row in turn to the ``k`` likeliest wrong classes; success is any wrong class.
 
     The untargeted attack made of targeted ones, stronger than either where the landscape is rough.

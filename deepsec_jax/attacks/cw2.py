@@ -4,7 +4,6 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
@@ -14,10 +13,10 @@ from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, fro
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class CW2(struct.PyTreeNode):
+class CW2(Struct):
     """The closest image in L2 that reaches the goal by a margin of ``confidence``.
 
         minimise over w   ||x_adv - x||_2^2 + c max(shortfall(z(x_adv)) + confidence, 0),

@@ -4,7 +4,6 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
@@ -17,13 +16,13 @@ from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 NUDGE = 1e-4
 """Added to the length of every step, so that a point on the boundary crosses it (the authors' value)."""
 
 
-class DeepFool(struct.PyTreeNode):
+class DeepFool(Struct):
     """The nearest wrong class of the linearised model, again and again until the label is lost.
 
         w_j = grad (z_j - z_y)(x_i),   j = argmin |z_j - z_y| / ||w_j||_q

@@ -4,7 +4,6 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
@@ -24,12 +23,12 @@ from deepsec_jax.attacks.sparing import spare
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 RULES = ("en", "l1")
 
 
-class EAD(struct.PyTreeNode):
+class EAD(Struct):
     """The closest image in elastic-net or L1 distance that reaches the goal by ``confidence``.
 
         minimise   c max(shortfall(z(x_adv)) + confidence, 0) + ||delta||_2^2 + beta ||delta||_1

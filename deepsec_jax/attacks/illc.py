@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-from flax import struct
-
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
@@ -11,10 +9,10 @@ from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class ILLC(struct.PyTreeNode):
+class ILLC(Struct):
     """Small sign steps towards the class that the model finds least likely on the clean image.
 
         x_0 = x,   x_{i+1} = project(x_i - step_size sign(grad loss(x_i, y_LL)))

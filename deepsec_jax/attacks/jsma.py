@@ -5,7 +5,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
@@ -18,14 +17,14 @@ from deepsec_jax.attacks.saliency import best_pair, top_two
 from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 SALIENCIES = ("probabilities", "logits")
 MARGIN = 0.01
 """A value this near to the bound counts as there (the original's 0.99)."""
 
 
-class JSMA(struct.PyTreeNode):
+class JSMA(Struct):
     """Move the pair of features that most raises the target and lowers the rest, until it is predicted.
 
     ``probabilities`` (the authors' map): for the softmax the other classes lose exactly what the target

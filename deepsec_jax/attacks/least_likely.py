@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.rejection import class_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import classes_of, is_randomised, reseed
+from deepsec_jax.pytree import classes_of, is_randomised, jit_per_class, reseed
 
 DRAWS = 10
 """Draws over which a randomised model's probabilities are averaged."""
@@ -32,7 +32,7 @@ def least_likely_class(model: Classifier, x: Images) -> Labels:
     return jnp.argmin(total, axis=-1)
 
 
-_compiled = jax.jit(least_likely_class)
+_compiled = jit_per_class(least_likely_class)
 
 
 def least_likely_targets(

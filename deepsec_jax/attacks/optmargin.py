@@ -5,7 +5,6 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
@@ -15,10 +14,10 @@ from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, fro
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class OptMargin(struct.PyTreeNode):
+class OptMargin(Struct):
     """CW2 on ``copies`` noisy copies at once: a success is one that all copies share.
 
         minimise over w   ||x_adv - x||_2^2 + c sum over i of max(shortfall(z(x_adv + v_i)), 0),

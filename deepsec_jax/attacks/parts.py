@@ -10,11 +10,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from deepsec_jax.attacks.geometry import steepest, uniform_in_ball
 from deepsec_jax.protocols import Images, Keys, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
 class Start(Protocol):
@@ -46,7 +45,7 @@ class StepRule(Protocol):
         ...
 
 
-class Steepest(struct.PyTreeNode):
+class Steepest(Struct):
     """The steepest step of the norm: step_size x sign(g), or step_size x g / ||g||_2."""
 
     def init(self, x: Images) -> tuple[()]:
@@ -60,7 +59,7 @@ class Steepest(struct.PyTreeNode):
         return step_size * steepest(gradient, norm), state
 
 
-class Momentum(struct.PyTreeNode):
+class Momentum(Struct):
     """Steepest step along the accumulated gradient g <- decay g + grad / ||grad||_1.
 
     Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, arXiv:1710.06081.
@@ -79,7 +78,7 @@ class Momentum(struct.PyTreeNode):
         return step_size * steepest(state, norm), state
 
 
-class Optax(struct.PyTreeNode):
+class Optax(Struct):
     """Any optax transformation, such as ``optax.scale_by_adam()``, climbing with step_size.
 
     The transformation is static: build it once, outside of loops.  It runs per row, so that no state

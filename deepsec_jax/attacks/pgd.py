@@ -10,10 +10,10 @@ from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Start, Steepest, StepRule, at_input, in_ball
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class PGD(struct.PyTreeNode):
+class PGD(Struct):
     """BIM from a uniform random point of the ball; with every part replaceable.
 
         x_0 ~ U(ball),   x_{i+1} = project(x_i + step_size sign(grad loss(x_i, y)))

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
@@ -13,10 +12,10 @@ from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class RFGSM(struct.PyTreeNode):
+class RFGSM(Struct):
     """A random sign step of length alpha, then a gradient sign step of length eps - alpha.
 
         x' = clip(x + alpha sign(N(0, 1)), 0, 1)

@@ -2,18 +2,16 @@
 
 from typing import ClassVar
 
-from flax import struct
-
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.rfgsm import check_alpha, random_then_gradient
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class RLLC(struct.PyTreeNode):
+class RLLC(Struct):
     """R+FGSM towards the class that the model finds least likely on the clean image.
 
         x' = clip(x + alpha sign(N(0, 1)), 0, 1)

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
@@ -13,13 +12,13 @@ from deepsec_jax.attacks.closest import per_row
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 SCALED = ("step_size", "alpha")
 """Fields that stay in proportion to eps."""
 
 
-class SmallestEps(struct.PyTreeNode):
+class SmallestEps(Struct):
     """A minimum-norm attack made of a budget attack: bisection of eps, each image its own.
 
     The attack runs at ``largest`` first; where it fails the clean image comes back.  Then ``search_steps``

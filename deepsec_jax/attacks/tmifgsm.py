@@ -2,18 +2,16 @@
 
 from typing import ClassVar
 
-from flax import struct
-
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Momentum, at_input
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class TMIFGSM(struct.PyTreeNode):
+class TMIFGSM(Struct):
     """The momentum method towards a target class: ``labels`` are the targets.
 
         g <- decay g + grad / ||grad||_1,   x_{i+1} = project(x_i + step_size sign(g))

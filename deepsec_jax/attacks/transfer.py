@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from flax import struct
-
 from deepsec_jax.attacks.call import check_model
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import is_randomised
+from deepsec_jax.pytree import Struct, is_randomised
 
 
-class Transfer(struct.PyTreeNode):
+class Transfer(Struct):
     """Make the images on ``surrogate``, whatever model the call is given: what an attacker without it can do.
 
         Transfer(attack, surrogate)(model, x, labels) = attack(surrogate, x, labels)

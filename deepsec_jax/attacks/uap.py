@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, check_model, one_float_kind
 from deepsec_jax.attacks.deepfool import DeepFool
@@ -16,10 +15,10 @@ from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import example_keys, reseed, static, typed_key
+from deepsec_jax.pytree import Struct, example_keys, jit_per_class, reseed, static, typed_key
 
 
-class Perturbation(struct.PyTreeNode):
+class Perturbation(Struct):
     """An attack that adds the same ``delta`` to every image, and stays in the box.
 
     Attributes:
@@ -40,7 +39,7 @@ class Perturbation(struct.PyTreeNode):
         return towards(_added(x, self.delta), x)
 
 
-class UAP(struct.PyTreeNode):
+class UAP(Struct):
     """A universal adversarial perturbation: fitted to training images, then added to any image.
 
     For every batch, DeepFool finds what each image that v does not fool yet lacks, and
@@ -125,14 +124,14 @@ class UAP(struct.PyTreeNode):
             )
         batch_size = min(batch_size, images.shape[0])
         attack, key = one_float_kind(self), typed_key(key)
-        clean = _predict(model, images, batch_size)
+        clean = _predict(model, images, batch_size=batch_size)
         # Beside the weights from the start: what the first pass returns lies there, and another place would
         # be another compile.
         v = best = _beside(model, jnp.zeros(images.shape[1:], jnp.float32))
         rates: list[float] = []
         for number, pass_key in enumerate(jax.random.split(key, self.passes), start=1):
-            v = _one_pass(attack, model, images, clean, v, pass_key, batch_size)
-            rate = float(_fooled(model, images, clean, v, batch_size))
+            v = _one_pass(attack, model, images, clean, v, pass_key, batch_size=batch_size)
+            rate = float(_fooled(model, images, clean, v, batch_size=batch_size))
             best = v if rate > max(rates, default=0.0) else best
             rates.append(rate)
             if on_pass is not None:
@@ -181,15 +180,15 @@ def _in_batches(function: Callable[..., jax.Array], batch_size: int, *arrays: ja
     return parts.reshape(filled)[:rows]
 
 
-@partial(jax.jit, static_argnums=2)
-def _predict(model: Classifier, images: Images, batch_size: int) -> Labels:
+@partial(jit_per_class, static_argnames=("batch_size",))
+def _predict(model: Classifier, images: Images, *, batch_size: int) -> Labels:
     return _in_batches(
         lambda x: jnp.argmax(class_logits(model, _logits(model, x)), axis=-1), batch_size, images
     )
 
 
-@partial(jax.jit, static_argnums=4)
-def _fooled(model: Classifier, images: Images, clean: Labels, v: jax.Array, batch_size: int) -> jax.Array:
+@partial(jit_per_class, static_argnames=("batch_size",))
+def _fooled(model: Classifier, images: Images, clean: Labels, v: jax.Array, *, batch_size: int) -> jax.Array:
     def changed(x: Images, before: Labels) -> jax.Array:
         logits = _logits(model, towards(_added(x, v), x))
         return succeeded(open_logits(model, logits, before, targeted=False), before, targeted=False)
@@ -197,9 +196,16 @@ def _fooled(model: Classifier, images: Images, clean: Labels, v: jax.Array, batc
     return jnp.mean(_in_batches(changed, batch_size, images, clean), dtype=jnp.float32)
 
 
-@partial(jax.jit, static_argnums=6)
+@partial(jit_per_class, static_argnames=("batch_size",))
 def _one_pass(
-    attack: UAP, model: Classifier, images: Images, clean: Labels, v: jax.Array, key: Key, batch_size: int
+    attack: UAP,
+    model: Classifier,
+    images: Images,
+    clean: Labels,
+    v: jax.Array,
+    key: Key,
+    *,
+    batch_size: int,
 ) -> jax.Array:
     order_key, draw_key = jax.random.split(key)
     order = jax.random.permutation(order_key, images.shape[0])

@@ -19,7 +19,7 @@ import numpy as np
 
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import example_keys, hash_array, hash_tree, rejects, reseed
+from deepsec_jax.pytree import example_keys, hash_array, hash_tree, jit_per_class, rejects, reseed
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _check_labels(labels: np.ndarray, classes: int) -> None:
         )
 
 
-@jax.jit
+@jit_per_class
 def _forward(model: Classifier, x: jax.Array) -> jax.Array:
     return model(x)
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx, struct
+from flax import nnx
 
 from deepsec_jax.attacks import run_in_batches
 from deepsec_jax.data import Split, unit_images
 from deepsec_jax.protocols import Attack, Images, Key, Labels
+from deepsec_jax.pytree import Struct
 from deepsec_jax.training import accuracy
 
 
@@ -53,7 +54,7 @@ class RobustAccuracy:
         return accuracy(model, Split(x_adv, few.labels))
 
 
-class PerImageEps(struct.PyTreeNode):
+class PerImageEps(Struct):
     """The law of NAT's eps: |N(0, sigma)| / 255 per image, at most ``largest``.
 
     Attributes:

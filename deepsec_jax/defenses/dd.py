@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx, struct
+from flax import nnx
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, Changes, retrain
 from deepsec_jax.models.wrappers import Scaled
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class DD(struct.PyTreeNode):
+class DD(Struct):
     """Train a teacher and then a student at temperature T; deploy the student at temperature 1.
 
         teacher: CE(z(x) / T, y)        student: CE(z(x) / T, softmax(z_teacher(x) / T))
@@ -63,7 +63,7 @@ class DD(struct.PyTreeNode):
         return Scaled(classifier, 1.0 / self.temperature)
 
 
-class AtTemperature(struct.PyTreeNode):
+class AtTemperature(Struct):
     """The teacher's loss: cross-entropy of logits over T; T is traced."""
 
     temperature: Scalar
@@ -74,7 +74,7 @@ class AtTemperature(struct.PyTreeNode):
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-class Distilled(struct.PyTreeNode):
+class Distilled(Struct):
     """The student's loss: cross-entropy at T against the teacher's softmax at T."""
 
     teacher: Classifier

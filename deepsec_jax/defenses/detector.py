@@ -2,17 +2,16 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.protocols import Images, Key, Scalar
+from deepsec_jax.pytree import Struct, jit_per_class
 from deepsec_jax.training.loop import split_validation
 
 FPR = 0.04
@@ -26,7 +25,7 @@ class Scorer(Protocol):
     def __call__(self, x: Images, /) -> jax.Array: ...
 
 
-class FittedDetector(struct.PyTreeNode):
+class FittedDetector(Struct):
     """A score and a threshold: what ``detector.fit`` returns.
 
     Attributes:
@@ -43,7 +42,7 @@ class FittedDetector(struct.PyTreeNode):
 
     def score(self, x: Images) -> jax.Array:
         """Return the scores [B], float32; compiled, traceable and differentiable where the scorer is."""
-        return _score(type(self.scorer), self.scorer, x)
+        return _score(self.scorer, x)
 
     def flags(self, x: Images) -> jax.Array:
         """Return bool [B]: the score lies above the threshold, or is no number."""
@@ -88,11 +87,8 @@ def is_flagged(scores: jax.Array, threshold: Scalar) -> jax.Array:
     return ~(scores <= threshold)
 
 
-@partial(jax.jit, static_argnums=0)
-def _score(kind: type, scorer: Scorer, x: Images) -> jax.Array:
-    # The class is an argument of its own: in one of some 15 runs of tests/defenses/test_fs.py, two scorers of
-    # like fields gave each other's values, as if one compiled program had served both; not explained yet.
-    del kind
+@jit_per_class
+def _score(scorer: Scorer, x: Images) -> jax.Array:
     return scorer(x).astype(jnp.float32)
 
 
@@ -108,7 +104,7 @@ def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 
     parts = [np.zeros(0, np.float32)]
     for first in range(0, len(images), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        scores = np.asarray(_score(type(scorer), scorer, jnp.asarray(unit_images(images[rows]))))
+        scores = np.asarray(_score(scorer, jnp.asarray(unit_images(images[rows]))))
         parts.append(scores[: len(images) - first])
     return np.concatenate(parts)
 

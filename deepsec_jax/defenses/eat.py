@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.attacks import RFGSM
@@ -16,11 +15,11 @@ from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.adversarial import mixed_loss
 from deepsec_jax.defenses.base import Base, Changes, itself, retrain, retrainable
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import Saved, cross_entropy, frozen
 
 
-class EAT(struct.PyTreeNode):
+class EAT(Struct):
     """Train on clean images and on R+FGSM examples of a network drawn anew for every batch.
 
         loss = (CE(x) + CE(R+FGSM on source(x))) / 2,   source uniform over itself and the static networks
@@ -83,7 +82,7 @@ class EAT(struct.PyTreeNode):
         )  # fmt: skip
 
 
-class Ensemble(struct.PyTreeNode):
+class Ensemble(Struct):
     """EAT's loss of a batch: one source for all its images."""
 
     attack: RFGSM

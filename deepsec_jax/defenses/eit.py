@@ -4,7 +4,6 @@ import os
 from typing import Any, ClassVar
 
 import jax
-from flax import struct
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
@@ -12,12 +11,12 @@ from deepsec_jax.defenses.base import Base, Changes, DefenseError, retrain
 from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, LossThrough, Transformed, first_keys
 from deepsec_jax.models.wrappers import EOT, straight_through
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import Saved
 from deepsec_jax.transforms import crop_resize, jpeg, kept_pixels, to_levels, tv_minimised
 
 
-class InputTransforms(struct.PyTreeNode):
+class InputTransforms(Struct):
     """EIT's four transforms, one after the other; a number of 0 leaves one out.
 
     Attributes:
@@ -57,7 +56,7 @@ class InputTransforms(struct.PyTreeNode):
         return straight_through(coded)(x) if self.straight else coded(x)
 
 
-class EIT(struct.PyTreeNode):
+class EIT(Struct):
     """Crop and rescale, minimise total variation, compress as JPEG, reduce the bit depth; retrain on that.
 
     Crop and dropped pixels are drawn anew for every image in every step of training, and at test time from

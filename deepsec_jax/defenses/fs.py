@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.attacks.losses import logit_gap
@@ -17,7 +16,7 @@ from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_n
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
 from deepsec_jax.protocols import Classifier, Images, Key, Logits, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import Saved, load_model
 from deepsec_jax.transforms import median_2x2, non_local_means, to_levels
 
@@ -29,7 +28,7 @@ WIDTH = 0.1
 """Of the stairs in rounding's gradient, in distances of levels."""
 
 
-class FS(struct.PyTreeNode):
+class FS(Struct):
     """Flag an image of which the model says something else once it is squeezed; nothing is trained.
 
         score = max over squeezers s of |softmax z(x) - softmax z(s(x))|_1,     from 0 to 2
@@ -120,7 +119,7 @@ class FS(struct.PyTreeNode):
         return LargestL1(model, tuple(squeezers))
 
 
-class Rounded(struct.PyTreeNode):
+class Rounded(Struct):
     """Images at 2^bits levels; no gradient but 0."""
 
     bits: int = static(1)
@@ -130,7 +129,7 @@ class Rounded(struct.PyTreeNode):
         return to_levels(x, self.bits)
 
 
-class SmoothlyRounded(struct.PyTreeNode):
+class SmoothlyRounded(Struct):
     """The same going forward; going back, a staircase of sigmoids: a pixel far from an edge hardly moves."""
 
     bits: int = static(1)
@@ -143,7 +142,7 @@ class SmoothlyRounded(struct.PyTreeNode):
         return lax.stop_gradient(to_levels(x, self.bits)) + slope * (x - lax.stop_gradient(x))
 
 
-class Median(struct.PyTreeNode):
+class Median(Struct):
     """Images behind the 2 x 2 median."""
 
     def __call__(self, x: Images) -> Images:
@@ -151,7 +150,7 @@ class Median(struct.PyTreeNode):
         return median_2x2(x)
 
 
-class Means(struct.PyTreeNode):
+class Means(Struct):
     """Images behind non-local means; fields as there."""
 
     strength: Scalar
@@ -166,7 +165,7 @@ class Means(struct.PyTreeNode):
 Squeezers = tuple[Callable[[Images], Images], ...]
 
 
-class LargestL1(struct.PyTreeNode):
+class LargestL1(Struct):
     """The largest L1 distance between the outputs on an image and on its squeezed forms.
 
     Attributes:
@@ -183,7 +182,7 @@ class LargestL1(struct.PyTreeNode):
         return jnp.max(jnp.sum(jnp.abs(jnp.exp(squeezed) - jnp.exp(plain)[None]), axis=-1), axis=0)
 
 
-class LogOdds(struct.PyTreeNode):
+class LogOdds(Struct):
     """The same distance as log(d / (2 - d)), with a gradient that leads a joint attack somewhere.
 
     The gradient is that of the squeezed output alone, as if the model were certain of the image's class a:

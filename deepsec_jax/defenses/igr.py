@@ -6,17 +6,17 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx, struct
+from flax import nnx
 from jax import lax
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, Changes, itself, retrain
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
-class IGR(struct.PyTreeNode):
+class IGR(Struct):
     """Train with a penalty on how much the loss changes with the image: double backpropagation.
 
         loss = mean_i CE(x_i) + lam mean_i ||d CE(x_i) / d x_i||_2^2
@@ -52,7 +52,7 @@ class IGR(struct.PyTreeNode):
         return retrain(self, base, data, Penalised(self.lam), key=key, folder=folder).model
 
 
-class Penalised(struct.PyTreeNode):
+class Penalised(Struct):
     """IGR's loss of a batch; the weight is traced.
 
     With g, the gradient by the image, held fixed, the loss's derivative along g is ||g||^2, and its gradient

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
+
+from deepsec_jax.pytree import Struct
 
 ITSELF = 1e-6
 """Share of its squared norms below which a squared distance counts as none: ten times float32 rounding."""
@@ -12,7 +13,7 @@ SMALLEST_MEAN = 1e-6
 """Least mean of -log(r_i / r_k): below it distances differ by rounding only.  No dimension above 10^6."""
 
 
-class Reference(struct.PyTreeNode):
+class Reference(Struct):
     """Points to measure distances to, around their own mean, so that no digits are spent on what all share.
 
     Attributes:

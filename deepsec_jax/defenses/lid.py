@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import lax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -21,14 +20,14 @@ from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_ar
 from deepsec_jax.defenses.intrinsic_dimension import Reference, intrinsic_dimension, reference_of
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import example_keys, static
+from deepsec_jax.pytree import Struct, example_keys, jit_per_class, static
 from deepsec_jax.training import Saved, load_model
 
 AT_ONCE = 100
 """Images of one compiled call while it is fitted."""
 
 
-class LID(struct.PyTreeNode):
+class LID(Struct):
     """Flag an image whose activations lie among those of clean images as adversarial ones do.
 
         score = bias + sum over layers l of weight_l (LID_l(x) - mean_l) / scale_l
@@ -143,7 +142,7 @@ class LID(struct.PyTreeNode):
         return FittedDetector(scorer.replace(**fields), float(kept["threshold"]), float(kept["spread"]))
 
 
-class LayerScore(struct.PyTreeNode):
+class LayerScore(Struct):
     """The log-odds that an image is adversarial, of its layers' local intrinsic dimensions.
 
     Attributes:
@@ -270,7 +269,7 @@ def as_far(x: Images, x_adv: Images, keys: Keys) -> Images:
     return copies(lax.fori_loop(0, 30, halve, (jnp.zeros_like(wanted), widest))[0])
 
 
-@jax.jit
+@jit_per_class
 def _three(
     scorer: LayerScore, attack: FGSM, x: Images, labels: Labels, keys: Keys
 ) -> tuple[jax.Array, jax.Array]:
@@ -281,12 +280,12 @@ def _three(
     return jnp.stack([scorer.dimensions(images) for images in sets]), moved
 
 
-@jax.jit
+@jit_per_class
 def _references(model: Any, images: Images) -> tuple[Reference, ...]:
     return tuple(map(reference_of, model.activations(images)))
 
 
-@jax.jit
+@jit_per_class
 def _predicted(model: Classifier, x: Images) -> Labels:
     return jnp.argmax(model(x), axis=-1)
 

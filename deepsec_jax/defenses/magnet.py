@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, struct
+from flax import nnx
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split, unit_images
@@ -27,14 +27,14 @@ from deepsec_jax.defenses.divergence import divergence_excess
 from deepsec_jax.defenses.quantiles import Quantiles, fit_quantiles
 from deepsec_jax.models.autoencoder import KINDS, Autoencoder
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import Recipe, Saved, load_model
 
 ERROR = "test_error"
 """What the figures of an autoencoder call its mean squared error on the test part."""
 
 
-class MagNet(struct.PyTreeNode):
+class MagNet(Struct):
     """Flag an image that an autoencoder changes more than clean ones, in pixels or in what a model says.
 
         errors:        mean |x - A(x)|^p, one for every autoencoder A
@@ -183,7 +183,7 @@ class MagNet(struct.PyTreeNode):
         return FittedDetector(LargestExcess(of.parts, at, units), 0.0, 1.0)
 
 
-class Parts(struct.PyTreeNode):
+class Parts(Struct):
     """The single detectors' scores: reconstruction errors, then divergences.
 
     A divergence JS counts as -log(1 - JS / ln 2), which has the same quantiles and does not saturate.
@@ -215,7 +215,7 @@ class Parts(struct.PyTreeNode):
         return jnp.stack(scores, axis=-1).astype(jnp.float32)
 
 
-class LargestQuantile(struct.PyTreeNode):
+class LargestQuantile(Struct):
     """The largest quantile, among clean images, of the single detectors' scores.
 
     Attributes:
@@ -233,7 +233,7 @@ class LargestQuantile(struct.PyTreeNode):
         return jnp.max(jnp.stack(each), axis=0)
 
 
-class LargestExcess(struct.PyTreeNode):
+class LargestExcess(Struct):
     """The largest excess of a single detector's score over a threshold of its own, in units of its own.
 
     Attributes:
@@ -251,7 +251,7 @@ class LargestExcess(struct.PyTreeNode):
         return jnp.max((self.parts(x) - self.thresholds[None]) / self.units[None], axis=-1)
 
 
-class Reformed(struct.PyTreeNode):
+class Reformed(Struct):
     """A classifier of what an autoencoder makes of the image: MagNet's reformer, a complete defense.
 
     Attributes:
@@ -282,7 +282,7 @@ def reformed(detector: FittedDetector) -> Reformed:
     return Reformed(scorer.parts.autoencoders[0], scorer.parts.model)
 
 
-class Denoising(struct.PyTreeNode):
+class Denoising(Struct):
     """The loss of an autoencoder: mean squared error of what it makes of images in noise; noise is traced."""
 
     noise: Scalar

@@ -4,7 +4,6 @@ import os
 from typing import Any, ClassVar
 
 import jax
-from flax import struct
 
 from deepsec_jax.attacks import LLC
 from deepsec_jax.catalog import Card
@@ -12,11 +11,11 @@ from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.adversarial import PerImageEps, mixed_loss
 from deepsec_jax.defenses.base import Base, Changes, itself, retrain
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import frozen
 
 
-class NAT(struct.PyTreeNode):
+class NAT(Struct):
     """Train on clean images and, weighted less, on LLC examples of the network as it is.
 
         loss = (CE(x) + weight CE(LLC(x, eps_i))) / (1 + weight),   eps_i = min(|N(0, sigma)| / 255, largest)
@@ -53,7 +52,7 @@ class NAT(struct.PyTreeNode):
         return retrain(self, base, data, objective, key=key, folder=folder).model
 
 
-class _Objective(struct.PyTreeNode):
+class _Objective(Struct):
     eps: PerImageEps
     weight: Scalar
 

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.attacks import PGD
 from deepsec_jax.catalog import Card
@@ -13,12 +12,12 @@ from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.adversarial import RobustAccuracy, mean_loss, mixed_loss, warmed
 from deepsec_jax.defenses.base import Base, Changes, DefenseError, itself, retrain
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import accuracy, frozen
 from deepsec_jax.training.loop import Score
 
 
-class PAT(struct.PyTreeNode):
+class PAT(Struct):
     """Train on what PGD makes of every batch, and on nothing else.
 
         loss = (natural CE(x) + CE(PGD(x))) / (natural + 1)
@@ -88,7 +87,7 @@ class PAT(struct.PyTreeNode):
         return _Objective(attack, self.natural or None, self.warmup)
 
 
-class _Objective(struct.PyTreeNode):
+class _Objective(Struct):
     attack: PGD
     natural: Scalar | None  # None: no clean images at all
     warmup: Scalar
@@ -107,7 +106,7 @@ class _Objective(struct.PyTreeNode):
         return mixed_loss(model, x, x_adv, labels, loss_key, self.natural, 1.0)
 
 
-class _Free(struct.PyTreeNode):
+class _Free(Struct):
     eps: Scalar
     step_size: Scalar
     warmup: Scalar

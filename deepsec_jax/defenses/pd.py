@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, struct
+from flax import nnx
 from jax import lax
 
 from deepsec_jax.catalog import Card
@@ -17,14 +17,14 @@ from deepsec_jax.models.pixelcnn import PixelCNN, bits_per_dim
 from deepsec_jax.models.pixelcnn_scan import purify
 from deepsec_jax.models.wrappers import StraightThrough
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import Recipe, Saved, accuracy, load_model
 
 BITS = "test_bits_per_dim"
 """What the figures of both folders call the PixelCNN's bits per dimension on the test part."""
 
 
-class PD(struct.PyTreeNode):
+class PD(Struct):
     """Classify, with the undefended network, what a PixelCNN makes of the image.
 
         x_i <- argmax over z with |z - x_i| <= eps of p(z | x_0 .. x_{i-1}),   i = row, column, channel
@@ -119,7 +119,7 @@ class PD(struct.PyTreeNode):
         return PurifiedStraightThrough(classifier)  # type: ignore[arg-type]  # what fit returned
 
 
-class Purification(struct.PyTreeNode):
+class Purification(Struct):
     """Images -> purified images, a pytree; see :func:`deepsec_jax.models.pixelcnn_scan.purify`."""
 
     pixelcnn: Any
@@ -130,7 +130,7 @@ class Purification(struct.PyTreeNode):
         return purify(self.pixelcnn, x, self.eps)
 
 
-class Purified(struct.PyTreeNode):
+class Purified(Struct):
     """A classifier of purified images; deterministic, and without a gradient.
 
     Attributes:
@@ -153,7 +153,7 @@ class Purified(struct.PyTreeNode):
         return purify(self.pixelcnn, x, self.eps)
 
 
-class PurifiedStraightThrough(struct.PyTreeNode):
+class PurifiedStraightThrough(Struct):
     """A purified classifier with the identity's gradient in the place of the purification's (BPDA)."""
 
     classifier: Purified

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from deepsec_jax.defenses.base import DefenseError
+from deepsec_jax.pytree import Struct
 
 
-class Quantiles(struct.PyTreeNode):
+class Quantiles(Struct):
     """Score -> about the share of clean scores below it.
 
     Piecewise linear through the clean scores, each at its quantile; beyond the smallest and the greatest it

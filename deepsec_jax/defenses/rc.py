@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import lax
 
 from deepsec_jax.attacks.gradient import forward
@@ -18,7 +17,7 @@ from deepsec_jax.defenses.transformed import DRAWS, Transformed, first_keys, row
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Logits, Scalar
-from deepsec_jax.pytree import logits_shape, static
+from deepsec_jax.pytree import Struct, logits_shape, static
 from deepsec_jax.training import Saved, accuracy, load_model
 from deepsec_jax.transforms import point_in_cube
 
@@ -26,7 +25,7 @@ AT_ONCE = 1000
 """Points of all images together that the network sees in one call."""
 
 
-class InCube(struct.PyTreeNode):
+class InCube(Struct):
     """A transform: one uniform point of the cube around each image, clipped to the box."""
 
     radius: Scalar
@@ -36,7 +35,7 @@ class InCube(struct.PyTreeNode):
         return point_in_cube(x, keys, self.radius)
 
 
-class RegionVotes(struct.PyTreeNode):
+class RegionVotes(Struct):
     """Shares of votes: what part of random points around the image the network assigns to each class.
 
     Votes are counted, so the gradient is zero everywhere, and they are no confidences.  Point j of row i
@@ -83,7 +82,7 @@ class RegionVotes(struct.PyTreeNode):
         return point_in_cube(x, row_keys(self.keys, x.shape[0]), self.radius)
 
 
-class RC(struct.PyTreeNode):
+class RC(Struct):
     """Answer with the class of most points in a hypercube around the image; nothing is trained.
 
     The surrogate is the mean logits over points of the cube, of which votes are the hard form.

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
@@ -14,12 +13,12 @@ from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_n
 from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, Transformed, first_keys
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
-from deepsec_jax.pytree import logits_shape, static
+from deepsec_jax.pytree import Struct, logits_shape, static
 from deepsec_jax.training import Saved
 from deepsec_jax.transforms import resize_pad
 
 
-class ResizePad(struct.PyTreeNode):
+class ResizePad(Struct):
     """RT's transform: a random side, then a random place on the canvas; fields as in :class:`RT`."""
 
     pad: Scalar = 0.0
@@ -31,7 +30,7 @@ class ResizePad(struct.PyTreeNode):
         return resize_pad(x, keys, self.smallest, self.largest, self.pad)
 
 
-class RT(struct.PyTreeNode):
+class RT(Struct):
     """Resize every image to a random side and pad it at random to a fixed canvas; nothing is trained.
 
     Bilinear, so gradients are honest and only the draw is in an attacker's way: the surrogate is the mean

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.attacks.gradient import value_and_gradient
@@ -25,11 +24,11 @@ from deepsec_jax.defenses.thermometer import (
     rungs,
 )
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import example_keys, static
+from deepsec_jax.pytree import Struct, example_keys, static
 from deepsec_jax.training import Saved, accuracy, frozen
 
 
-class TE(struct.PyTreeNode):
+class TE(Struct):
     """Give the network the thermometer of each value's level, and train it on attacks on those.
 
         loss = (natural CE(encode(x)) + CE(LS-PGA(x))) / (natural + 1)
@@ -107,7 +106,7 @@ class TE(struct.PyTreeNode):
         return SmoothThermometer(classifier.network, self.levels)  # type: ignore[attr-defined]  # what fit returned
 
 
-class LSPGA(struct.PyTreeNode):
+class LSPGA(Struct):
     """Logit-space projected gradient ascent: which code of each value within reach does most harm.
 
         p_i = softmax(u_i / T_i) over the levels within eps,   u_{i+1} = u_i + xi grad loss(cumulated p_i)
@@ -175,7 +174,7 @@ def within_reach(x: Images, eps: Scalar, levels: int) -> jax.Array:
     return (every >= low) & (every <= high)
 
 
-class Encoded(struct.PyTreeNode):
+class Encoded(Struct):
     """The loss of clean codes."""
 
     levels: int = static(16)
@@ -185,7 +184,7 @@ class Encoded(struct.PyTreeNode):
         return mean_loss(model, encode(x, self.levels), labels, key)
 
 
-class OnCodes(struct.PyTreeNode):
+class OnCodes(Struct):
     """The loss of clean codes and of LS-PGA's."""
 
     attack: LSPGA

@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.protocols import Classifier, Images, Logits
-from deepsec_jax.pytree import static
+from deepsec_jax.pytree import Struct, static
 
 
 def level_of(x: Images, levels: int) -> jax.Array:
@@ -45,7 +44,7 @@ def decode(code: Images, levels: int) -> Images:
     return (bits.sum(axis=-1) - 0.5) / levels
 
 
-class Thermometer(struct.PyTreeNode):
+class Thermometer(Struct):
     """A network that sees thermometer codes.  The gradient by the image is exactly zero.
 
     Attributes:
@@ -65,7 +64,7 @@ class Thermometer(struct.PyTreeNode):
         return decode(encode(x, self.levels), self.levels)
 
 
-class SmoothThermometer(struct.PyTreeNode):
+class SmoothThermometer(Struct):
     """The same network with a useful gradient (BPDA): exact bits going forward, ramps going back.
 
         forward  t_k = [x levels >= k]

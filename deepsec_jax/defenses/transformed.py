@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from flax import struct
 
 from deepsec_jax.data import Split
 from deepsec_jax.defenses.adversarial import mean_loss
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import example_keys
+from deepsec_jax.pytree import Struct, example_keys
 from deepsec_jax.training import accuracy
 
 DRAWS = 30
@@ -19,7 +18,7 @@ RowTransform = Callable[[Images, Keys], Images]
 """``transform(x, keys)``: images [B, H, W, C] and one key per row [B] to images; a pytree."""
 
 
-class Transformed(struct.PyTreeNode):
+class Transformed(Struct):
     """A classifier that sees transformed images, drawn anew for every row.
 
     ``reseed`` replaces the keys, as in attacks and by the judge; until then one key stands for all.
@@ -62,7 +61,7 @@ def row_keys(keys: Keys, rows: int) -> Keys:
     return keys if keys.shape[0] == rows else example_keys(keys[0], rows)
 
 
-class LossThrough(struct.PyTreeNode):
+class LossThrough(Struct):
     """The cross-entropy of transformed images, drawn anew in every step; a transform's leaves are traced."""
 
     transform: RowTransform

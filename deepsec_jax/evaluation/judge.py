@@ -1,12 +1,13 @@
 """Success and distance, measured from outside: no attack says how well it did."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.metrics import classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import classes_of, example_keys, is_randomised, logits_shape
+from deepsec_jax.pytree import Struct, classes_of, example_keys, is_randomised, jit_per_class, logits_shape
 
 DRAWS = 10
 """Draws over which a randomised model is judged."""
@@ -14,7 +15,7 @@ DRAWS = 10
 _JUDGE = 0x6A756467  # "judg": a root of its own, so that judging draws are none an attack has seen
 
 
-class Outcome(struct.PyTreeNode):
+class Outcome(Struct):
     """What became of each image.
 
     Attributes:
@@ -69,7 +70,7 @@ def judge(
     """
     root = jax.random.key(_JUDGE) if key is None else key
     draws = draws_of(model) if draws is None else draws
-    return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws)
+    return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws=draws)
 
 
 def draws_of(model: Classifier) -> int:
@@ -104,8 +105,8 @@ def judging_keys(
     return jax.vmap(lambda key: example_keys(key, rows, first=first))(roots)
 
 
-@jax.jit(static_argnames="draws")
-def _judge(model, x, x_adv, labels, targets, root, first, draws) -> Outcome:
+@partial(jit_per_class, static_argnames=("draws",))
+def _judge(model, x, x_adv, labels, targets, root, first, *, draws) -> Outcome:
     if not x.shape[0]:  # a model may not even accept an empty batch (reshape(0, -1))
         one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
         nothing = jnp.zeros(0)

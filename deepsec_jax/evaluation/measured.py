@@ -14,7 +14,7 @@ from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.metrics import METRICS, AttackRecord, classify, measure
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels
-from deepsec_jax.pytree import example_keys, reseed
+from deepsec_jax.pytree import example_keys, jit_per_class, reseed
 
 
 def record_of(
@@ -48,7 +48,7 @@ def record_of(
     return _record(model, x, x_adv, labels, targets, first, np.asarray(costs, np.float32))
 
 
-@jax.jit
+@jit_per_class
 def _record(model, x, x_adv, labels, targets, first, costs) -> AttackRecord:
     rows = x.shape[0]
     draws = judging_keys(model, rows, first=first)
@@ -130,7 +130,7 @@ def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repea
     return statistics.median(times) / rows
 
 
-@jax.jit
+@jit_per_class
 def _bare_gradient(model: Classifier, x: Images, labels: Labels, keys: Keys) -> Images:
     def objective(point: Images) -> tuple[jax.Array, None]:
         return logit_gap(reseed(model, keys)(point), labels), None

@@ -17,7 +17,7 @@ from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import example_keys, rejects, reseed
+from deepsec_jax.pytree import example_keys, jit_per_class, rejects, reseed
 
 OnBatch = Callable[[int], Any]
 
@@ -104,7 +104,7 @@ def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int
     return False
 
 
-@jax.jit
+@jit_per_class
 def _gradients(model: Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
     """Return bool [B]: the image's gradient has an entry that is not zero, or that is no number."""
 

@@ -2,17 +2,16 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from deepsec_jax.metrics.record import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
-from deepsec_jax.pytree import is_randomised, static
+from deepsec_jax.pytree import Struct, is_randomised, jit_per_class, static
 
 NO_CONFIDENCES = "the defended model gives votes or flags, no confidences"
 """Why CCV and COS of such a model are NaN."""
 
 
-class DefenseRecord(struct.PyTreeNode):
+class DefenseRecord(Struct):
     """Outputs of a raw and of a defended model on N clean images: a pytree that metrics only read.
 
     A randomised model's outputs are means over draws, and whether it is correct is a share of draws.
@@ -86,7 +85,7 @@ def defense_record_of(
     )  # fmt: skip
 
 
-@jax.jit
+@jit_per_class
 def _outputs(model: Classifier, images: Images, labels: Labels, draws: Keys | None) -> Answers:
     """Return what a model says; ``success`` is the share of draws that are correct [N].
 

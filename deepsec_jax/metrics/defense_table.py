@@ -1,6 +1,7 @@
 """The table of utility metrics of defenses: column name -> what it is and the function behind it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ from deepsec_jax.catalog import lookup
 from deepsec_jax.metrics import cav, ccv, cos, crr, csr
 from deepsec_jax.metrics.defense_record import NO_CONFIDENCES, DefenseRecord
 from deepsec_jax.metrics.record import Column
+from deepsec_jax.pytree import jit_per_class
 
 DEFENSE_MODULES = (cav, crr, csr, ccv, cos)
 """One module per metric of the paper, in the paper's order; a new metric is one more."""
@@ -35,12 +37,12 @@ def measure_defense(
         UnknownName: a name that is no column, with near matches.
     """
     columns = [lookup(DEFENSE_METRICS, name, "defense metric") for name in names]
-    values = _on_device(record, tuple(column.name for column in columns))
+    values = _on_device(record, names=tuple(column.name for column in columns))
     return {column.name: np.asarray(values[column.name]) for column in columns}
 
 
-@jax.jit(static_argnames="names")
-def _on_device(record: DefenseRecord, names: tuple[str, ...]) -> dict[str, jax.Array]:
+@partial(jit_per_class, static_argnames=("names",))
+def _on_device(record: DefenseRecord, *, names: tuple[str, ...]) -> dict[str, jax.Array]:
     return {name: DEFENSE_METRICS[name].values(record) for name in names}
 
 

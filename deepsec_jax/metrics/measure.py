@@ -1,6 +1,7 @@
 """All columns of one record: the device ones in one compiled program, the host ones after it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from deepsec_jax.catalog import lookup
 from deepsec_jax.metrics.record import AttackRecord
 from deepsec_jax.metrics.table import METRICS
+from deepsec_jax.pytree import jit_per_class
 
 
 def measure(record: AttackRecord, names: Sequence[str] = tuple(METRICS)) -> dict[str, np.ndarray]:
@@ -23,13 +25,13 @@ def measure(record: AttackRecord, names: Sequence[str] = tuple(METRICS)) -> dict
         UnknownName: a name that is no column, with near matches.
     """
     columns = [lookup(METRICS, name, "metric") for name in names]
-    on_device = _on_device(record, tuple(column.name for column in columns if not column.host))
+    on_device = _on_device(record, names=tuple(column.name for column in columns if not column.host))
     return {
         column.name: np.asarray(column.values(record) if column.host else on_device[column.name])
         for column in columns
     }
 
 
-@jax.jit(static_argnames="names")
-def _on_device(record: AttackRecord, names: tuple[str, ...]) -> dict[str, jax.Array]:
+@partial(jit_per_class, static_argnames=("names",))
+def _on_device(record: AttackRecord, *, names: tuple[str, ...]) -> dict[str, jax.Array]:
     return {name: METRICS[name].values(record) for name in names}

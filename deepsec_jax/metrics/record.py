@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
-from deepsec_jax.pytree import rejects, reseed
+from deepsec_jax.pytree import Struct, rejects, reseed
 
 
-class AttackRecord(struct.PyTreeNode):
+class AttackRecord(Struct):
     """An attack's result on B images: a pytree that metrics only read.
 
     Attributes:

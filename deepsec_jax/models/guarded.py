@@ -4,11 +4,10 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
-from deepsec_jax.pytree import rejects
+from deepsec_jax.pytree import Struct, rejects
 
 
 class Detecting(Protocol):
@@ -29,7 +28,7 @@ class Detecting(Protocol):
         ...
 
 
-class Guarded(struct.PyTreeNode):
+class Guarded(Struct):
     """A model that refuses to answer where a detector flags: logits [B, K+1], the last is "rejected".
 
         z_K = max_j z_j + weight (score - threshold) / spread

@@ -9,14 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
-from deepsec_jax.pytree import is_key, static
+from deepsec_jax.pytree import Struct, is_key, static
 
 
-class Scaled(struct.PyTreeNode):
+class Scaled(Struct):
     """Another model's logits times a factor: the temperature of distillation taken out.
 
     Attributes:
@@ -32,7 +31,7 @@ class Scaled(struct.PyTreeNode):
         return self.factor * self.model(x)
 
 
-class EOT(struct.PyTreeNode):
+class EOT(Struct):
     """The expectation over ``n`` fresh draws of a randomised model: its mean logits.
 
     One draw after the other, and recomputed going back, so that memory does not grow with ``n``.  ``reseed``
@@ -85,7 +84,7 @@ def straight_through(transform: Callable[[Images], Images]) -> "StraightThrough"
     return StraightThrough(jax.tree_util.Partial(transform) if is_function else transform)
 
 
-class StraightThrough(struct.PyTreeNode):
+class StraightThrough(Struct):
     """A transform of images whose gradient is taken as the identity's (BPDA).
 
     ``t(x)`` going forward, ``dt/dx = 1`` going back.  Nothing is differentiated inside ``transform``, which

@@ -22,7 +22,7 @@ from flax import nnx
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
-from deepsec_jax.pytree import hash_tree
+from deepsec_jax.pytree import hash_tree, jit_per_class
 from deepsec_jax.training.augment import shift_flip
 from deepsec_jax.training.checkpoints import (
     Build,
@@ -65,7 +65,7 @@ def cross_entropy(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-@jax.jit
+@jit_per_class
 def _predict(model: Classifier, x: Images) -> Labels:
     return jnp.argmax(model(x), axis=-1)
 

@@ -5,13 +5,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from conftest import make_linear
-from flax import nnx, struct
+from flax import nnx
+
+from deepsec_jax.pytree import Struct
 
 SHAPE = (4, 4, 1)
 MODULE = "deepsec_test_models"
 
 
-class Flat(struct.PyTreeNode):
+class Flat(Struct):
     """Returns one number per image instead of logits."""
 
     weights: object

@@ -14,6 +14,7 @@ from guards import Brightness
 from deepsec_jax.data import Split
 from deepsec_jax.defenses import Base, DefenseError, FittedDetector
 from deepsec_jax.defenses.detector import FPR, draw, fitting_and_validation, score_all
+from deepsec_jax.pytree import Struct
 
 RNG = np.random.default_rng(0)
 
@@ -89,7 +90,7 @@ def test_a_score_that_is_no_number_is_an_error_when_fitting_and_suspicious_after
     assert flagged(FittedDetector(Brightness()), pixels([0.1, 1e30])) == 0  # no threshold yet
 
 
-class Calls(struct.PyTreeNode):
+class Calls(Struct):
     """Brightness that counts how often it was traced."""
 
     seen: list = struct.field(pytree_node=False, hash=False, compare=False, default_factory=list)

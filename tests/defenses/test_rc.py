@@ -7,13 +7,13 @@ import pytest
 from behaviour import call, check_attacks, check_rows, gradient_of, keys
 from conftest import Linear, make_linear
 from few import base, digits  # noqa: F401
-from flax import struct
 
 from deepsec_jax import data, defenses
 from deepsec_jax.defenses import RC, Base, DefenseError
 from deepsec_jax.defenses import rc as rc_module
 from deepsec_jax.defenses.rc import RegionVotes, search_radius
 from deepsec_jax.defenses.transformed import first_keys
+from deepsec_jax.pytree import Struct
 from deepsec_jax.training import save_model
 from deepsec_jax.transforms import point_in_cube
 
@@ -91,7 +91,7 @@ def test_votes_are_marked_as_no_confidences():
     assert RC.confidences is False and votes().confidences is False and SMALL.confidences is False
 
 
-class Band(struct.PyTreeNode):
+class Band(Struct):
     """Class 0 within ``width`` of 0.5 in the first pixel, else class 1."""
 
     width: float | jax.Array

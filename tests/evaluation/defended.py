@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from conftest import Linear, Noisy, make_linear
-from flax import struct
 
 from deepsec_jax.data import Dataset, Split
 from deepsec_jax.evaluation.defense_cells import Subject, Threat
 from deepsec_jax.evaluation.defense_jobs import jobs, plan, question_of
 from deepsec_jax.evaluation.runner import run_plan
 from deepsec_jax.evaluation.store import Store
+from deepsec_jax.pytree import Struct
 
 SHAPE = (4, 4, 1)
 RAW = make_linear(SHAPE)
@@ -27,7 +27,7 @@ def make_dataset(*, rows: int = TESTS, wrong: int = 5) -> Dataset:
     return Dataset("mnist", Split(x[:20], y[:20]), Split(x[20:], y[20:]), ("a", "b", "c"))
 
 
-class Misleading(struct.PyTreeNode):
+class Misleading(Struct):
     """A linear model whose gradient by the image is another one's: PGD runs, and runs astray."""
 
     base: Linear
@@ -38,7 +38,7 @@ class Misleading(struct.PyTreeNode):
         return self.base(jax.lax.stop_gradient(x)) + astray - jax.lax.stop_gradient(astray)
 
 
-class Rounded(struct.PyTreeNode):
+class Rounded(Struct):
     """A linear model behind 32 levels: nothing flows back through the rounding."""
 
     base: Linear

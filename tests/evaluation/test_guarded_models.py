@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_images, make_linear
-from flax import struct
 from guards import Brightness, Given, Saturated, Unsure, guarded
 from rich.console import Console
 from scipy.special import softmax
@@ -37,6 +36,7 @@ from deepsec_jax.evaluation.robustness import adaptive_runs, ask
 from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.models.guarded import Guarded
+from deepsec_jax.pytree import Struct
 from deepsec_jax.training.checkpoints import save_model
 
 LINEAR = make_linear()
@@ -244,7 +244,7 @@ def test_a_run_from_before_there_were_detectors_is_read(run, tmp_path):
 # --- folders and the command line
 
 
-class Bright(struct.PyTreeNode):
+class Bright(Struct):
     """A detector: bright images are suspicious."""
 
     fpr: float = 0.1

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Linear
-from flax import struct
 
 from deepsec_jax import attacks
 from deepsec_jax.evaluation import judge
-from deepsec_jax.pytree import example_keys
+from deepsec_jax.pytree import Struct, example_keys
 
 PIXELS = Linear(jnp.eye(3), jnp.zeros(3))  # three pixels, class = the brightest one
 
@@ -57,7 +56,7 @@ def test_numpy_in_and_bfloat16():
     np.testing.assert_array_equal(half.l1, outcome.l1)
 
 
-class Flat(struct.PyTreeNode):
+class Flat(Struct):
     """Pixels as logits, also of an empty batch."""
 
     scale: jax.Array
@@ -75,7 +74,7 @@ def test_empty_batch(targets):
         assert values.shape == (0,)
 
 
-class Coin(struct.PyTreeNode):
+class Coin(Struct):
     """Class 0 or 1 by a fair coin of the row's own key."""
 
     keys: jax.Array
@@ -119,7 +118,7 @@ def test_randomised_targets():
 SEEN: set[bytes] = set()
 
 
-class Watched(struct.PyTreeNode):
+class Watched(Struct):
     """A randomised linear model that notes every key it is called with."""
 
     base: Linear

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from conftest import make_linear
-from flax import struct
 
 from deepsec_jax import attacks
 from deepsec_jax.data import Dataset, Split, candidates_name, stored_candidates
@@ -18,6 +17,7 @@ from deepsec_jax.evaluation.detection_jobs import Sweep, detection_jobs, plan_de
 from deepsec_jax.evaluation.runner import run_plan
 from deepsec_jax.evaluation.sample import split_name
 from deepsec_jax.evaluation.store import Store
+from deepsec_jax.pytree import Struct
 
 SHAPE = (4, 4, 1)
 MODEL = make_linear(SHAPE)
@@ -26,7 +26,7 @@ VALIDATION, TESTS, N = 200, 300, 40
 EPS = (0.02, 0.1, 0.3, 0.6)
 
 
-class Edges(struct.PyTreeNode):
+class Edges(Struct):
     """Share of pixels at either end of the box, and a little of their contrast: what FGSM leaves behind."""
 
     sign: float = 1.0
@@ -36,7 +36,7 @@ class Edges(struct.PyTreeNode):
         return self.sign * (at_ends + 0.1 * jnp.std(x, axis=(1, 2, 3)))
 
 
-class Bright(struct.PyTreeNode):
+class Bright(Struct):
     """Mean brightness: says nothing of an attack."""
 
     weight: float = 1.0

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Noisy, Scaled, make_images, make_linear
-from flax import struct
 from scipy.spatial.distance import jensenshannon
 
 import deepsec_jax.metrics
@@ -25,6 +24,7 @@ from deepsec_jax.metrics import (
 )
 from deepsec_jax.metrics.cos import divergence
 from deepsec_jax.metrics.defense_table import DEFENSE_MODULES
+from deepsec_jax.pytree import Struct
 
 RNG = np.random.default_rng(0)
 RAW, DEFENDED = make_linear(seed=0), make_linear(seed=7)
@@ -155,7 +155,7 @@ def test_divergence_at_its_ends():
     assert not within_bounds(np.float32(math.log(2)))
 
 
-class Same(struct.PyTreeNode):
+class Same(Struct):
     """A defense that changes nothing."""
 
     base: object
