@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Most of a test's time goes into compiling: half of that is LLVM's, which little arrays do not repay.  Set
+# XLA_FLAGS= to run the tests on the very programs that users run.  Read when jax first looks for devices.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
 import jax
 import jax.numpy as jnp
 import pytest

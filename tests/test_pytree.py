@@ -179,14 +179,14 @@ class Minus(Struct):
         return x - self.value
 
 
-class FlaxPlus(struct.PyTreeNode):
+class FlaxPlus(struct.PyTreeNode):  # noqa: TID251
     value: jax.Array
 
     def __call__(self, x):
         return x + self.value
 
 
-class FlaxMinus(struct.PyTreeNode):
+class FlaxMinus(struct.PyTreeNode):  # noqa: TID251
     value: jax.Array
 
     def __call__(self, x):

@@ -98,7 +98,13 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
         assert len(laid_out.sharding.device_set) == 8 and not laid_out.sharding.is_fully_replicated
         print("fine")
     """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, env={**os.environ, **flags}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout.strip() == "fine", done.stderr[-2000:]
