@@ -7,10 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Most of a test's time goes into compiling: half of that is LLVM's, which little arrays do not repay.  Set
-# XLA_FLAGS= to run the tests on the very programs that users run.  Read when jax first looks for devices.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -21,6 +17,14 @@ from deepsec_jax import models
 from deepsec_jax.memory import keep_freed_memory
 from deepsec_jax.protocols import Images, Logits
 from deepsec_jax.pytree import Struct
+
+# Most of a test's time goes into compiling: LLVM's optimiser and the fusion emitters take two thirds of
+# that, and little arrays do not repay it.  Set XLA_FLAGS= to run the tests on the very programs that users
+# run.  The second flag is one that XLA will drop, and an unknown flag ends the process.
+cheap = "--xla_backend_optimization_level=1"
+if jax.__version_info__[:2] == (0, 10):
+    cheap += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", cheap)  # read when jax first looks for devices
 
 keep_freed_memory()
 jax.config.update("jax_numpy_dtype_promotion", "strict")
