@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
+from flax import nnx, struct
 
 from deepsec_jax.protocols import Key, Keys
 
@@ -86,8 +86,11 @@ def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...
 
 
 def kind_of(tree: Any) -> int:
-    """Return a number that differs where the classes or shapes of two pytrees do, whatever their fields."""
-    return hash(jax.tree.structure(tree))
+    """Return a number that differs where the classes of two pytrees do, whatever their fields.
+
+    An nnx module counts as a leaf: jax compares its class, and looking through it costs as much as a call.
+    """
+    return hash(jax.tree.structure(tree, is_leaf=lambda node: isinstance(node, nnx.Module)))
 
 
 def is_key(leaf: Any) -> bool:
