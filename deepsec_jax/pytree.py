@@ -28,8 +28,8 @@ class Struct:
 
     What ``flax.struct.PyTreeNode`` is, but for one thing.  jax (0.10) takes two classes registered by
     ``jax.tree_util.register_dataclass``, as flax does, for the same where their static fields are equal, and
-    only their hashes differ.  Where the first bits of these agree as well, in one pair of a hundred or so and
-    anew in every process, a jitted function runs the one class's program on the other.  Here the class is
+    only their hashes differ.  Where the first bits of these agree as well, in 9 of 600 pairs and others in
+    every process, a jitted function runs the one class's program on the other.  Here the class is
     part of what jax compares.
     """
 
