@@ -2,9 +2,9 @@
 
 Four models for each radius, attacked as in the adaptive column of ``deepsec evaluate defenses``, but with
 one loss: the model behind 1-bit rounding and nothing else, and the model guarded by FS with rounding, with
-the median, and with both. The thresholds are far below 1, so what fools a guard with confidence fools
-the model on the squeezed image too: what the same attack reaches behind rounding alone is about the most that
-it can reach on a guard that rounds.  Thresholds are set on clean images for 4 %, as ``deepsec defend fs`` does.
+the median, and with both.  Thresholds are set on clean images for 4 %, as ``deepsec defend fs`` does; they
+lie far below 1, so what fools a guard with confidence fools the model on the squeezed image too, and what
+the same attack reaches behind rounding alone is about the most that it can reach on a guard that rounds.
 """
 
 import argparse

@@ -29,8 +29,8 @@ class Summary:
 def summarise(column: Column, values: np.ndarray, success: np.ndarray) -> Summary:
     """Average a column over the examples it is meant for, in float64.
 
-    A share of yes and no has Wilson's interval, any other mean Student's.  Values that are NaN (no
-    such figure for this example) are left out of mean and n.
+    A share of yes and no has Wilson's interval, any other mean Student's, which for shares of draws ends at 0
+    and 1.  Values that are NaN (no such figure for this example) are left out of mean and n.
 
     Args:
         column: what the values are.
@@ -59,4 +59,6 @@ def _interval(column: Column, values: np.ndarray, mean: float) -> tuple[float, f
     if error == 0.0:
         return mean, mean
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
+    if column.rate:  # Student's knows of no ends; near 0 and 1 it would leave what a share can be
+        return max(0.0, float(low)), min(1.0, float(high))
     return float(low), float(high)

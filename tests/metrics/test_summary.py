@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deepsec_jax.metrics import METRICS, summarise
+from deepsec_jax.metrics import DEFENSE_METRICS, METRICS, summarise
 
 SUCCESS = np.array([1, 0, 1, 1, 0], np.float32)
 
@@ -36,6 +36,17 @@ def test_a_share_has_wilsons_interval():
 def test_shares_of_draws_have_students_interval():
     found = summarise(METRICS["mr"], np.array([0.5, 0.7, 0.9]), np.ones(3))
     assert found.mean == pytest.approx(0.7) and found.low < 0.7 < found.high
+
+
+def test_the_interval_of_shares_ends_at_0_and_1():
+    draws = np.array([0.0] * 9 + [0.5])
+    low, high = stats.t.interval(0.95, 9, loc=0.05, scale=stats.sem(draws))
+    assert low < 0  # what a rate must not show
+    found = summarise(METRICS["mr"], draws, np.ones(10))
+    assert (found.low, found.high) == (0.0, pytest.approx(high))
+    found = summarise(METRICS["mr"], 1.0 - draws, np.ones(10))
+    assert (found.low, found.high) == (pytest.approx(1.0 - high), 1.0)
+    assert summarise(DEFENSE_METRICS["cav"], draws, np.ones(10)).low == pytest.approx(low)  # may be negative
 
 
 @pytest.mark.parametrize(("values", "success"), [([], []), ([1.0, 2.0], [0, 0]), ([math.nan], [1])])
