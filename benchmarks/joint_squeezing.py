@@ -102,7 +102,6 @@ def attacked(
     )  # fmt: skip
     made = cascade(
         runs, model, sample, key=jax.random.key(1), batch_size=options.batch, on_batch=advance,
-        steps=options.steps,
     )  # fmt: skip
     answers = ask(model, made.x_adv, sample.labels, batch_size=options.batch)
     fooled = 100.0 * float(np.mean(1.0 - answers.holds))

@@ -26,6 +26,7 @@ from deepsec_jax.attacks.cw2 import CW2 as CW2
 from deepsec_jax.attacks.deepfool import DeepFool as DeepFool
 from deepsec_jax.attacks.ead import EAD as EAD
 from deepsec_jax.attacks.fgsm import FGSM as FGSM
+from deepsec_jax.attacks.given import Given as Given
 from deepsec_jax.attacks.illc import ILLC as ILLC
 from deepsec_jax.attacks.jsma import JSMA as JSMA
 from deepsec_jax.attacks.llc import LLC as LLC
@@ -37,6 +38,7 @@ from deepsec_jax.attacks.presets import preset_card as preset_card
 from deepsec_jax.attacks.rfgsm import RFGSM as RFGSM
 from deepsec_jax.attacks.rllc import RLLC as RLLC
 from deepsec_jax.attacks.smallest_eps import SmallestEps as SmallestEps
+from deepsec_jax.attacks.square import Square as Square
 from deepsec_jax.attacks.table import ATTACKS as ATTACKS
 from deepsec_jax.attacks.tmifgsm import TMIFGSM as TMIFGSM
 from deepsec_jax.attacks.transfer import Transfer as Transfer

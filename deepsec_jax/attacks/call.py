@@ -159,7 +159,7 @@ def _constant(tree: Any) -> Any:
     return jax.tree.map(stopped, tree)
 
 
-_COUNTS = ("steps", "search_steps", "copies", "passes", "inner_steps", "memory", "n", "k")
+_COUNTS = ("steps", "search_steps", "copies", "passes", "inner_steps", "memory", "queries", "n", "k")
 
 
 def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
@@ -180,7 +180,7 @@ def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
         elif field.name == "norm":
             if value not in NORMS:
                 raise ValueError(f"{name}.norm must be one of {', '.join(NORMS)}, got {value!r}")
-        elif field.name in ("targeted", "abort_early", "warm"):
+        elif field.name in ("targeted", "abort_early", "warm", "guided", "shrinking"):
             if not isinstance(value, bool):
                 raise ValueError(f"{name}.{field.name} must be True or False, got {value!r}")
         elif isinstance(value, str) and not isinstance(field.default, str):

@@ -1,4 +1,4 @@
-"""The table of attacks: the paper's names in lower case, in the paper's order."""
+"""The table of attacks: the paper's names in lower case, in the paper's order, then others."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from deepsec_jax.attacks.optmargin import OptMargin
 from deepsec_jax.attacks.pgd import PGD
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
+from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.tmifgsm import TMIFGSM
 from deepsec_jax.attacks.uap import UAP
 from deepsec_jax.attacks.umifgsm import UMIFGSM
@@ -36,4 +37,5 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "blb": BLB,
     "cw2": CW2,
     "ead": EAD,
+    "square": Square,
 }

@@ -40,6 +40,7 @@ class EvaluateDefenses:
         eps: L-inf radius of all attacks; default 0.3 for grey images and 8/255 for coloured ones.
         steps: Steps of each run of the adaptive attack.
         restarts: Runs of the adaptive attack for each of its two losses.
+        queries: Forwards of the search that ends it where a defended model has no gradient; 0 for none.
         batch_size: Images per call; auto is 64 on a CPU (fewer where images are large), elsewhere what fits.
         run_dir: Run directory; default runs/evaluate/MODEL-DATA, as for attacks.
         spec: TOML file with these options, by these names; what the command line says goes first.
@@ -56,6 +57,7 @@ class EvaluateDefenses:
     eps: float | None = None
     steps: int = 100
     restarts: int = 5
+    queries: int = 1000
     batch_size: BatchSize = "auto"
     run_dir: Path | None = None
     spec: Path | None = None
@@ -81,7 +83,9 @@ class EvaluateDefenses:
         classes = models.check(loaded.model, dataset)
         subjects = [_subject(folder, loaded, dataset) for folder in self.defenses]
         eps = default_eps(dataset.image_shape[2]) if self.eps is None else self.eps
-        threat = Threat(eps=eps, n=self.n, seed=self.seed, steps=self.steps, restarts=self.restarts)
+        threat = Threat(
+            eps=eps, n=self.n, seed=self.seed, steps=self.steps, restarts=self.restarts, queries=self.queries
+        )
         cells = plan(question_of(loaded.model, loaded.about, dataset, classes), subjects, threat)
         store = Store(self.run_dir or Path("runs") / "evaluate" / f"{loaded.about['name']}-{dataset.name}")
         store.check()
@@ -105,7 +109,7 @@ class EvaluateDefenses:
         once("--defenses", [str(Path(folder).resolve()) for folder in self.defenses])
         for option, value, least in (
             ("--n", self.n, 1), ("--seed", self.seed, 0), ("--steps", self.steps, 1),
-            ("--restarts", self.restarts, 1),
+            ("--restarts", self.restarts, 1), ("--queries", self.queries, 0),
         ):  # fmt: skip
             at_least(option, value, least)
         if self.eps is not None and not 0 < self.eps <= 1:

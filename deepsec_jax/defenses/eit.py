@@ -90,6 +90,7 @@ class EIT(Struct):
     bits: int = static(4)
     changes: Changes = static(())
 
+    differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="EIT",
         title="Ensemble of input transformations",

@@ -54,6 +54,7 @@ class PD(Struct):
     dropout: float = static(0.0)
     changes: Changes = static(())
 
+    differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="PD",
         title="PixelDefend, purification by a PixelCNN",

@@ -104,6 +104,7 @@ class RC(Struct):
     images: int = static(1000)
 
     confidences: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="RC",
         title="Region-based classification",

@@ -61,6 +61,7 @@ class TE(Struct):
     natural: Scalar = 1.0
     changes: Changes = static(())
 
+    differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="TE",
         title="Thermometer encoding",

@@ -40,6 +40,7 @@ class Subject:
         classifier: the defended model, in evaluation mode.
         surrogate: what an adaptive attacker differentiates.
         confidences: whether the softmax of its logits means confidence.
+        differentiable: whether the defended model has a gradient of its own.
         training: ``test_accuracy``, ``history`` and what else training has noted.
         folder: where it lies.
     """
@@ -48,6 +49,7 @@ class Subject:
     classifier: Classifier
     surrogate: Classifier
     confidences: bool = True
+    differentiable: bool = True
     training: Mapping[str, Any] | None = None
     folder: str = ""
 
@@ -66,7 +68,10 @@ def subject_of(defended: Defended, folder: str = "") -> Subject:
     }  # fmt: skip
     # A detector leaves the confidences as they are, or refuses: CCV and COS would read as perfect.
     confidences = defended.detector is None and bool(getattr(defended.defense, "confidences", True))
-    return Subject(about, defended.classifier, defended.surrogate, confidences, saved.figures, folder)
+    differentiable = bool(getattr(defended.defense, "differentiable", True))
+    return Subject(
+        about, defended.classifier, defended.surrogate, confidences, differentiable, saved.figures, folder
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Threat:
         seed: of the sample and of all attacks.
         steps: of each run of the adaptive attack.
         restarts: its runs per loss.
+        queries: of the search that follows on models without a gradient; 0 for none.
     """
 
     eps: float
@@ -86,6 +92,7 @@ class Threat:
     seed: int = 0
     steps: int = 100
     restarts: int = 5
+    queries: int = 1000
 
 
 def default_eps(channels: int) -> float:
@@ -157,7 +164,7 @@ class Question:
     def adaptive(self, subject: Subject, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
         mine = self._defended(subject, surrogate=digest(subject.surrogate))
-        attack = self.cascade(threat, joint=rejects(subject.surrogate))
+        attack = self.cascade(threat, joint=rejects(subject.surrogate), search=not subject.differentiable)
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
     def sight(self, subject: Subject, threat: Threat) -> dict[str, Any]:
@@ -165,16 +172,17 @@ class Question:
         made = self.adaptive(subject, threat)
         return {**{name: value for name, value in made.items() if name != "access"}, "kind": SIGHT}
 
-    def cascade(self, threat: Threat, *, joint: bool = False) -> dict[str, Any]:
-        """Return what the adaptive attack is; ``joint`` on a model and its detector."""
+    def cascade(self, threat: Threat, *, joint: bool = False, search: bool = False) -> dict[str, Any]:
+        """Return what the adaptive attack is, ``joint`` on model and detector, with a ``search`` last."""
         detector = {"weights": list(WEIGHTS), "confident": 1} if joint else {}
+        queries = {"search": "guided squares", "queries": threat.queries} if search and threat.queries else {}
         return {
             "name": "cascade", "class": "Cascade",
             "hyperparameters": {
                 "attack": "PGD", "norm": "linf", "eps": threat.eps,
                 "step_size": 2.5 * threat.eps / threat.steps, "steps": threat.steps,
                 "restarts": threat.restarts, "losses": list(losses_for(self.classes)), "start": "in_ball",
-                **detector,
+                **detector, **queries,
             },
         }  # fmt: skip
 

@@ -96,7 +96,8 @@ def plan(question: Question, subjects: Sequence[Subject], threat: Threat) -> lis
 
     def most(subject: Subject) -> int:
         asked = question.adaptive(subject, threat)["attack"]["hyperparameters"]
-        return threat.steps * (threat.restarts * len(asked["losses"]) + asked.get("confident", 0))
+        climbs = threat.restarts * len(asked["losses"]) + asked.get("confident", 0)
+        return threat.steps * climbs + asked.get("queries", 0)
 
     def utility(subject: Subject) -> dict[str, tuple[str, ...]]:
         return {"utility": tuple(utility_columns(rejecting=subject.rejects))}
@@ -274,10 +275,9 @@ def _attacked(
         reseed(planned.subject.surrogate, example_keys(key, batch_size)), eps=asked["eps"],
         step_size=asked["step_size"], steps=asked["steps"], restarts=asked["restarts"],
         names=asked["losses"], weights=asked.get("weights", ()), confident=asked.get("confident", 0),
+        queries=asked.get("queries", 0),
     )  # fmt: skip
-    return cascade(
-        runs, model, sample, key=key, batch_size=batch_size, on_batch=on_batch, steps=asked["steps"]
-    )
+    return cascade(runs, model, sample, key=key, batch_size=batch_size, on_batch=on_batch)
 
 
 def _measure(planned: Planned) -> Callable[[Environment, Arrays, tuple[str, ...], OnBatch], Arrays]:

@@ -156,6 +156,8 @@ def attack_in_words(attack: dict[str, Any]) -> str:
             f"first {values['confident']} on the model without its detector for the largest margin, then on "
             f"both at once, weight {shares} of the detector in turn, {runs}"
         )
+    if "queries" in values:
+        runs = f"{runs}, then a search of {values['queries']} queries by squares"
     return f"{steps} through the surrogate, {runs}; each run on the survivors of those before it"
 
 

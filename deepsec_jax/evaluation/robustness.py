@@ -1,7 +1,7 @@
 """A defended model under attack: images replayed on it, made on it, or made through its surrogate."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.attacks import PGD, Transfer, losses, run_in_batches
+from deepsec_jax.attacks import PGD, Given, Square, Transfer, losses, run_in_batches
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
-from deepsec_jax.protocols import Attack, Classifier, Key
+from deepsec_jax.protocols import Classifier, Key
 from deepsec_jax.pytree import example_keys, jit_per_class, rejects, reseed
 
 OnBatch = Callable[[int], Any]
+
+SHARE = 0.08
+"""Of an image, that a square of the search covers at most: 8 x 8 pixels of MNIST's."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,14 @@ def adaptive_runs(
     names: Sequence[str],
     weights: Sequence[float] = (),
     confident: int = 0,
+    queries: int = 0,
 ) -> list[Transfer]:
     """Return the runs of the adaptive attack: ``restarts`` of PGD through the surrogate for each loss.
 
     On a guarded model the restarts take turns in how much the detector weighs, for the best weight differs
     from detector to detector.  Before them come ``confident`` runs on the model without its detector, whose
-    margin is driven as far as the ball lets it: some detectors miss what is wrong with confidence.
+    margin is driven as far as the ball lets it: some detectors miss what is wrong with confidence.  Last
+    comes a search that keeps what the model itself, not a gradient, shows to be better.
 
     Args:
         surrogate: what is differentiated; a ``Guarded`` where there are ``weights`` or confident runs.
@@ -140,6 +145,7 @@ def adaptive_runs(
         names: of losses.
         weights: values of ``Guarded.weight``, in turn over all restarts; none leaves the surrogate as it is.
         confident: number of runs on the bare model.
+        queries: of the search; 0 for none.
     """
 
     def through(model: Classifier, name: str) -> Transfer:
@@ -148,18 +154,21 @@ def adaptive_runs(
     weighed = [surrogate.replace(weight=weight) for weight in weights] or [surrogate]
     every = [name for name in names for _ in range(restarts)]
     bare = [through(surrogate.model, "max_margin") for _ in range(confident)]
-    return bare + [through(weighed[turn % len(weighed)], name) for turn, name in enumerate(every)]
+    climbs = [through(weighed[turn % len(weighed)], name) for turn, name in enumerate(every)]
+    if not queries:
+        return [*bare, *climbs]
+    search = Square(eps=eps, queries=queries, share=SHARE, guided=True, shrinking=False)
+    return [*bare, *climbs, Transfer(search, surrogate)]
 
 
 def cascade(
-    runs: Sequence[Attack],
+    runs: Sequence[Transfer],
     model: Classifier,
     sample: Sample,
     *,
     key: Key,
     batch_size: int,
     on_batch: OnBatch,
-    steps: int,
 ) -> Made:
     """Run attacks one after the other, each only on images that the model still gets right or rejects.
 
@@ -176,7 +185,6 @@ def cascade(
         key: root of all that is drawn.
         batch_size: images per call.
         on_batch: told of images, in all as many as the sample has.
-        steps: gradients per image of one run.
     """
     draw_key, attack_key = jax.random.split(key)
     model = reseed(model, example_keys(key, batch_size))
@@ -192,11 +200,13 @@ def cascade(
             if not len(rows):
                 break
             keys = example_keys(jax.random.fold_in(attack_key, number), len(sample))[rows]
-            found = run_in_batches(
-                run, model, sample.images[rows], sample.labels[rows],
-                key=keys, batch_size=batch_size, on_batch=meter.tell,
-            )  # fmt: skip
-            spent += steps * len(rows)
+            found = sample.images[rows]
+            for cut, part in _parts(run, best[rows], batch_size):
+                found[cut] = run_in_batches(
+                    part, model, sample.images[rows[cut]], sample.labels[rows[cut]],
+                    key=keys[cut], batch_size=batch_size, on_batch=meter.tell,
+                )  # fmt: skip
+            spent += _gradients_of(run.attack) * len(rows)
             tried = best.copy()
             tried[rows] = found
             judged = ask(model, tried, sample.labels, batch_size=batch_size, key=draw_key)
@@ -206,6 +216,23 @@ def cascade(
             holds[better], margins[better] = judged.holds[better], judged.margins[better]
     seconds = time.perf_counter() - started
     return Made(best, max(0.0, seconds - compile_seconds()), compile_seconds(), spent / max(1, len(sample)))
+
+
+def _gradients_of(attack: Any) -> int:
+    """Return the gradients per image of PGD, or of a search, at most."""
+    return int(attack.queries if isinstance(attack, Square) else attack.steps)
+
+
+def _parts(run: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
+    """Return rows and what attacks them: all at once, but a search batch by batch, from the best so far."""
+    every = np.arange(len(best))
+    if not isinstance(run.attack, Square):
+        yield every, run
+        return
+    for first in range(0, len(best), batch_size):
+        cut = every[first : first + batch_size]
+        filled = best[np.minimum(first + np.arange(batch_size), len(best) - 1)]  # as run_in_batches fills up
+        yield cut, run.replace(attack=run.attack.replace(start=Given(jnp.asarray(filled))))
 
 
 class _Share:

@@ -16,6 +16,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "blb": {"c": 0.1, "search_steps": 4, "steps": 20, "memory": 4},
     "cw2": {**_SEARCH, "steps": 40},
     "ead": {**_SEARCH, "steps": 40},
+    "square": {"queries": 60},
 }
 
 

@@ -12,7 +12,8 @@ def test_rows_of_the_tables():
         for row in rows:
             if row.partition("@")[0] in ATTACKS:
                 preset(row, dataset)
-        assert [row for row in rows if "@" not in row and row in ATTACKS] == list(ATTACKS)
+        others = {"square"}  # not in the paper
+        assert [row for row in rows if "@" not in row] == [name for name in ATTACKS if name not in others]
 
 
 def test_values_of_table_xiii():

@@ -172,6 +172,7 @@ BAD = {
     "radius in grey levels": ({"quick": ("--eps", "8")}, "at most 1, the range of a pixel, got 8", None),
     "no steps": ({"quick": ("--steps", "0")}, "--steps must be at least 1, got 0", None),
     "no restarts": ({"quick": ("--restarts", "0")}, "--restarts must be at least 1, got 0", None),
+    "queries below 0": ({"quick": ("--queries", "-1")}, "--queries must be at least 0, got -1", None),
     "negative seed": ({"quick": ("--seed=-1",)}, "--seed must be at least 0, got -1", None),
     "no batch": ({"quick": ("--batch-size", "0")}, "--batch-size must be at least 1, got 0", None),
     "no base folder": ({"model": "nowhere"}, "no model in", None),

@@ -8,7 +8,7 @@ import fake_run
 import jax
 import numpy as np
 import pytest
-from conftest import make_linear
+from conftest import Linear, make_linear
 
 from deepsec_jax.evaluation import defense_jobs
 from deepsec_jax.evaluation.defense_cells import (
@@ -20,6 +20,7 @@ from deepsec_jax.evaluation.defense_cells import (
 from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED, ZERO_GRADIENT
 from deepsec_jax.evaluation.defense_table import defense_sections
 from deepsec_jax.evaluation.records import DamagedError, cell_name
+from deepsec_jax.evaluation.robust_table import attack_in_words
 from deepsec_jax.evaluation.runner import CELL
 from deepsec_jax.evaluation.sample import draw_sample, split_name
 from deepsec_jax.evaluation.store import Store, read_cells
@@ -155,6 +156,22 @@ def test_the_adaptive_attack_spends_runs_on_survivors_only(run):
     # Two losses with two restarts of eight steps; five of forty images are wrong before any attack.
     assert spent["igr"] == pytest.approx(4 * 8 * 35 / 40)
     assert 8 * 35 / 40 < spent["dd"] < spent["igr"]
+
+
+def test_a_search_ends_the_attack_on_a_model_without_a_gradient(tmp_path):
+    """The surrogate leads astray: without the search, the planted violation, the model seems robust."""
+    away = Linear(-defended.RAW.weights, -defended.RAW.bias)
+    hidden, astray = defended.Rounded(defended.RAW), defended.Misleading(defended.RAW, away)
+    robust, configs = {}, {}
+    for queries in (0, 200):
+        threat = replace(defended.THREAT, queries=queries)
+        subject = defended.subject("te", hidden, astray, differentiable=False)
+        defended.evaluate(tmp_path / str(queries), [subject], threat=threat)
+        cell = cells_of(tmp_path / str(queries), "te")["adaptive"]
+        robust[queries], configs[queries] = cell.columns["adaptive"].mean(), cell.config["attack"]
+    assert robust[200] < 0.5 * robust[0], robust
+    assert "queries" not in configs[0]["hyperparameters"]
+    assert attack_in_words(configs[200]).count("a search of 200 queries by squares") == 1
 
 
 # --- resuming

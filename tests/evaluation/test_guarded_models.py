@@ -128,7 +128,10 @@ def test_restarts_take_turns_in_the_weight_and_a_confident_run_comes_first():
     assert runs[0].surrogate is LINEAR or runs[0].surrogate == MODEL.model
     assert [run.surrogate.weight for run in runs[1:]] == [1.0, 0.3, 1.0, 0.3, 1.0, 0.3]
     assert [run.attack.loss.__name__ for run in runs] == ["max_margin"] * 4 + ["dlr"] * 3
-    assert [run.surrogate for run in adaptive_runs(LINEAR, **settings)] == [LINEAR] * 6
+    runs_of_linear = adaptive_runs(LINEAR, **settings)
+    assert [run.surrogate for run in runs_of_linear] == [LINEAR] * 6
+    *_, last = adaptive_runs(LINEAR, **settings, queries=7)
+    assert (last.attack.queries, last.attack.guided, last.surrogate) == (7, True, LINEAR)
 
 
 def planted():

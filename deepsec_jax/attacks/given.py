@@ -1,0 +1,36 @@
+"""Given: images made elsewhere in the place of an attack, for another one to go on from."""
+
+from deepsec_jax.attacks.call import label_targets
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
+from deepsec_jax.pytree import Struct, static
+
+
+class Given(Struct):
+    """Return these images, whatever the model: ``Square(start=Given(x_adv))(model, x, labels, key=key)``.
+
+    They belong to one batch, row by row, so cut them as it is cut.
+
+    Attributes:
+        images: [B, H, W, C] of the dtype of the batch, in [0, 1] and in the ball of the attack that goes on.
+        targeted: whether they were made to reach ``labels``, static.
+    """
+
+    images: Images
+    targeted: bool = static(False)
+
+    targets = label_targets
+
+    def __call__(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Images:
+        """Return the images; neither model nor key is asked.
+
+        Raises:
+            ValueError: they are not of the batch's shape.
+        """
+        del model, labels, key
+        if self.images.shape != x.shape:
+            raise ValueError(
+                f"Given.images are {list(self.images.shape)}, the batch is {list(x.shape)}: give one per row"
+            )
+        return self.images

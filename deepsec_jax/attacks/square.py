@@ -1,0 +1,184 @@
+"""Square: random search by squares of the ball's corners, for models without a gradient to follow."""
+
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from deepsec_jax.attacks.ascent import split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.geometry import project, towards
+from deepsec_jax.attacks.gradient import forward, value_and_gradient
+from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.losses import Loss, max_margin, succeeded
+from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Attack, Classifier, Images, Keys, Labels, Logits, Scalar
+from deepsec_jax.pytree import Struct, static
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""After how many of 10,000 queries the share of an image that a square covers is halved (the authors')."""
+
+
+class Square(Struct):
+    """Set a random square to the edge of the ball, keep it if the loss rose, and so on; no gradient is taken.
+
+        x_0 = x + eps s,   s = +-1, drawn by column and channel
+        x'  = x_i, but x + eps s_c in a square of h x h pixels, s_c = +-1, drawn by channel
+        x_{i+1} = x' if loss(x') > loss(x_i) else x_i,   h^2 = p H W, p falling as queries are spent
+
+    Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success, for a
+    search has no better use for queries; without one the image of highest loss comes back.  At most
+    ``queries`` forwards.  Where a model draws at random a rise may be luck: search its expectation.
+
+    What to change where a surrogate's gradient leads some way and no further (PD's: of 20 images that it
+    left 8 fell to 250 queries so, 1 to the authors' squares): ``start`` at the images that it led to
+    (``Given``), let half of the squares take their signs from it (``guided``), and draw their sides
+    (``shrinking=False``), so that large squares stay possible to the end.
+
+    Attributes:
+        eps: L-inf radius, in units of the [0, 1] pixel range.
+        queries: forwards at most, the one of x_0 among them, static.
+        share: p at first, of the pixels of an image.
+        start: attack of the same goal whose images are x_0; its forwards and gradients are not counted.
+        guided: every other square, by chance, takes the signs of the loss's gradient at x_i, pixel by pixel;
+            every query is a gradient then, static.
+        shrinking: False draws h from 1 to its largest value, anew for every square, static.
+        targeted: ``labels`` are targets to reach, static.
+        loss: loss to climb, static.
+
+    References:
+        Andriushchenko, Croce, Flammarion, Hein, "Square Attack: a query-efficient black-box adversarial
+        attack via random search", ECCV 2020, arXiv:1912.00049.
+    """
+
+    eps: Scalar = 0.3
+    queries: int = static(1000)
+    share: Scalar = 0.8
+    start: Attack | None = None
+    guided: bool = static(False)
+    shrinking: bool = static(True)
+    targeted: bool = static(False)
+    loss: Loss = static(max_margin)
+
+    card: ClassVar[Card] = Card(
+        name="Square",
+        title="Random search by squares",
+        reference="Andriushchenko et al., ECCV 2020, arXiv:1912.00049",
+        goal="untargeted",
+        kind="budget",
+    )
+    targets = label_targets
+    needs_key: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
+        streams = split_keys(keys)
+        rows = x.shape[0]
+        state = _State(
+            x=x, labels=labels, keys=streams.attack, model_keys=streams.model,
+            x_adv=self._first(model, x, labels, keys),
+            gradient=jnp.zeros(x.shape, jnp.float32) if self.guided else None,
+            loss=jnp.full(rows, -jnp.inf, jnp.float32), success=jnp.zeros(rows, bool),
+            asked=jnp.zeros(rows, jnp.int32),
+        )  # fmt: skip
+
+        def live(state: _State) -> jax.Array:
+            return ~state.success & (state.asked < self.queries)
+
+        def step(state: _State) -> _State:
+            return rows_where(live(state), _asked(self, model, state), state)
+
+        last = while_live(step, live, state)
+        asked, nothing = last.asked.astype(jnp.float32), jnp.zeros(rows, jnp.float32)
+        return Counted(last.x_adv, *((nothing, asked) if self.guided else (asked, nothing)))
+
+    def _first(self, model: Classifier, x: Images, labels: Labels, keys: Any) -> Images:
+        """Return x_0 in the dtype of ``x``."""
+        if self.start is not None:
+            if bool(getattr(self.start, "targeted", False)) != self.targeted:
+                raise ValueError("Square.start and Square.targeted have two goals: give them one")
+            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
+            return self.start(model, x, labels, key=own)
+        shape = (1, x.shape[2], x.shape[3])
+        stripes = jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
+        return _at_edge(x, stripes, self.eps)
+
+
+class _State(NamedTuple):
+    x: Images
+    labels: Labels
+    keys: Keys | None
+    model_keys: Keys | None
+    x_adv: Images  # in the dtype of x
+    gradient: Images | None  # float32, of the loss at x_adv
+    loss: jax.Array  # float32 [B], of x_adv, higher is better for the attacker
+    success: jax.Array
+    asked: jax.Array  # int32 [B], queries so far
+
+
+def _asked(attack: Square, model: Classifier, state: _State) -> _State:
+    """Return the state after one more query of every row; the first is x_0 itself."""
+    side = _side(attack, state.asked, state.x.shape[1], state.x.shape[2])
+    draw = jax.vmap(partial(_square, attack, state.x.shape))
+    keys: Any = state.keys  # attack_call has made sure that they are there
+    inside, signs, follows = draw(jax.vmap(jax.random.fold_in)(keys, state.asked), side)
+    if state.gradient is not None:
+        signs = jnp.where(per_row(follows) & (state.gradient != 0), jnp.sign(state.gradient), signs)
+    edge = _at_edge(state.x, signs, attack.eps)
+    proposed = jnp.where(inside & per_row(state.asked > 0), edge, state.x_adv)
+    model = at_steps(model, state.model_keys, state.asked)
+
+    def judged(logits: Logits) -> tuple[jax.Array, jax.Array]:
+        logits = open_logits(model, logits, state.labels, targeted=attack.targeted)
+        loss = (-1.0 if attack.targeted else 1.0) * attack.loss(logits, state.labels)
+        return loss, succeeded(logits, state.labels, targeted=attack.targeted)
+
+    if state.gradient is None:
+        loss, success = judged(forward(model, proposed))
+        gradient = None
+    else:
+        point = proposed.astype(jnp.float32)
+        loss, success, found = value_and_gradient(lambda at: judged(model(at.astype(state.x.dtype))), point)
+        gradient = jnp.where(jnp.isfinite(found), found, 0.0)
+    success &= ~jnp.isnan(loss)
+    takes = success | (loss > state.loss)
+    new = state._replace(x_adv=proposed, gradient=gradient, loss=loss)
+    return rows_where(takes, new, state)._replace(success=success, asked=state.asked + 1)
+
+
+def _at_edge(x: Images, signs: jax.Array, eps: Scalar) -> Images:
+    """Return x + eps signs inside the box, in the dtype of ``x``."""
+    clean = x.astype(jnp.float32)
+    return towards(project(clean + eps * signs, clean, eps, "linf"), x)
+
+
+def _side(attack: Square, asked: jax.Array, height: int, width: int) -> jax.Array:
+    """Return the side of each row's next square, or the largest that may be drawn, int32 [B]."""
+    halved = jnp.zeros(asked.shape, jnp.float32)
+    if attack.shrinking:
+        spent = asked.astype(jnp.float32) * (10_000.0 / attack.queries)
+        halved = jnp.sum(spent[:, None] > jnp.array(HALVINGS, jnp.float32)[None], axis=1, dtype=jnp.float32)
+    pixels = attack.share * (height * width) * jnp.exp2(-halved)
+    return jnp.clip(jnp.round(jnp.sqrt(pixels)).astype(jnp.int32), 1, min(height, width))
+
+
+def _square(
+    attack: Square, shape: tuple[int, ...], key: jax.Array, side: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the pixels of a random square, bool [H, W, 1], its signs [1, 1, C], and whether to follow."""
+    sign_key, top_key, left_key, side_key, follow_key = jax.random.split(key, 5)
+    if not attack.shrinking:
+        side = jax.random.randint(side_key, (), 1, side + 1)
+    height, width, channels = shape[1:]
+    top = jax.random.randint(top_key, (), 0, height - side + 1)
+    left = jax.random.randint(left_key, (), 0, width - side + 1)
+    row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
+    inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
+    signs = jax.random.rademacher(sign_key, (1, 1, channels), jnp.float32)
+    return inside, signs, jax.random.bernoulli(follow_key)

@@ -1,0 +1,119 @@
+"""Square against closed forms, the authors' schedule, and a model whose gradient says nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Linear, make_images, make_linear
+
+from deepsec_jax.attacks import PGD, Given, Square, count_calls
+from deepsec_jax.attacks.losses import max_margin
+from deepsec_jax.attacks.square import _side
+from deepsec_jax.pytree import Struct, example_keys
+
+KEY = jax.random.key(3)
+
+
+class Rounded(Struct):
+    """A model behind one bit of depth: constant almost everywhere, so without a gradient."""
+
+    model: Linear
+
+    def __call__(self, x):
+        return self.model(jnp.round(x))
+
+
+class Through(Struct):
+    """The rounded model with the gradient of the model behind it, or minus that."""
+
+    model: Rounded
+    sign: float
+
+    def __call__(self, x):
+        smooth = self.sign * self.model.model(x)
+        return jax.lax.stop_gradient(self.model(x) - smooth) + smooth
+
+
+def test_an_unreachable_goal_ends_at_the_best_corner_of_the_ball():
+    """On a linear model each pixel decides by itself: x - eps sign(w_y - w_j), clipped, is best."""
+    weights = jax.random.normal(jax.random.key(0), (12, 2))
+    model = Linear(weights, jnp.array([100.0, 0.0]))  # no change within eps reaches class 1
+    x = make_images(3, (3, 4, 1))
+    x_adv = Square(eps=0.2, queries=600)(model, x, jnp.zeros(3, jnp.int32), key=KEY)
+    towards_one = np.sign(np.asarray(weights[:, 1] - weights[:, 0])).reshape(1, 3, 4, 1)
+    best = np.clip(np.asarray(x) + 0.2 * towards_one, 0, 1)
+    np.testing.assert_allclose(x_adv, best, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "share"),
+    [(0, 0.8), (10, 0.8), (11, 0.4), (50, 0.4), (51, 0.2), (201, 0.1), (501, 0.05), (1001, 0.025),
+     (2001, 0.0125), (4001, 0.00625), (6001, 0.003125), (8001, 0.0015625), (9999, 0.0015625)],
+)  # fmt: skip
+def test_squares_shrink_as_the_authors_do(asked, share):
+    """The authors' p_selection for 10,000 queries; half as many run through it twice as fast."""
+    side = max(1, round((share * 28 * 28) ** 0.5))
+    assert int(_side(Square(queries=10_000), jnp.array([asked]), 28, 28)[0]) == side
+    if asked % 2 == 0:
+        assert int(_side(Square(queries=5_000), jnp.array([asked // 2]), 28, 28)[0]) == side
+
+
+def test_a_row_ends_with_its_first_success():
+    x, model = make_images(8), make_linear()
+    wrong = jnp.argmin(model(x), axis=-1).astype(jnp.int32)  # every start is a success
+    found = count_calls(Square(eps=0.01, queries=50), model, x, wrong, key=KEY)
+    np.testing.assert_array_equal(found.forwards, np.ones(8))
+    np.testing.assert_array_equal(found.gradients, np.zeros(8))
+    assert np.abs(np.asarray(found.x) - x).max() <= 0.01 + 1e-6
+
+
+def test_it_breaks_what_has_no_gradient():
+    model, x = Rounded(make_linear()), make_images(16)
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    climbed = PGD(eps=0.3, step_size=0.1, steps=60)(model, x, labels, key=KEY)
+    searched = Square(eps=0.3, queries=300)(model, x, labels, key=KEY)
+    still = [float(jnp.mean(jnp.argmax(model(found), axis=-1) == labels)) for found in (climbed, searched)]
+    assert still[1] <= 0.1 < 0.5 <= still[0], still  # PGD, which cannot climb, is the planted violation
+
+
+def test_it_goes_on_where_another_attack_has_ended():
+    """From PGD's images the loss only rises, row by row, and with one query they come back."""
+    model, x = Linear(make_linear().weights, jnp.array([99.0, 0.0, 0.0])), make_images(6)
+    labels = jnp.zeros(6, jnp.int32)
+    pgd, keys = PGD(eps=0.2, step_size=0.02, steps=3), example_keys(KEY, 6)
+    begun, ended = (
+        Square(eps=0.2, queries=queries, start=pgd)(model, x, labels, key=KEY) for queries in (1, 100)
+    )
+    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
+    np.testing.assert_array_equal(begun, pgd(model, x, labels, key=own))
+    rise = max_margin(model(ended), labels) - max_margin(model(begun), labels)
+    assert (rise >= 0).all() and (rise > 0).any()
+    given = Square(eps=0.2, queries=1, start=Given(ended))(model, x, labels, key=KEY)
+    np.testing.assert_array_equal(given, ended)
+    with pytest.raises(ValueError, match="one per row"):
+        Given(ended[:2])(model, x, labels)
+    with pytest.raises(ValueError, match="two goals"):
+        Square(start=pgd.replace(targeted=True))(model, x, labels, key=KEY)
+
+
+def test_a_guided_search_keeps_only_what_the_model_shows():
+    """Signs of a gradient that points the wrong way are asked and refused; right ones help."""
+    right = Rounded(make_linear())
+    model, x = right, make_images(16)
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    search = Square(eps=0.3, queries=12, share=0.3, guided=True, shrinking=False)
+    share = {}
+    for name, sign in (("along", 1.0), ("against", -1.0)):
+        surrogate = Through(right, sign)
+        x_adv = search(surrogate, x, labels, key=KEY)
+        share[name] = float(jnp.mean(jnp.argmax(model(x_adv), axis=-1) == labels))
+    assert share["along"] < share["against"] < 1.0, share
+    found = count_calls(search, Through(right, 1.0), x, labels, key=KEY)
+    assert (found.gradients >= 1).all() and not found.forwards.any()
+
+
+def test_targets_are_reached():
+    x, model = make_images(8), make_linear()
+    targets = (jnp.argmax(model(x), axis=-1).astype(jnp.int32) + 1) % 3
+    x_adv = Square(eps=0.5, queries=200, targeted=True)(model, x, targets, key=KEY)
+    assert float(jnp.mean(jnp.argmax(model(x_adv), axis=-1) == targets)) >= 0.9
