@@ -15,6 +15,7 @@ child's logits must equal ours to 1e-4.
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def main() -> None:
     parser.add_argument(
         "--draws", type=int, default=8, help="keys over which one-step random attacks are averaged"
     )
-    parser.add_argument("--attacks", nargs="+", default=list(NINE))
+    parser.add_argument("--attacks", nargs="+", default=list(NINE), help="or square")
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES)
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--out", default="benchmarks/results")
     options = parser.parse_args()
@@ -61,7 +63,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         Child(subject, Path(folder), python=options.peers_python, threads=options.threads) as child,
     ):
-        run = Comparison(subject, child, Path(folder), timed=min(options.timed, len(subject.images)))
+        timed = min(options.timed, len(subject.images))
+        run = Comparison(subject, child, Path(folder), timed=timed, libraries=options.libraries)
         difference = check_logits(subject, child, Path(folder))
         chosen = run.choose_settings()
         success = run.success(options.attacks, options.draws)
@@ -82,13 +85,13 @@ def main() -> None:
 class Comparison:
     """The three phases over one subject and one child."""
 
-    def __init__(self, subject: Subject, child: Child, folder: Path, *, timed: int):
+    def __init__(self, subject: Subject, child: Child, folder: Path, *, timed: int, libraries: Sequence[str]):
         self.subject, self.child, self.folder, self.timed = subject, child, folder, timed
         self.batch = dict.fromkeys((OURS, *LIBRARIES), min(BATCHES))
         first: Any = attacks.preset("bim", subject.presets)
         self._gradient = bare_gradient(subject.model, first.loss)
         missing = child.hello["missing"]
-        self.libraries = [name for name in LIBRARIES if name.split(":")[0] not in missing]
+        self.libraries = [name for name in libraries if name.split(":")[0] not in missing]
 
     def choose_settings(self) -> dict[str, Any]:
         """Pick torch's memory format by its bare gradient, then everyone's batch size by BIM."""
@@ -209,14 +212,14 @@ def _mean(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def repeats(attack: Any) -> int:
     """Return how often an attack is timed in a row, so that a single step is not lost in the noise."""
-    return 1 if getattr(attack, "steps", 1) >= 10 else 8
+    return 1 if getattr(attack, "steps", getattr(attack, "queries", 1)) >= 10 else 8
 
 
 def settings(attack: Any) -> dict[str, Any]:
     """Return the hyperparameters both sides share, as plain numbers."""
-    numbers = {name: getattr(attack, name, None) for name in ("eps", "alpha", "step_size", "decay")}
+    numbers = {name: getattr(attack, name, None) for name in ("eps", "alpha", "step_size", "decay", "share")}
     plain: dict[str, Any] = {name: float(value) for name, value in numbers.items() if value is not None}
-    return plain | ({"steps": attack.steps} if hasattr(attack, "steps") else {})
+    return plain | {name: getattr(attack, name) for name in ("steps", "queries") if hasattr(attack, name)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The PyTorch side of peers.py: how the nine attacks are called in foolbox, torchattacks, ART and adv-lib.
+"""The PyTorch side of peers.py: nine attacks and Square in foolbox, torchattacks, ART and adv-lib.
 
 Runs as a child process under the peers' Python; ``torch_server.py`` says how it is spoken to.
 """
@@ -81,6 +81,9 @@ def _torchattacks(
         "bim": lambda: ta.BIM(network, eps=eps, alpha=step, steps=steps),
         "pgd": lambda: ta.PGD(network, eps=eps, alpha=step, steps=steps),
         "umifgsm": lambda: ta.MIFGSM(network, eps=eps, alpha=step, steps=steps, decay=s["decay"]),
+        "square": lambda: ta.Square(
+            network, eps=eps, n_queries=s["queries"], p_init=s["share"], loss="margin", resc_schedule=True
+        ),
     }
     base = {"llc": "fgsm", "rllc": "rfgsm", "illc": "bim", "tmifgsm": "umifgsm"}.get(attack, attack)
     method = makers[base]()
@@ -105,6 +108,9 @@ def _art(network: torch.nn.Module, attack: str, s: Settings, batch: int, classes
         "bim": lambda c: evasion.BasicIterativeMethod(c, **loop),
         "pgd": lambda c: evasion.ProjectedGradientDescent(c, num_random_init=1, **loop),
         "umifgsm": lambda c: evasion.MomentumIterativeMethod(c, decay=s["decay"], **loop),
+        "square": lambda c: evasion.SquareAttack(
+            c, eps=eps, max_iter=s["queries"], p_init=s["share"], batch_size=batch, verbose=False
+        ),
     }
     if base not in makers:
         return None
