@@ -33,10 +33,10 @@ class Square(Struct):
     search has no better use for queries; without one the image of highest loss comes back.  At most
     ``queries`` forwards.  Where a model draws at random a rise may be luck: search its expectation.
 
-    What to change where a surrogate's gradient leads some way and no further (PD's: of 20 images that it
-    left 8 fell to 250 queries so, 1 to the authors' squares): ``start`` at the images that it led to
-    (``Given``), let half of the squares take their signs from it (``guided``), and draw their sides
-    (``shrinking=False``), so that large squares stay possible to the end.
+    What to change where a surrogate's gradient leads some way and no further, as PD's does
+    (docs/defenses.md): ``start`` at the images that it led to (``Given``), let half of the squares take
+    their signs from it (``guided``), and draw their sides (``shrinking=False``), so that large squares stay
+    possible to the end.
 
     Attributes:
         eps: L-inf radius, in units of the [0, 1] pixel range.
