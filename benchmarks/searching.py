@@ -6,6 +6,7 @@ drawn anew, as the adaptive attack ends on models without a gradient of their ow
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("run_dir", help="of deepsec evaluate defenses")
     parser.add_argument("folders", nargs="+", help="of defended models that it has attacked")
     parser.add_argument("--queries", type=int, nargs="+", default=[250, 1000])
+    parser.add_argument("--most", type=int, default=None, help="search the first so many of those left only")
     parser.add_argument(
         "--plain", action="store_true", help="also the authors' squares, from the same images"
     )
@@ -48,25 +50,29 @@ def main() -> None:
             parser.error(f"{options.run_dir} has no adaptive cell of {name}: run deepsec evaluate defenses")
         arrays, eps = found[-1].arrays, found[-1].config["eps"]
         left = np.flatnonzero(arrays["correct"] > 0)
+        begun, left = len(left), left[: options.most]
         before = 100.0 * float(np.minimum(arrays["clean"], arrays["correct"]).mean())
         for plain in (False, True) if options.plain else (False,):
             for queries in options.queries:
                 after = arrays["correct"].copy()
                 if len(left):
                     after[left] = searched(defended, arrays, left, eps, queries, plain)
-                robust = 100.0 * float(np.minimum(arrays["clean"], after).mean())
+                held = np.minimum(arrays["clean"], after)
+                robust = 100.0 * float(held.mean()) if begun == len(left) else "-"
                 kind = "authors'" if plain else "guided"
-                rows.append([name, len(after), before, kind, queries, robust])
+                share = f"{int((held[left] > 0).sum())} of {len(left)}"
+                rows.append([name, len(after), before, kind, queries, share, robust])
                 print(rows[-1], flush=True)
-    head = ["defended", "n", "adaptive, %", "squares", "queries", "after, %"]
-    write_json(options.out, "searching", {"run_dir": options.run_dir, "head": head, "rows": rows})
+    head = ["defended", "n", "adaptive, %", "squares", "queries", "hold of those searched", "after, %"]
+    which = "-".join(Path(folder).name for folder in options.folders)
+    write_json(options.out, f"searching-{which}", {"run_dir": options.run_dir, "head": head, "rows": rows})
     print(table(head, rows))
 
 
 def searched(
     defended: Any, arrays: dict[str, np.ndarray], left: np.ndarray, eps: float, queries: int, plain: bool
 ) -> np.ndarray:
-    """Return the share of draws in which each image that was left stays right after a search."""
+    """Return the share of draws in which each image that was left still holds after a search."""
     x, labels = arrays["x"][left], arrays["labels"][left]
     own = {"share": 0.8} if plain else {"share": SHARE, "guided": True, "shrinking": False}
     search = Square(eps=eps, queries=queries, start=Given(jnp.asarray(arrays["x_adv"][left])), **own)
@@ -74,7 +80,7 @@ def searched(
         Transfer(search, defended.surrogate), defended.classifier, x, labels,
         key=jax.random.key(11), batch_size=len(left),
     )  # fmt: skip
-    return ask(defended.classifier, x_adv, labels, batch_size=min(64, len(left))).correct
+    return ask(defended.classifier, x_adv, labels, batch_size=min(64, len(left))).holds
 
 
 if __name__ == "__main__":
