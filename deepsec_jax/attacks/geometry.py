@@ -10,6 +10,9 @@ from deepsec_jax.protocols import Images, Keys, Scalar
 
 NORMS = ("linf", "l2")
 
+INSIDE = 1.0 - 2.0**-21
+"""What an L2 projection leaves of eps: a length is summed and a point rounded, each an ulp or two off."""
+
 
 def _per_row(values: jax.Array) -> jax.Array:
     return values[:, None, None, None]
@@ -43,7 +46,8 @@ def project(x_adv: Images, x: Images, eps: Scalar, norm: str) -> Images:
     length = l2_norm(x_adv - x)
     shrink = jnp.minimum(1.0, eps / jnp.where(length > 0, length, 1.0))
     # A point inside is taken as it is: x + (x_adv - x) would move it by an ulp.
-    inside = jnp.where(_per_row(shrink < 1.0), x + (x_adv - x) * _per_row(shrink), x_adv)
+    shortened = x + (x_adv - x) * _per_row(INSIDE * shrink)
+    inside = jnp.where(_per_row(shrink < 1.0), shortened, x_adv)
     return jnp.clip(inside, min=0.0, max=1.0)
 
 
