@@ -23,15 +23,16 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 class Square(Struct):
-    """Set a random square to the edge of the ball, keep it if the loss rose, and so on; no gradient is taken.
+    """Set a random square to the edge of the ball, keep it if the loss rose, and so on, without a gradient.
 
         x_0 = x + eps s,   s = +-1, drawn by column and channel
         x'  = x_i, but x + eps s_c in a square of h x h pixels, s_c = +-1, drawn by channel
         x_{i+1} = x' if loss(x') > loss(x_i) else x_i,   h^2 = p H W, p falling as queries are spent
 
-    Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success, for a
-    search has no better use for queries; without one the image of highest loss comes back.  At most
-    ``queries`` forwards.  Where a model draws at random a rise may be luck: search its expectation.
+    Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success; without
+    one the image of highest loss comes back.  At most ``queries`` forwards.  Where a model draws at random a
+    rise may be luck, and so may a success: search its expectation, and go on (``stops=False``) until single
+    draws are fooled too.
 
     What to change where a surrogate's gradient leads some way and no further, as PD's does
     (docs/defenses.md): ``start`` at the images that it led to (``Given``), let half of the squares take
@@ -44,8 +45,9 @@ class Square(Struct):
         share: p at first, of the pixels of an image.
         start: attack of the same goal whose images are x_0; its forwards and gradients are not counted.
         guided: every other square, by chance, takes the signs of the loss's gradient at x_i, pixel by pixel;
-            every query is a gradient then, static.
+            every query takes a gradient then, static.
         shrinking: False draws h from 1 to its largest value, anew for every square, static.
+        stops: False spends all queries, and the successful image of highest loss comes back, static.
         targeted: ``labels`` are targets to reach, static.
         loss: loss to climb, static.
 
@@ -60,6 +62,7 @@ class Square(Struct):
     start: Attack | None = None
     guided: bool = static(False)
     shrinking: bool = static(True)
+    stops: bool = static(True)
     targeted: bool = static(False)
     loss: Loss = static(max_margin)
 
@@ -89,7 +92,8 @@ class Square(Struct):
         )  # fmt: skip
 
         def live(state: _State) -> jax.Array:
-            return ~state.success & (state.asked < self.queries)
+            left = state.asked < self.queries
+            return left & ~state.success if self.stops else left
 
         def step(state: _State) -> _State:
             return rows_where(live(state), _asked(self, model, state), state)
@@ -147,9 +151,9 @@ def _asked(attack: Square, model: Classifier, state: _State) -> _State:
         loss, success, found = value_and_gradient(lambda at: judged(model(at.astype(state.x.dtype))), point)
         gradient = jnp.where(jnp.isfinite(found), found, 0.0)
     success &= ~jnp.isnan(loss)
-    takes = success | (loss > state.loss)
-    new = state._replace(x_adv=proposed, gradient=gradient, loss=loss)
-    return rows_where(takes, new, state)._replace(success=success, asked=state.asked + 1)
+    takes = jnp.where(success == state.success, loss > state.loss, success)
+    new = state._replace(x_adv=proposed, gradient=gradient, loss=loss, success=success)
+    return rows_where(takes, new, state)._replace(asked=state.asked + 1)
 
 
 def _at_edge(x: Images, signs: jax.Array, eps: Scalar) -> Images:
@@ -172,13 +176,17 @@ def _square(
     attack: Square, shape: tuple[int, ...], key: jax.Array, side: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the pixels of a random square, bool [H, W, 1], its signs [1, 1, C], and whether to follow."""
-    sign_key, top_key, left_key, side_key, follow_key = jax.random.split(key, 5)
-    if not attack.shrinking:
-        side = jax.random.randint(side_key, (), 1, side + 1)
     height, width, channels = shape[1:]
-    top = jax.random.randint(top_key, (), 0, height - side + 1)
-    left = jax.random.randint(left_key, (), 0, width - side + 1)
+    # One call for all of them: each would compile a generator of its own.
+    drawn = jax.random.uniform(key, (4 + channels,))
+
+    def below(number: jax.Array, end: jax.Array) -> jax.Array:
+        return jnp.minimum((number * end.astype(jnp.float32)).astype(jnp.int32), end - 1)
+
+    if not attack.shrinking:
+        side = 1 + below(drawn[0], side)
+    top, left = below(drawn[1], height - side + 1), below(drawn[2], width - side + 1)
     row, column = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-    signs = jax.random.rademacher(sign_key, (1, 1, channels), jnp.float32)
-    return inside, signs, jax.random.bernoulli(follow_key)
+    signs = jnp.where(drawn[4:] < 0.5, -1.0, 1.0)[None, None]
+    return inside, signs, drawn[3] < 0.5

@@ -17,7 +17,7 @@ from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import hash_tree, rejects
+from deepsec_jax.pytree import hash_tree, is_randomised, rejects
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
 """Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD
@@ -164,7 +164,10 @@ class Question:
     def adaptive(self, subject: Subject, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
         mine = self._defended(subject, surrogate=digest(subject.surrogate))
-        attack = self.cascade(threat, joint=rejects(subject.surrogate), search=not subject.differentiable)
+        search = "" if subject.differentiable else "guided squares"
+        if search and is_randomised(subject.surrogate):
+            search += ", all queries"  # adaptive_runs
+        attack = self.cascade(threat, joint=rejects(subject.surrogate), search=search)
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
     def sight(self, subject: Subject, threat: Threat) -> dict[str, Any]:
@@ -172,10 +175,10 @@ class Question:
         made = self.adaptive(subject, threat)
         return {**{name: value for name, value in made.items() if name != "access"}, "kind": SIGHT}
 
-    def cascade(self, threat: Threat, *, joint: bool = False, search: bool = False) -> dict[str, Any]:
-        """Return what the adaptive attack is, ``joint`` on model and detector, with a ``search`` last."""
+    def cascade(self, threat: Threat, *, joint: bool = False, search: str = "") -> dict[str, Any]:
+        """Return what the adaptive attack is, ``joint`` on model and detector, with this ``search`` last."""
         detector = {"weights": list(WEIGHTS), "confident": 1} if joint else {}
-        queries = {"search": "guided squares", "queries": threat.queries} if search and threat.queries else {}
+        queries = {"search": search, "queries": threat.queries} if search and threat.queries else {}
         return {
             "name": "cascade", "class": "Cascade",
             "hyperparameters": {

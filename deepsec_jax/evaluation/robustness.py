@@ -17,7 +17,7 @@ from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import example_keys, jit_per_class, rejects, reseed
+from deepsec_jax.pytree import example_keys, is_randomised, jit_per_class, rejects, reseed
 
 OnBatch = Callable[[int], Any]
 
@@ -157,7 +157,9 @@ def adaptive_runs(
     climbs = [through(weighed[turn % len(weighed)], name) for turn, name in enumerate(every)]
     if not queries:
         return [*bare, *climbs]
-    search = Square(eps=eps, queries=queries, share=SHARE, guided=True, shrinking=False)
+    # Where the expectation is fooled single draws may still be right.
+    stops = not is_randomised(surrogate)
+    search = Square(eps=eps, queries=queries, share=SHARE, guided=True, shrinking=False, stops=stops)
     return [*bare, *climbs, Transfer(search, surrogate)]
 
 

@@ -1,14 +1,17 @@
 """Square against closed forms, the authors' schedule, and a model whose gradient says nothing."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Linear, make_images, make_linear
+from scipy.stats import chisquare
 
 from deepsec_jax.attacks import PGD, Given, Square, count_calls
 from deepsec_jax.attacks.losses import max_margin
-from deepsec_jax.attacks.square import _side
+from deepsec_jax.attacks.square import _side, _square
 from deepsec_jax.pytree import Struct, example_keys
 
 KEY = jax.random.key(3)
@@ -58,6 +61,22 @@ def test_squares_shrink_as_the_authors_do(asked, share):
         assert int(_side(Square(queries=5_000), jnp.array([asked // 2]), 28, 28)[0]) == side
 
 
+def test_squares_lie_anywhere_and_signs_are_fair():
+    """Counts of every side and corner, of signs and of whom to follow, against the chances: chi-square."""
+    draw = jax.vmap(partial(_square, Square(shrinking=False), (1, 3, 5, 2)), in_axes=(0, None))
+    inside, signs, follows = draw(jax.random.split(KEY, 6000), jnp.array(2))
+    inside = np.asarray(inside)[..., 0]
+    corners = inside.reshape(6000, -1).argmax(axis=1)
+    wide = inside.sum(axis=(1, 2)) == 4
+    assert set(inside.sum(axis=(1, 2))) == {1, 4}
+    places = [np.unique(corners[chosen], return_counts=True)[1] for chosen in (wide, ~wide)]
+    assert [len(each) for each in places] == [2 * 4, 3 * 5]
+    pairs = np.asarray(signs).reshape(6000, 2) @ [2, 1]
+    for counts in (*places, *(np.unique(each, return_counts=True)[1] for each in (wide, pairs, follows))):
+        assert chisquare(counts).pvalue > 1e-4
+    assert chisquare(np.unique(pairs + 2 * (pairs == 1), return_counts=True)[1]).pvalue < 1e-4  # planted
+
+
 def test_a_row_ends_with_its_first_success():
     x, model = make_images(8), make_linear()
     wrong = jnp.argmin(model(x), axis=-1).astype(jnp.int32)  # every start is a success
@@ -65,6 +84,21 @@ def test_a_row_ends_with_its_first_success():
     np.testing.assert_array_equal(found.forwards, np.ones(8))
     np.testing.assert_array_equal(found.gradients, np.zeros(8))
     assert np.abs(np.asarray(found.x) - x).max() <= 0.01 + 1e-6
+
+
+def test_it_goes_on_after_its_success_where_it_is_told_to():
+    """To the best corner of the ball on a linear model, as in closed form; stopping ends short of it."""
+    weights = jax.random.normal(jax.random.key(0), (12, 2))
+    model, x = Linear(weights, jnp.zeros(2)), make_images(6, (3, 4, 1))
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    across = np.sign(np.asarray(weights[:, 1] - weights[:, 0])).reshape(1, 3, 4, 1)
+    best = np.clip(np.asarray(x) + np.where(labels == 0, 0.2, -0.2).reshape(6, 1, 1, 1) * across, 0, 1)
+    search = Square(eps=0.2, queries=600)
+    on, short = (search.replace(stops=stops)(model, x, labels, key=KEY) for stops in (False, True))
+    np.testing.assert_allclose(on, best, atol=1e-7)
+    fooled = [np.asarray(jnp.argmax(model(found), axis=-1) != labels) for found in (on, short)]
+    np.testing.assert_array_equal(*fooled)
+    assert fooled[0].any() and (np.abs(short - best).max(axis=(1, 2, 3))[fooled[0]] > 0.1).all()
 
 
 def test_it_breaks_what_has_no_gradient():

@@ -250,6 +250,7 @@ def test_same_key_same_bytes_other_key_other_bytes(attack, linear, images):
 def test_jit_equals_eager(attack, linear, images):
     attack = attack.replace(steps=2) if hasattr(attack, "steps") else attack
     attack = attack.replace(search_steps=2) if hasattr(attack, "search_steps") else attack
+    attack = attack.replace(queries=4) if hasattr(attack, "queries") else attack
     labels = goal(attack, labels_of(linear, images))
     compiled = attack(linear, images, labels, key=KEY)
     with jax.disable_jit():

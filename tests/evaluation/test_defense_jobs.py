@@ -171,6 +171,7 @@ def test_a_search_ends_the_attack_on_a_model_without_a_gradient(tmp_path):
         robust[queries], configs[queries] = cell.columns["adaptive"].mean(), cell.config["attack"]
     assert robust[200] < 0.5 * robust[0], robust
     assert "queries" not in configs[0]["hyperparameters"]
+    assert configs[200]["hyperparameters"]["search"] == "guided squares"
     assert attack_in_words(configs[200]).count("a search of 200 queries by squares") == 1
 
 
