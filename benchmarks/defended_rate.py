@@ -49,7 +49,7 @@ def main() -> None:
     subject = load_subject(options.subject, options.batch, data_dir=options.data_dir)
     x = jnp.asarray(subject.images)
     models = defended_rows(subject.model, options.defenses, x, options.rounds)
-    pictures = transform_rows(np.asarray(x), options.rounds)
+    pictures = transform_rows(np.array(x), options.rounds)  # scikit-image wants it writable
     megabytes = votes_memory(subject.model, x, options.points)
     write_json(options.out, f"defended-rate-{subject_title(options.subject)}", {
         "subject": options.subject, "note": subject.note, "batch": options.batch, "defended": models,
@@ -150,7 +150,7 @@ def in_turns(calls: Mapping[str, Call], rounds: int, title: str) -> dict[str, fl
             for name, call in calls.items():
                 started = time.perf_counter()
                 call()
-                if turn or rounds == 1:
+                if turn:
                     taken[name].append(time.perf_counter() - started)
                 advance()
     return {name: quartiles(seconds)["median"] for name, seconds in taken.items()}

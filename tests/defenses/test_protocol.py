@@ -16,8 +16,6 @@ from deepsec_jax import attacks, defenses, models, training
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.defenses import COMPLETE, DEFENSES, DETECTORS, Base, DefenseError
 from deepsec_jax.defenses.presets import KINDS
-from deepsec_jax.evaluation.robustness import has_gradient
-from deepsec_jax.evaluation.sample import draw_sample
 from deepsec_jax.training import CheckpointError
 
 SLOW = ("pat", "eit", "pd")
@@ -40,14 +38,12 @@ def one_weight(name, base, digits, seed):
 def test_a_defended_model_is_attacked_like_any(name, fitted, digits):
     defended = fitted[1][name]
     x, labels = jnp.asarray(digits.test.images[:8]), jnp.asarray(digits.test.labels[:8])
-    for model in (defended.classifier, defended.surrogate):
+    for model in (defended.surrogate, defended.classifier):
         assert model(x).shape == (8, 11 if name in DETECTORS else 10)  # one more: rejected
         x_adv = attacks.FGSM(eps=0.1)(model, x, labels, key=jax.random.key(0))
         assert float(jnp.abs(x_adv - x).max()) <= 0.1 + 1e-6
-    # What says that it has no gradient is searched, and nothing else.
-    sample = draw_sample(digits.test, 8, seed=0)
-    found = has_gradient(defended.classifier, sample, key=jax.random.key(1), batch_size=8)
-    assert found == getattr(defended.defense, "differentiable", True)
+    # What says that it has no gradient is searched, and nothing else: FGSM finds no way on it.
+    assert (x_adv != x).any() == getattr(defended.defense, "differentiable", True)
 
 
 @pytest.mark.parametrize("name", DEFENSES)
