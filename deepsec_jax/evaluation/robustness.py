@@ -191,7 +191,7 @@ def cascade(
     draw_key, attack_key = jax.random.split(key)
     model = reseed(model, example_keys(key, batch_size))
     started, best = time.perf_counter(), sample.images.copy()
-    meter = _Share(on_batch, len(sample), len(runs))
+    meter = _Share(on_batch, len(sample), [_gradients_of(run.attack) for run in runs])
     spent = 0
     with compile_clock() as compile_seconds:
         judged = ask(model, best, sample.labels, batch_size=batch_size, key=draw_key)
@@ -238,19 +238,22 @@ def _parts(run: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.nda
 
 
 class _Share:
-    """Turns the images of several runs into as many as the sample has, for progress; host code."""
+    """Turns the images of several runs into as many as the sample has, for progress; host code.
 
-    def __init__(self, on_batch: OnBatch, images: int, runs: int) -> None:
-        self.on_batch, self.images, self.runs = on_batch, images, runs
-        self.done, self.told = 0, 0
+    A run counts by its gradients per image, for a search takes as long as many runs of PGD.
+    """
+
+    def __init__(self, on_batch: OnBatch, images: int, costs: Sequence[int]) -> None:
+        self.on_batch, self.images, self.costs = on_batch, images, costs
+        self.run, self.done, self.told = 0, 0, 0
 
     def fallen(self, run: int, rows: int) -> None:
-        self.done = run * self.images
+        self.run, self.done = run, self.images * sum(self.costs[:run])
         self.tell(rows)
 
     def tell(self, rows: int) -> None:
-        self.done += rows
-        reached = self.done // self.runs
+        self.done += rows * self.costs[self.run]
+        reached = self.done // sum(self.costs)
         if reached > self.told:
             self.on_batch(reached - self.told)
             self.told = reached

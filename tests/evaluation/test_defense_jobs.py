@@ -21,6 +21,7 @@ from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED, ZERO_GRADI
 from deepsec_jax.evaluation.defense_table import defense_sections
 from deepsec_jax.evaluation.records import DamagedError, cell_name
 from deepsec_jax.evaluation.robust_table import attack_in_words
+from deepsec_jax.evaluation.robustness import _Share
 from deepsec_jax.evaluation.runner import CELL
 from deepsec_jax.evaluation.sample import draw_sample, split_name
 from deepsec_jax.evaluation.store import Store, read_cells
@@ -173,6 +174,19 @@ def test_a_search_ends_the_attack_on_a_model_without_a_gradient(tmp_path):
     assert "queries" not in configs[0]["hyperparameters"]
     assert configs[200]["hyperparameters"]["search"] == "guided squares"
     assert attack_in_words(configs[200]).count("a search of 200 queries by squares") == 1
+
+
+def test_progress_counts_a_run_by_its_gradients():
+    told: list[int] = []
+    meter = _Share(told.append, 100, [10, 30])
+    meter.fallen(0, 0)
+    meter.tell(50)
+    assert sum(told) == 12  # half of a quarter
+    meter.tell(50)
+    meter.fallen(1, 60)  # sixty have fallen: their share of the second run is saved
+    assert sum(told) == 25 + 45
+    meter.tell(40)
+    assert sum(told) == 100
 
 
 # --- resuming
