@@ -48,9 +48,9 @@ def main() -> None:
     options = parser.parse_args()
     subject = load_subject(options.subject, options.batch, data_dir=options.data_dir)
     x = jnp.asarray(subject.images)
+    megabytes = votes_memory(subject.model, x, options.points)  # first: what others have freed would hide it
     models = defended_rows(subject.model, options.defenses, x, options.rounds)
     pictures = transform_rows(np.array(x), options.rounds)  # scikit-image wants it writable
-    megabytes = votes_memory(subject.model, x, options.points)
     write_json(options.out, f"defended-rate-{subject_title(options.subject)}", {
         "subject": options.subject, "note": subject.note, "batch": options.batch, "defended": models,
         "transforms": pictures, "rc": {"points": options.points, "mb": megabytes},
