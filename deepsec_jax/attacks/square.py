@@ -31,8 +31,8 @@ class Square(Struct):
 
     Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success; without
     one the image of highest loss comes back.  At most ``queries`` forwards.  Where a model draws at random a
-    rise may be luck, and so may a success: search its expectation, and go on (``stops=False``) until single
-    draws are fooled too.
+    rise may be luck, and so may a success: search its expectation, and go on to the last query
+    (``stops=False``), for single draws may hold where the expectation is fooled.
 
     What to change where a surrogate's gradient leads some way and no further, as PD's does
     (docs/defenses.md): ``start`` at the images that it led to (``Given``), let half of the squares take
