@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class EvaluateDefenses:
     """Compare defended models with the undefended one, on clean images and under attack.
 
-    Clean: the paper's utility metrics over all test images. Under attack, over n random ones: images
-    replayed from the undefended model, PGD on the defended model itself, and an adaptive attack through the
-    surrogate that the defense names. Each is a cell of the run directory, which may be one that deepsec
-    evaluate attacks has written; the same command computes only what is missing.
+    Clean: the paper's utility metrics over all test images, or clean-n random ones. Under attack,
+    over n random ones: images replayed from the undefended model, PGD on the defended model itself, and
+    an adaptive attack through the surrogate that the defense names. Each is a cell of the run directory,
+    which may be one that deepsec evaluate attacks has written; the same command computes only what is
+    missing.
 
     Attributes:
         what: What to evaluate.
@@ -35,7 +36,9 @@ class EvaluateDefenses:
         defenses: Folders that deepsec defend has written from this model.
         data: Data set name or path of an .npz; default the set that the model folder was trained on.
         data_dir: Where TFDS sets lie; default TFDS's own folder.
-        n: Number of test images to attack, drawn at random, whether they are classified correctly or not.
+        n: Number of test images to attack, drawn at random, whether they are classified correctly or not; 0
+            attacks none.
+        clean_n: Number of clean test images for the utility metrics, drawn at random; default all.
         seed: Seed of images and attacks.
         eps: L-inf radius of all attacks; default 0.3 for grey images and 8/255 for coloured ones.
         steps: Steps of each run of the adaptive attack.
@@ -53,6 +56,7 @@ class EvaluateDefenses:
     data: str | None = None
     data_dir: Path | None = None
     n: int = 1000
+    clean_n: int | None = None
     seed: int = 0
     eps: float | None = None
     steps: int = 100
@@ -68,25 +72,28 @@ class EvaluateDefenses:
         self._check_values()
         from deepsec_jax import data
         from deepsec_jax.evaluation.aside import check_room
-        from deepsec_jax.evaluation.defense_cells import Threat, default_eps
+        from deepsec_jax.evaluation.defense_cells import Part, Threat, default_eps
         from deepsec_jax.evaluation.defense_jobs import bytes_of, jobs, plan, question_of
         from deepsec_jax.evaluation.runner import CELL, missing
         from deepsec_jax.evaluation.store import Store
 
         loaded = models.load(self.model, self.data)
         dataset = data.load(loaded.data, data_dir=self.data_dir)
-        if self.n > len(dataset.test):
-            raise InputError(
-                f"--n must be at most {len(dataset.test)}, the number of test images of {dataset.name}, "
-                f"got {self.n}"
-            )
+        for option, images in (("--n", self.n), ("--clean-n", self.clean_n or 0)):
+            if images > len(dataset.test):
+                raise InputError(
+                    f"{option} must be at most {len(dataset.test)}, the number of test images of "
+                    f"{dataset.name}, got {images}"
+                )
         classes = models.check(loaded.model, dataset)
         subjects = [_subject(folder, loaded, dataset) for folder in self.defenses]
         eps = default_eps(dataset.image_shape[2]) if self.eps is None else self.eps
         threat = Threat(
             eps=eps, n=self.n, seed=self.seed, steps=self.steps, restarts=self.restarts, queries=self.queries
         )
-        cells = plan(question_of(loaded.model, loaded.about, dataset, classes), subjects, threat)
+        part = None if self.clean_n in (None, len(dataset.test)) else Part(self.clean_n, self.seed)
+        question = question_of(loaded.model, loaded.about, dataset, classes)
+        cells = plan(question, subjects, threat if self.n else None, part)
         store = Store(self.run_dir or Path("runs") / "evaluate" / f"{loaded.about['name']}-{dataset.name}")
         store.check()
         todo = {each.name: missing(store, each.name, each.groups) for each in cells}
@@ -98,7 +105,9 @@ class EvaluateDefenses:
             check_room(
                 store.folder, sum(bytes_of(each, dataset) for each in cells if CELL in todo[each.name])
             )
-            batch_size = choose(self.batch_size, loaded.model, dataset.image_shape, self.n)
+            batch_size = choose(
+                self.batch_size, loaded.model, dataset.image_shape, self.n or len(dataset.test)
+            )
             made = jobs(cells, loaded.model, dataset, store, batch_size=batch_size)
         store.add_to_plan(each.config for each in cells)
         return carry_out(store, made, todo.keys(), todo, "cells")
@@ -108,8 +117,9 @@ class EvaluateDefenses:
             raise InputError("--defenses names no folder: give those that deepsec defend has written")
         once("--defenses", [str(Path(folder).resolve()) for folder in self.defenses])
         for option, value, least in (
-            ("--n", self.n, 1), ("--seed", self.seed, 0), ("--steps", self.steps, 1),
+            ("--n", self.n, 0), ("--seed", self.seed, 0), ("--steps", self.steps, 1),
             ("--restarts", self.restarts, 1), ("--queries", self.queries, 0),
+            ("--clean-n", 1 if self.clean_n is None else self.clean_n, 1),
         ):  # fmt: skip
             at_least(option, value, least)
         if self.eps is not None and not 0 < self.eps <= 1:

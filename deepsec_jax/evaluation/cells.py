@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 ATTACK, UTILITY, ROBUSTNESS, SIGHT = "attack", "utility", "robustness", "sight"
-"""Kinds of cells: an attack on candidates; a defense on all clean test images; a defense under attack; what a
+"""Kinds of cells: an attack on candidates; a defense on clean test images; a defense under attack; what a
 defense makes of a few images."""
 
 CLEAN, DETECTION, SWEEP = "clean", "detection", "sweep"

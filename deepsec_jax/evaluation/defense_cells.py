@@ -1,10 +1,11 @@
-"""What the cells of a defense are asked: on all clean test images, and on a sample under attack.
+"""What the cells of a defense are asked: on clean test images, and on a sample under attack.
 
 A config of both kinds has ``kind``, ``data``, ``model`` (the undefended one, as in a cell of an attack),
 ``defense`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``recipe``, ``base``),
-``weights`` (digests of the models), ``images`` (a hash over the test split) and ``draws`` (of
-a randomised model).  A cell of kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and
-``seed``; that of the undefended model has no ``defense``.
+``weights`` (digests of the models), ``images`` (a hash over the test split) and ``draws`` (of a randomised
+model).  A cell of kind ``utility`` that asks about a part of the test split also has that part's ``n`` and
+``seed``.  A cell of kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and ``seed``; that of
+the undefended model has no ``defense``.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,10 @@ LOSSES = ("max_margin", "dlr")
 
 WEIGHTS = (1.0, 0.3, 3.0)
 """How much a detector weighs in the joint attack, one restart after the other."""
+
+SEARCH, SEARCH_ON = "guided squares", "guided squares, all queries"
+"""What ends the adaptive attack on a model without a gradient: a search that stops where the surrogate is
+fooled, and one that goes on, for where an expectation is fooled single draws may still be right."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,19 @@ class Threat:
     queries: int = 1000
 
 
+@dataclass(frozen=True)
+class Part:
+    """Clean test images drawn at random, where all of them would take too long.
+
+    Attributes:
+        n: how many.
+        seed: of the draw.
+    """
+
+    n: int
+    seed: int = 0
+
+
 def default_eps(channels: int) -> float:
     """Return the usual radius: 0.3 for grey images, 8/255 for coloured ones."""
     return 0.3 if channels == 1 else 8 / 255
@@ -111,6 +129,13 @@ def paper_pgd(dataset: str, eps: float, *, channels: int | None = None) -> PGD:
 def losses_for(classes: int) -> tuple[str, ...]:
     """Return the losses of the adaptive attack; DLR needs three classes."""
     return LOSSES if classes > 2 else LOSSES[:1]
+
+
+def search_for(subject: Subject) -> str:
+    """Return the search that ends the adaptive attack on a defended model; empty for none."""
+    if subject.differentiable:
+        return ""
+    return SEARCH_ON if is_randomised(subject.surrogate) else SEARCH
 
 
 def digest(model: Classifier) -> str:
@@ -140,9 +165,10 @@ class Question:
     classes: int
     channels: int
 
-    def utility(self, subject: Subject) -> dict[str, Any]:
-        """Return the config of a defense on all clean test images."""
-        return {**self._shared(UTILITY), **self._defended(subject)}
+    def utility(self, subject: Subject, part: Part | None = None) -> dict[str, Any]:
+        """Return the config of a defense on clean test images: all, or a part."""
+        drawn = {} if part is None else {"n": part.n, "seed": part.seed}
+        return {**self._shared(UTILITY), **self._defended(subject), **drawn}
 
     def undefended(self, threat: Threat) -> dict[str, Any]:
         """Return the config of PGD on the undefended model."""
@@ -164,10 +190,7 @@ class Question:
     def adaptive(self, subject: Subject, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
         mine = self._defended(subject, surrogate=digest(subject.surrogate))
-        search = "" if subject.differentiable else "guided squares"
-        if search and is_randomised(subject.surrogate):
-            search += ", all queries"  # adaptive_runs
-        attack = self.cascade(threat, joint=rejects(subject.surrogate), search=search)
+        attack = self.cascade(threat, joint=rejects(subject.surrogate), search=search_for(subject))
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
     def sight(self, subject: Subject, threat: Threat) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY
 from deepsec_jax.evaluation.defense_cells import (
     ADAPTIVE,
     REPLAYED,
+    SEARCH_ON,
     UNDEFENDED,
     WHITE_BOX,
+    Part,
     Question,
     Subject,
     Threat,
@@ -88,8 +90,31 @@ def question_of(raw: Classifier, about: dict[str, Any], dataset: Dataset, classe
     )  # fmt: skip
 
 
-def plan(question: Question, subjects: Sequence[Subject], threat: Threat) -> list[Planned]:
-    """Return all cells of an evaluation, the cheap ones first; each attack on all defenses in turn."""
+def plan(
+    question: Question, subjects: Sequence[Subject], threat: Threat | None, clean: Part | None = None
+) -> list[Planned]:
+    """Return all cells of an evaluation, the cheap ones first; each attack on all defenses in turn.
+
+    Args:
+        question: what they share.
+        subjects: defended models.
+        threat: what they are attacked with; None asks about clean images only.
+        clean: the clean test images that are asked about; None for all.
+    """
+    utility = [
+        Planned(
+            question.utility(each, clean),
+            each,
+            None,
+            {"utility": tuple(utility_columns(rejecting=each.rejects))},
+            1,
+        )
+        for each in subjects
+    ]
+    return utility if threat is None else [*utility, *_under_attack(question, subjects, threat)]
+
+
+def _under_attack(question: Question, subjects: Sequence[Subject], threat: Threat) -> list[Planned]:
     undefended = question.undefended(threat)
     source = (cell_name(undefended),)
     pgd = paper_pgd(question.data, threat.eps, channels=question.channels).steps
@@ -99,16 +124,12 @@ def plan(question: Question, subjects: Sequence[Subject], threat: Threat) -> lis
         climbs = threat.restarts * len(asked["losses"]) + asked.get("confident", 0)
         return threat.steps * climbs + asked.get("queries", 0)
 
-    def utility(subject: Subject) -> dict[str, tuple[str, ...]]:
-        return {"utility": tuple(utility_columns(rejecting=subject.rejects))}
-
     def under(access: str, subject: Subject | None = None) -> dict[str, tuple[str, ...]]:
         names = ("clean", column_of(access))
         refused = (REJECTION_COLUMNS[name].name for name in names if subject is not None and subject.rejects)
         return {"robustness": (*names, *refused)}
 
     return [
-        *(Planned(question.utility(each), each, None, utility(each), 1) for each in subjects),
         Planned(undefended, None, threat, under(UNDEFENDED), pgd),
         *(
             Planned(question.replayed(each, threat), each, threat, under(REPLAYED, each), 1, source)
@@ -145,7 +166,7 @@ def bytes_of(planned: Planned, dataset: Dataset) -> int:
     """Return what a cell and its columns take on disk, about."""
     columns = 8 * sum(map(len, planned.groups.values()))
     if planned.threat is None:
-        return len(dataset.test) * (12 + 16 * dataset.classes + columns) + 65536
+        return planned.config.get("n", len(dataset.test)) * (12 + 16 * dataset.classes + columns) + 65536
     image = 2 * 4 * int(np.prod(dataset.image_shape))
     return planned.threat.n * (image + 16 + 4 * dataset.classes + columns) + 65536
 
@@ -162,10 +183,10 @@ def jobs(
         store: where the images to replay lie.
         batch_size: images per call.
     """
-    tested = whole(dataset.test)
     found = []
     for each in planned:
         if each.threat is None:
+            tested = _clean(each, dataset)
             compute = _utility(each, raw, tested, batch_size)
         elif each.config["kind"] == SIGHT:
             compute = _sight(each, raw, store)
@@ -176,7 +197,7 @@ def jobs(
             Job(
                 each.config, each.groups, _noted(compute, each, batch_size, dataset.class_names),
                 _measure(each),
-                images=len(tested) if each.threat is None else each.threat.n,
+                images=each.config.get("n", len(dataset.test)),
                 gradients=each.gradients, after=each.after,
             )
         )  # fmt: skip
@@ -203,6 +224,12 @@ def _noted(compute: Parts, planned: Planned, batch_size: int, class_names: Seque
         }, arrays  # fmt: skip
 
     return noted
+
+
+def _clean(planned: Planned, dataset: Dataset) -> Sample:
+    """Return the clean images of a ``utility`` cell."""
+    config = planned.config
+    return draw_sample(dataset.test, config["n"], config["seed"]) if "n" in config else whole(dataset.test)
 
 
 def _utility(planned: Planned, raw: Classifier, sample: Sample, batch_size: int) -> Parts:
@@ -275,7 +302,7 @@ def _attacked(
         reseed(planned.subject.surrogate, example_keys(key, batch_size)), eps=asked["eps"],
         step_size=asked["step_size"], steps=asked["steps"], restarts=asked["restarts"],
         names=asked["losses"], weights=asked.get("weights", ()), confident=asked.get("confident", 0),
-        queries=asked.get("queries", 0),
+        queries=asked.get("queries", 0), stops=asked.get("search") != SEARCH_ON,
     )  # fmt: skip
     return cascade(runs, model, sample, key=key, batch_size=batch_size, on_batch=on_batch)
 

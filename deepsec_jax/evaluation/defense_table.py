@@ -28,7 +28,7 @@ _NOTHING = Summary(math.nan, 0, math.nan, math.nan)
 
 @dataclass(frozen=True)
 class DefenseRow:
-    """One defense on all clean test images.
+    """One defense on clean test images.
 
     Attributes:
         key: tells it from others, see ``robust_table.defense_key``.
@@ -36,7 +36,8 @@ class DefenseRow:
         label: the paper's name of it.
         category: what the paper files it under.
         about: ``defense`` of its config.
-        cell: its ``utility`` cell; None if only cells under attack are there.
+        cell: its ``utility`` cell, of several the one over most images; None if only cells under attack are
+            there.
         entries: column name -> figure.
         changed: settings that are not the preset's.
     """
@@ -149,7 +150,7 @@ def _missing(dataset: str, kind: str, present: set[str]) -> dict[str, str]:
 def _row(key: str, cells: Sequence[Cell], dataset: str, kind: str, note: str) -> DefenseRow:
     about = cells[0].config["defense"]
     name = str(about["name"])
-    cell = next((cell for cell in cells if cell.kind == UTILITY), None)
+    cell = max((cell for cell in cells if cell.kind == UTILITY), key=_images, default=None)
     changed = changed_settings(about, dataset, kind, _channels(cells))
     others = [Reason("another model or training", note)] if note else []
     if changed:
@@ -162,6 +163,11 @@ def _row(key: str, cells: Sequence[Cell], dataset: str, kind: str, note: str) ->
             for column in utility_columns(rejecting=True).values()
         },
     )  # fmt: skip
+
+
+def _images(cell: Cell) -> float:
+    """Return how many clean images a cell is over, to compare; none if it failed."""
+    return -1 if cell.error is not None else cell.config.get("n", math.inf)
 
 
 def _channels(cells: Sequence[Cell]) -> int | None:
@@ -210,15 +216,14 @@ def _absent(cell: Cell | None, column: Column) -> str:
 def _facts(cells: Sequence[Cell], undefended: Sequence[Cell], kind: str, times: bool) -> dict[str, str]:
     facts = model_facts(cells[0].config)
     facts["Undefended model"] = facts.pop("Model")
-    for cell in cells:
-        if cell.kind == UTILITY and cell.error is None:
-            correct = cell.arrays["correct_raw"]
-            summary = summarise(ACCURACY, correct, np.ones(len(correct)))
-            facts["Undefended accuracy"] = (
-                f"{figure(ACCURACY, summary.mean)} ({interval(ACCURACY, summary)}) of n = {summary.n}"
-            )
-            facts.pop("Test accuracy", None)
-            break
+    clean = max((cell for cell in cells if cell.kind == UTILITY), key=_images, default=None)
+    if clean is not None and clean.error is None:
+        correct = clean.arrays["correct_raw"]
+        summary = summarise(ACCURACY, correct, np.ones(len(correct)))
+        facts["Undefended accuracy"] = (
+            f"{figure(ACCURACY, summary.mean)} ({interval(ACCURACY, summary)}) of n = {summary.n}"
+        )
+        facts.pop("Test accuracy", None)
     paper = defense_published.undefended(name_of(cells[0].config["data"]))
     if not math.isnan(paper):
         facts["Undefended accuracy, paper"] = figure(ACCURACY, paper)

@@ -17,7 +17,7 @@ from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import example_keys, is_randomised, jit_per_class, rejects, reseed
+from deepsec_jax.pytree import example_keys, jit_per_class, rejects, reseed
 
 OnBatch = Callable[[int], Any]
 
@@ -128,6 +128,7 @@ def adaptive_runs(
     weights: Sequence[float] = (),
     confident: int = 0,
     queries: int = 0,
+    stops: bool = True,
 ) -> list[Transfer]:
     """Return the runs of the adaptive attack: ``restarts`` of PGD through the surrogate for each loss.
 
@@ -146,6 +147,7 @@ def adaptive_runs(
         weights: values of ``Guarded.weight``, in turn over all restarts; none leaves the surrogate as it is.
         confident: number of runs on the bare model.
         queries: of the search; 0 for none.
+        stops: whether the search ends where the surrogate is fooled.
     """
 
     def through(model: Classifier, name: str) -> Transfer:
@@ -157,8 +159,6 @@ def adaptive_runs(
     climbs = [through(weighed[turn % len(weighed)], name) for turn, name in enumerate(every)]
     if not queries:
         return [*bare, *climbs]
-    # Where the expectation is fooled single draws may still be right.
-    stops = not is_randomised(surrogate)
     search = Square(eps=eps, queries=queries, share=SHARE, guided=True, shrinking=False, stops=stops)
     return [*bare, *climbs, Transfer(search, surrogate)]
 

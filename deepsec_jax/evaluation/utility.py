@@ -20,7 +20,7 @@ def _accuracy(record: DefenseRecord) -> jax.Array:
 
 
 ACCURACY = Column(
-    "accuracy", "accuracy", "Accuracy", "share of all test images with F_D(x) = y", "II-D",
+    "accuracy", "accuracy", "Accuracy", "share of the clean test images asked with F_D(x) = y", "II-D",
     "share", "higher", "all", _accuracy, rate=True,
 )  # fmt: skip
 
@@ -30,8 +30,8 @@ def _rejected(record: DefenseRecord) -> jax.Array:
 
 
 REJECTED = Column(
-    "rejected", "csr", "Rejected", "share of all test images that the defended model refuses", "ours",
-    "share", "lower", "all", _rejected, rate=True, needs_rejection=True,
+    "rejected", "csr", "Rejected", "share of the clean test images asked that the defended model refuses",
+    "ours", "share", "lower", "all", _rejected, rate=True, needs_rejection=True,
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def compare(
     Args:
         raw: the undefended model.
         defended: the defended one.
-        sample: all clean test images.
+        sample: clean test images.
         confidences: whether the softmax of the defended model's logits means confidence.
         batch_size: images per call.
         draws: of a randomised model.

@@ -123,6 +123,17 @@ def test_a_dry_run_writes_nothing_and_says_what_is_missing(here, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
 
 
+def test_clean_images_alone_and_a_part_of_them(here, capsys):
+    assert evaluate("--n", "0", "--clean-n", "20", "--seed", "3", "--run-dir", "clean", quick=()) == 0
+    cells = list(read_cells("clean"))
+    assert [cell.kind for cell in cells] == ["utility"] * 2
+    assert all(len(cell.columns["accuracy"]) == 20 for cell in cells)
+    assert evaluate("--n", "0", "--dry-run") == 0  # those of all images are there
+    assert "nothing to attack" in capsys.readouterr().out
+    assert evaluate("--n", "0", "--clean-n", "450", "--dry-run") == 0  # 450 are all
+    assert capsys.readouterr().out.count("present ") == 2
+
+
 def test_attacks_and_defenses_share_a_run(here, capsys):
     options = ["--metrics", "mr", "--n", "3", "--run-dir", "run"]
     assert main(["evaluate", "attacks", "base", *options, "--attacks", "fgsm"]) == 0
@@ -167,7 +178,9 @@ BAD = {
     "other images": ({"folders": ("far",)}, "far was trained on other images than digits has",
                      lambda here: (write_model(here / "far", 2, digest="0"), write_card(here / "far"))),
     "too many images": ({"quick": ("--n", "451")}, "--n must be at most 450, the number of", None),
-    "no images": ({"quick": ("--n", "0")}, "--n must be at least 1, got 0", None),
+    "fewer images than none": ({"quick": ("--n=-1",)}, "--n must be at least 0, got -1", None),
+    "too many clean images": ({"quick": ("--n", "1", "--clean-n", "451")}, "--clean-n must be at most 450", None),
+    "no clean images": ({"quick": ("--clean-n", "0")}, "--clean-n must be at least 1, got 0", None),
     "no radius": ({"quick": ("--eps", "0")}, "--eps must lie above 0 and be at most 1", None),
     "radius in grey levels": ({"quick": ("--eps", "8")}, "at most 1, the range of a pixel, got 8", None),
     "no steps": ({"quick": ("--steps", "0")}, "--steps must be at least 1, got 0", None),

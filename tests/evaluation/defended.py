@@ -83,11 +83,11 @@ def planted() -> dict[str, Subject]:
 BASE = {"name": "raw", "network": "linear", "recipe": "mnist-paper", "test_accuracy": 0.92}
 
 
-def evaluate(folder, subjects, *, threat=THREAT, dataset=None, batch_size=16, raw=RAW, base=BASE):
+def evaluate(folder, subjects, *, threat=THREAT, clean=None, dataset=None, batch_size=16, raw=RAW, base=BASE):
     """Run an evaluation into a folder, and return its store, its planned cells and its failures."""
     dataset = dataset or make_dataset()
     question = question_of(raw, base, dataset, dataset.classes)
-    planned = plan(question, subjects, threat)
+    planned = plan(question, subjects, threat, clean)
     store = Store(folder)
     store.add_to_plan(each.config for each in planned)
     made = jobs(planned, raw, dataset, store, batch_size=batch_size)

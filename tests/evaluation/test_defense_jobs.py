@@ -8,10 +8,11 @@ import fake_run
 import jax
 import numpy as np
 import pytest
-from conftest import Linear, make_linear
+from conftest import Linear, Noisy, make_linear
 
 from deepsec_jax.evaluation import defense_jobs
 from deepsec_jax.evaluation.defense_cells import (
+    Part,
     Threat,
     default_eps,
     losses_for,
@@ -97,6 +98,26 @@ def test_the_sample_is_drawn_from_all_test_images_right_or_wrong(run):
     assert split_name(test) != split_name(defended.make_dataset(wrong=4).test)
 
 
+# --- clean images only
+
+
+def test_utility_of_a_part_is_that_of_its_images_and_gives_way_to_that_of_all(run, tmp_path):
+    part = Part(12, 3)
+    store, planned, failures = defended.evaluate(
+        tmp_path / "run", [defended.planted()["masked"]], threat=None, clean=part
+    )
+    assert failures == [] and [each.config["kind"] for each in planned] == ["utility"]
+    every, some = cells_of(run, "dd")["utility"], cells_of(store.folder, "dd")["utility"]
+    rows = draw_sample(defended.make_dataset().test, part.n, part.seed).rows
+    assert some.config == every.config | {"n": 12, "seed": 3} and some.name != every.name
+    for name, values in every.arrays.items():
+        np.testing.assert_allclose(some.arrays[name], values[rows], atol=1e-5)
+    for cells, n in (([some], 12), ([some, every], 60), ([every, some], 60)):
+        (section,) = defense_sections(cells)
+        assert section.rows[0].entries["accuracy"].summary.n == n
+        assert section.facts["Undefended accuracy"].endswith(f"of n = {n}")
+
+
 # --- flags
 
 
@@ -174,6 +195,22 @@ def test_a_search_ends_the_attack_on_a_model_without_a_gradient(tmp_path):
     assert "queries" not in configs[0]["hyperparameters"]
     assert configs[200]["hyperparameters"]["search"] == "guided squares"
     assert attack_in_words(configs[200]).count("a search of 200 queries by squares") == 1
+
+
+def test_a_search_goes_on_where_its_cell_says_so(tmp_path, monkeypatch):
+    """Where the mean over draws is fooled single draws may hold, so on random surrogates it spends all."""
+    noisy = Noisy(defended.RAW, jax.random.split(jax.random.key(5), 4), 0.1)
+    made, stops = defense_jobs.Made(np.zeros((40, 4, 4, 1), np.float32), 0.0, 0.0, 0.0), []
+    monkeypatch.setattr(
+        defense_jobs, "cascade", lambda runs, *_, **__: stops.append(runs[-1].attack.stops) or made
+    )
+    for name, surrogate in (("te", defended.RAW), ("rc", noisy)):
+        subject = defended.subject(name, defended.Rounded(defended.RAW), surrogate, differentiable=False)
+        _, planned, _ = defended.evaluate(tmp_path / name, [subject])
+        (cell,) = [each for each in planned if each.config.get("access") == "adaptive"]
+        asked = cell.config["attack"]["hyperparameters"]["search"]
+        assert asked == ("guided squares" if stops[-1] else "guided squares, all queries")
+    assert stops == [True, False]
 
 
 def test_progress_counts_a_run_by_its_gradients():
