@@ -179,7 +179,7 @@ BAD = {
                      lambda here: (write_model(here / "far", 2, digest="0"), write_card(here / "far"))),
     "too many images": ({"quick": ("--n", "451")}, "--n must be at most 450, the number of", None),
     "fewer images than none": ({"quick": ("--n=-1",)}, "--n must be at least 0, got -1", None),
-    "too many clean images": ({"quick": ("--n", "1", "--clean-n", "451")}, "--clean-n must be at most 450", None),
+    "too many clean images": ({"quick": ("--n", "1", "--clean-n", "451")}, "--clean-n must be at most", None),
     "no clean images": ({"quick": ("--clean-n", "0")}, "--clean-n must be at least 1, got 0", None),
     "no radius": ({"quick": ("--eps", "0")}, "--eps must lie above 0 and be at most 1", None),
     "radius in grey levels": ({"quick": ("--eps", "8")}, "at most 1, the range of a pixel, got 8", None),
