@@ -8,7 +8,7 @@ import pytest
 import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
-FOUNDATION = ("protocols", "pytree", "catalog", "progress", "memory")
+FOUNDATION = ("protocols", "pytree", "catalog", "progress", "memory", "convolutions")
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "catalog": (),
     "progress": (),
     "memory": (),
+    "convolutions": (),
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,

@@ -20,6 +20,7 @@ from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.report import Report
 from deepsec_jax.cli.train import Train
+from deepsec_jax.convolutions import convolve_for_gradients
 from deepsec_jax.memory import keep_freed_memory
 
 VERBS: dict[str, Any] = {
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where it was interrupted.
     """
     keep_freed_memory()
+    convolve_for_gradients()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _parse(words).run() or 0
