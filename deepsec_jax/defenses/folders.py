@@ -109,14 +109,13 @@ def load_defended(folder: str | os.PathLike[str]) -> Defended:
 
 
 def _guarded(defense: Any, card: dict[str, Any], saved: Saved, folder: Path) -> Defended:
-    """Return the network of a folder behind the detector that lies there with it."""
+    """Return the network of a folder, or what a detector makes of it, behind the detector that lies there."""
     detector: FittedDetector = defense.restore(saved, folder)
     for fitted in (detector, surrogate := defense.surrogate(detector)):
         if not math.isfinite(fitted.threshold):
             raise DefenseError(f"the detector in {folder} has no threshold: fit it again")
-    return Defended(
-        Guarded(saved.model, detector), Guarded(saved.model, surrogate), defense, card, saved, detector
-    )
+    network = defense.behind(detector, saved.model) if hasattr(defense, "behind") else saved.model
+    return Defended(Guarded(network, detector), Guarded(network, surrogate), defense, card, saved, detector)
 
 
 def settings_of(defense: Any) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class MagNet(Struct):
         temperatures: T of each divergence, static.
         filters: width of the autoencoders, static.
         noise: standard deviation of the Gaussian noise on their training images.
+        reforms: what is not flagged is classified behind the reformer, as the authors deploy it, static.
         fpr: the false positive rate that sets the threshold.
         images: held-out clean images at most, half for the quantiles and half for the threshold, static.
         changes: what differs from the autoencoders' recipe (:func:`recipe_of`), static.
@@ -66,6 +67,7 @@ class MagNet(Struct):
     temperatures: tuple[float, ...] = static(())
     filters: int = static(3)
     noise: Scalar = 0.1
+    reforms: bool = static(False)
     fpr: float = FPR
     images: int = static(5000)
     changes: Changes = static(())
@@ -168,6 +170,10 @@ class MagNet(Struct):
         parts = Parts(saved.model, models, self.powers, self.temperatures)
         scorer = LargestQuantile(parts, tuple(map(fit_quantiles, values.T)))
         return FittedDetector(scorer, float(kept["threshold"]), float(kept["spread"]))
+
+    def behind(self, detector: FittedDetector, network: Classifier) -> Classifier:
+        """Return what classifies where nothing is flagged: the network, or the same behind the reformer."""
+        return reformed(detector) if self.reforms else network
 
     def surrogate(self, detector: FittedDetector) -> FittedDetector:
         """Return a detector that flags the same images, by how far each part lies above its own threshold.

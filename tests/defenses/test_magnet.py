@@ -1,5 +1,7 @@
 """MagNet: autoencoders learnt by the training loop, errors and divergences, quantiles, reformer, folder."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -18,6 +20,7 @@ from deepsec_jax.defenses import DefenseError, reformed
 from deepsec_jax.defenses.detector import fitting_and_validation
 from deepsec_jax.defenses.detector_files import ARRAYS, kept_arrays
 from deepsec_jax.defenses.divergence import divergence_excess
+from deepsec_jax.defenses.folders import CARD as CARD_FILE
 from deepsec_jax.defenses.fs import FS
 from deepsec_jax.defenses.magnet import ERROR, Denoising, MagNet, Parts, beside, mean_error
 from deepsec_jax.defenses.quantiles import fit_quantiles
@@ -209,6 +212,27 @@ def test_the_reformer_is_a_classifier_and_the_whole_is_guarded(detector, digits)
     assert 0 < float(jnp.abs(x_adv - x).max()) <= 0.1 + 1e-6
     with pytest.raises(DefenseError, match="only MagNet has a reformer"):
         reformed(defenses.FittedDetector(FS()._score(network)))
+
+
+def test_a_folder_may_hold_the_whole_with_its_reformer(folder, detector, digits, tmp_path):
+    """The very detector; what it lets pass is classified behind the reformer, and attacked through it."""
+    alone = defenses.load_defended(folder)
+    for part in (folder, beside(folder, 0), beside(folder, 1)):
+        shutil.copytree(part, tmp_path / part.name)
+    card = tmp_path / folder.name / CARD_FILE
+    said = json.loads(card.read_text())
+    card.write_text(json.dumps(said | {"settings": said["settings"] | {"reforms": True}}))
+    whole = defenses.load_defended(tmp_path / folder.name)
+    x = jnp.asarray(digits.test.images[:40])
+    for found, guard in ((whole, whole.classifier), (whole, whole.surrogate)):
+        np.testing.assert_array_equal(guard.model(x), reformed(detector)(x))
+        assert found.detector.threshold == alone.detector.threshold
+    np.testing.assert_array_equal(alone.classifier.model(x), detector.scorer.parts.model(x))
+    np.testing.assert_array_equal(whole.detector.score(x), alone.detector.score(x))
+    assert (whole.classifier(x).argmax(-1) == 10).tolist() == alone.detector.flags(x).tolist()
+    assert defenses.preset("magnet@reformed", "mnist", "small").reforms
+    plain = defenses.preset("magnet", "mnist", "small")
+    assert defenses.preset("magnet@reformed", "mnist", "small").replace(reforms=False) == plain
 
 
 def test_a_folder_brings_the_detector_back(folder, detector, base, digits, tmp_path):
