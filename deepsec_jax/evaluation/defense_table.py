@@ -209,7 +209,7 @@ def _absent(cell: Cell | None, column: Column) -> str:
         return "failed"
     if column.needs_confidences and not cell.environment.get("confidences", True):
         refuses = "rejected" in cell.arrays
-        return "a detector leaves confidences as they are" if refuses else "votes, no confidences"
+        return "not taken of a model that refuses" if refuses else "votes, no confidences"
     return "no image that both get right" if column.over != "all" else "no value for any image"
 
 
