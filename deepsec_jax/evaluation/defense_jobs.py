@@ -103,11 +103,11 @@ def plan(
     """
     utility = [
         Planned(
-            question.utility(each, clean),
+            config := question.utility(each, clean),
             each,
             None,
             {"utility": tuple(utility_columns(rejecting=each.rejects))},
-            1,
+            config["draws"],
         )
         for each in subjects
     ]
@@ -198,7 +198,7 @@ def jobs(
                 each.config, each.groups, _noted(compute, each, batch_size, dataset.class_names),
                 _measure(each),
                 images=each.config.get("n", len(dataset.test)),
-                gradients=each.gradients, after=each.after,
+                gradients=each.gradients, measuring=0, after=each.after,  # columns are read off the arrays
             )
         )  # fmt: skip
     return found

@@ -31,9 +31,6 @@ Measure = Callable[
 ]
 """``measure(environment, arrays, names, on_batch) -> column name -> values [N]``."""
 
-_MEASURING = 10
-"""Progress counts gradients; a group of columns costs about as much as this many."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -46,6 +43,7 @@ class Job:
         measure: makes columns of the finished cell.
         images: number of images, for progress.
         gradients: per image, about; for progress.
+        measuring: what a group of columns costs per image, in gradients, about.
         after: names of cells that this one is computed from.
     """
 
@@ -55,6 +53,7 @@ class Job:
     measure: Measure
     images: int = 1
     gradients: int = 1
+    measuring: int = 10
     after: tuple[str, ...] = ()
 
     @property
@@ -88,7 +87,7 @@ def work(job: Job, stages: Mapping[str, tuple[str, ...]]) -> int:
 
 
 def _weight(job: Job, stage: str) -> int:
-    return max(1, job.gradients) if stage == CELL else _MEASURING
+    return max(1, job.gradients) if stage == CELL else job.measuring
 
 
 def run_plan(

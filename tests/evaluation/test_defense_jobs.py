@@ -107,6 +107,7 @@ def test_utility_of_a_part_is_that_of_its_images_and_gives_way_to_that_of_all(ru
         tmp_path / "run", [defended.planted()["masked"]], threat=None, clean=part
     )
     assert failures == [] and [each.config["kind"] for each in planned] == ["utility"]
+    assert planned[0].gradients == 1
     every, some = cells_of(run, "dd")["utility"], cells_of(store.folder, "dd")["utility"]
     rows = draw_sample(defended.make_dataset().test, part.n, part.seed).rows
     assert some.config == every.config | {"n": 12, "seed": 3} and some.name != every.name

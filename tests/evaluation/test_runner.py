@@ -7,7 +7,7 @@ import fake_run
 import numpy as np
 import pytest
 
-from deepsec_jax.evaluation import aside, runner
+from deepsec_jax.evaluation import aside
 from deepsec_jax.evaluation.aside import StoreError
 from deepsec_jax.evaluation.runner import CELL, Failure, missing, run_plan, work
 from deepsec_jax.evaluation.store import Store, read_cells
@@ -181,7 +181,7 @@ def test_progress_counts_each_job_for_what_it_was_announced_with(store):
     total = sum(work(job, missing(store, job.name, job.groups)) for job in jobs)
     told = []
     go(store, jobs, advance=lambda done=1, note="": told.append((done, note)))
-    assert sum(done for done, _ in told) == total == 3 * fake_run.ROWS * (2 + 2 * runner._MEASURING)
+    assert sum(done for done, _ in told) == total == 3 * fake_run.ROWS * (2 + 2 * jobs[0].measuring)
     assert (fake_run.ROWS, "fake0") in told
 
 
