@@ -19,11 +19,12 @@ from deepsec_jax.protocols import Images, Logits
 from deepsec_jax.pytree import Struct
 
 # Most of a test's time goes into compiling: LLVM's optimiser and the fusion emitters take two thirds of
-# that, and little arrays do not repay it.  Set XLA_FLAGS= to run the tests on the very programs that users
-# run.  The second flag is one that XLA will drop, and an unknown flag ends the process.
-cheap = "--xla_backend_optimization_level=1"
+# that, and little arrays do not repay it; nor does a program cut up for threads when every core has a worker.
+# Set XLA_FLAGS= to run the tests on the very programs that users run.  Flags but the first may be dropped by
+# another XLA, and an unknown flag ends the process.
+cheap = "--xla_backend_optimization_level=0"
 if jax.__version_info__[:2] == (0, 10):
-    cheap += " --xla_cpu_use_fusion_emitters=false"
+    cheap += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", cheap)  # read when jax first looks for devices
 
 keep_freed_memory()
@@ -35,8 +36,8 @@ PROGRAMS = os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
 )
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # for the examples' processes
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # for the examples' processes
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # Tracing allocates by the million; looking through all of it at every turn costs more the longer a run lasts.
 gc.set_threshold(100_000, 20, 50)

@@ -3,6 +3,7 @@
 The copy is edited as CONTRIBUTING.md says, and used through the command line in a process of its own.
 """
 
+import json
 import os
 import re
 import shutil
@@ -128,34 +129,38 @@ def copy(tmp_path_factory):
     return folder
 
 
-def deepsec(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
-    command = [sys.executable, "-m", "deepsec_jax.cli", *arguments]
+RUNNER = """
+import json, sys
+from deepsec_jax.cli.main import main
+
+for command in json.loads(sys.argv[1]):
+    print(">", *command, flush=True)
+    if main(command) != 0:
+        raise SystemExit(f"failed: {command}")
+"""
+
+
+def deepsec(folder: Path, *commands: tuple[str, ...], then: str = "") -> str:
+    """Run commands, and then a program, in one process of the copy; return what they printed."""
+    environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT / 'docs'}", "COLUMNS": "200"}
+    command = [sys.executable, "-c", RUNNER + then, json.dumps(commands)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
-def test_they_appear_in_the_lists_and_the_docs_table(copy):
-    listed = deepsec(copy, "list")
-    assert re.search(r"grey +Towards mid-grey", listed) and "mean of x_adv (ours)" in listed
-    assert re.search(r"toys +Dark and bright squares", listed)
-    assert re.search(r"fog +Training in noise", listed)
-    assert re.search(r"glare +Too bright to be true", listed)
-    program = "import hooks; print(hooks.attacks_table(), hooks.metrics_table(), hooks.defenses_table())"
-    environment = {**os.environ, "PYTHONPATH": f"{copy}:{ROOT / 'docs'}"}
-    tables = subprocess.run(
-        [sys.executable, "-c", program], cwd=copy, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    assert "| `grey` |" in tables and "| `toy` |" in tables and "| `fog` |" in tables
-
-
-def test_they_run_and_are_reported(copy):
-    deepsec(
-        copy, "evaluate", "attacks", "mine:model", "--data", "toys", "--attacks", "grey", "fgsm", "--n", "20",
+def test_they_are_listed_run_and_reported(copy):
+    run = (
+        "evaluate", "attacks", "mine:model", "--data", "toys", "--attacks", "grey", "fgsm", "--n", "20",
         "--metrics", "mr", "toy", "l2", "--run-dir", "run",
     )  # fmt: skip
-    deepsec(copy, "report", "run")
+    tables = "import hooks; print(hooks.attacks_table(), hooks.metrics_table(), hooks.defenses_table())"
+    said = deepsec(copy, ("list",), run, ("report", "run"), then=tables)
+    assert re.search(r"grey +Towards mid-grey", said) and "mean of x_adv (ours)" in said
+    assert re.search(r"toys +Dark and bright squares", said)
+    assert re.search(r"fog +Training in noise", said)
+    assert re.search(r"glare +Too bright to be true", said)
+    assert "| `grey` |" in said and "| `toy` |" in said and "| `fog` |" in said
     page = "".join(path.read_text() for path in sorted((copy / "run").rglob("*.html")))
     table = "".join(path.read_text() for path in sorted((copy / "run").rglob("*.csv")))
     assert "Toy brightness" in page and "grey" in page and "toys" in page
@@ -165,12 +170,11 @@ def test_they_run_and_are_reported(copy):
 @pytest.mark.long  # 30 s
 def test_a_defense_is_fitted_evaluated_and_reported(copy):
     base = base_folder(copy / "base")
-    deepsec(copy, "defend", "fog", str(base), "--run-dir", "fogged")
-    deepsec(
-        copy, "evaluate", "defenses", str(base), "--defenses", "fogged", "--n", "20", "--steps", "2",
+    evaluate = (
+        "evaluate", "defenses", str(base), "--defenses", "fogged", "--n", "20", "--steps", "2",
         "--restarts", "1", "--run-dir", "defended",
     )  # fmt: skip
-    deepsec(copy, "report", "defended")
+    deepsec(copy, ("defend", "fog", str(base), "--run-dir", "fogged"), evaluate, ("report", "defended"))
     page, table = ((copy / f"defended/report/defenses.{kind}").read_text() for kind in ("html", "csv"))
     assert "fog" in page and "fog" in table and "adaptive" in table
 
@@ -178,16 +182,15 @@ def test_a_defense_is_fitted_evaluated_and_reported(copy):
 @pytest.mark.long  # 30 s; the defense's way above is the same one
 def test_a_detector_is_fitted_evaluated_and_reported(copy):
     base = base_folder(copy / "watched")
-    deepsec(copy, "defend", "glare", str(base), "--run-dir", "glared")
-    deepsec(
-        copy, "evaluate", "attacks", str(base), "--attacks", "fgsm", "--n", "20", "--metrics", "mr",
+    attack = (
+        "evaluate", "attacks", str(base), "--attacks", "fgsm", "--n", "20", "--metrics", "mr",
         "--run-dir", "scored",
     )  # fmt: skip
-    deepsec(
-        copy, "evaluate", "detectors", str(base), "--detectors", "glared", "--sweep", "0.2",
-        "--run-dir", "scored",
+    ask = (
+        "evaluate", "detectors", str(base), "--detectors", "glared", "--sweep", "0.2", "--run-dir", "scored",
     )  # fmt: skip
-    deepsec(copy, "report", "scored")
+    fit = ("defend", "glare", str(base), "--run-dir", "glared")
+    deepsec(copy, fit, attack, ask, ("report", "scored"))
     page, table = ((copy / f"scored/report/detectors.{kind}").read_text() for kind in ("html", "csv"))
     assert "Too bright to be true" in page and "FPR 4 % on 60 clean images" in page
     assert re.search(r"attacks,glare-\S*detection-fgsm", table) and "sweep carried" in table
