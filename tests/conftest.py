@@ -18,13 +18,14 @@ from deepsec_jax.memory import keep_freed_memory
 from deepsec_jax.protocols import Images, Logits
 from deepsec_jax.pytree import Struct
 
-# Most of a test's time goes into compiling: LLVM's optimiser and the fusion emitters take two thirds of
-# that, and little arrays do not repay it; nor does a program cut up for threads when every core has a worker.
-# Set XLA_FLAGS= to run the tests on the very programs that users run.  Flags but the first may be dropped by
-# another XLA, and an unknown flag ends the process.
+# Most of a test's time goes into compiling: LLVM's optimiser, the fusion emitters, YNNPACK's fusions and
+# cutting up a program for threads take two thirds of that, and little arrays do not repay it.  Set XLA_FLAGS=
+# to run the tests on the very programs that users run.  Flags but the first may be dropped by another XLA,
+# and an unknown flag ends the process.
 cheap = "--xla_backend_optimization_level=0"
 if jax.__version_info__[:2] == (0, 10):
-    cheap += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    cheap += " --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type="
+    cheap += " --xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", cheap)  # read when jax first looks for devices
 
 keep_freed_memory()

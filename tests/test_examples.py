@@ -21,8 +21,8 @@ def test_there_are_examples():
     assert len(EXAMPLES) >= 5
 
 
-LONG = ("03_adversarial_training", "05_linen_or_plain_jax_model")
-"""20 s each."""
+LONG = ("02_sweep_eps", "03_adversarial_training", "05_linen_or_plain_jax_model")
+"""20 s each; README has a sweep of eps, too, which tests/test_docs.py runs."""
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,8 @@ class LayerScore(Struct):
 
     Attributes:
         model: has ``activations(x) -> tuple of [B, d]``, one per layer.
-        reference: the kept clean images' activations, one per layer.
+        images: the kept clean ones, float32 [R, H, W, C].
+        reference: their activations, one per layer; what :func:`unfitted` has made of both.
         mean: of each layer's dimension [L], over what the regression learned from.
         scale: its standard deviation [L].
         weights: the regression's [L].
@@ -155,7 +156,10 @@ class LayerScore(Struct):
         k: nearest neighbours, static.
     """
 
+    derived = ("reference",)
+
     model: Any
+    images: Images
     reference: tuple[Reference, ...]
     mean: jax.Array
     scale: jax.Array
@@ -185,9 +189,10 @@ def check_activations(model: Any) -> None:
 
 def unfitted(model: Any, reference: np.ndarray, k: int) -> LayerScore:
     """Return a scorer around reference images, float32 [R, H, W, C], whose weights are all 0."""
-    layers = _references(model, jnp.asarray(reference))
+    images = jnp.asarray(reference)
+    layers = _references(model, images)
     nothing = jnp.zeros(len(layers), jnp.float32)
-    return LayerScore(model, layers, nothing, nothing + 1.0, nothing, jnp.zeros((), jnp.float32), k)
+    return LayerScore(model, images, layers, nothing, nothing + 1.0, nothing, jnp.zeros((), jnp.float32), k)
 
 
 def regression(scorer: LayerScore, features: np.ndarray, classes: np.ndarray) -> LayerScore:

@@ -22,6 +22,7 @@ from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.defenses.detector_files import ARRAYS
 from deepsec_jax.defenses.intrinsic_dimension import intrinsic_dimension, reference_of, squared_distances
 from deepsec_jax.defenses.lid import LID, as_far, labelled_dimensions, regression, unfitted
+from deepsec_jax.pytree import hash_tree
 
 FEW = LID(k=10, minibatch=100, fpr=0.05)
 SHAPES = {
@@ -230,6 +231,24 @@ def test_scores_see_one_row_compile_once_and_have_gradients(trained, detector, c
     gradient = jax.jit(jax.grad(lambda x: detector.score(x).sum()))(x)
     assert np.isfinite(gradient).all() and (np.abs(gradient).max(axis=(1, 2, 3)) > 0).all()
     assert FEW.surrogate(detector) is detector
+
+
+def test_its_name_in_a_run_is_the_same_on_a_machine_that_rounds_otherwise(trained, detector):
+    def name(scorer, **changes):
+        return hash_tree({"guarded by": detector.replace(scorer=scorer.replace(**changes))}).hexdigest()
+
+    scorer = detector.scorer
+    rounded = jax.tree.map(lambda leaf: leaf * (1.0 + 1e-7), scorer.reference)
+    assert name(scorer) == name(scorer, reference=rounded)
+    named = [
+        name(scorer),
+        name(scorer, images=scorer.images[::-1]),
+        name(scorer, weights=2.0 * scorer.weights),
+    ]
+    network = jax.tree.map(lambda leaf: leaf + 1 if leaf.dtype == jnp.float32 else leaf, scorer.model)
+    named += [name(scorer, model=network), name(scorer, k=scorer.k + 1)]
+    assert len(set(named)) == len(named)
+    assert hash_tree(scorer).hexdigest() == hash_tree(scorer.replace(reference=rounded)).hexdigest()
 
 
 def test_a_folder_brings_it_back_and_damage_is_one_line(trained, tmp_path):
