@@ -22,7 +22,7 @@ from flax import nnx
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
-from deepsec_jax.pytree import hash_tree, jit_per_class
+from deepsec_jax.pytree import example_keys, hash_tree, jit_per_class, reseed
 from deepsec_jax.training.augment import shift_flip
 from deepsec_jax.training.checkpoints import (
     Build,
@@ -71,13 +71,17 @@ def _predict(model: Classifier, x: Images) -> Labels:
 
 
 def accuracy(model: Classifier, split: Split, *, batch_size: int = 256) -> float:
-    """Return the share of correctly classified images of a split, in [0, 1]."""
+    """Return the share of correctly classified images of a split, in [0, 1].
+
+    A model that draws random numbers draws once for each image, by its place in the split.
+    """
     correct = 0
     for start in range(0, len(split), batch_size):
         x = unit_images(split.images[start : start + batch_size])
         padding = batch_size - len(x)  # one compile: the last batch is filled up, then cut
         padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        predicted = np.asarray(_predict(model, padded))[: len(x)]
+        drawn = reseed(model, example_keys(jax.random.key(0), batch_size, first=start))
+        predicted = np.asarray(_predict(drawn, padded))[: len(x)]
         correct += int((predicted == split.labels[start : start + batch_size]).sum())
     return correct / len(split)
 

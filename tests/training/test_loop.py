@@ -17,6 +17,7 @@ import tiny
 from flax import nnx
 
 from deepsec_jax import data, models, training
+from deepsec_jax.pytree import Struct
 from deepsec_jax.training import CheckpointError, loop
 from deepsec_jax.training.checkpoints import save_model
 
@@ -309,6 +310,20 @@ def test_accuracy_counts_a_last_partial_batch():
     split = data.Split(np.zeros((5, 2, 2, 1), np.uint8), labels)
     for size in (1, 2, 5, 64):  # padding rows are class 2 as well: they must not count
         assert training.accuracy(Constant(), split, batch_size=size) == 0.6
+
+
+def test_accuracy_draws_for_each_image_whatever_the_batch():
+    class Coin(Struct):
+        keys: jax.Array
+
+        def __call__(self, x):
+            heads = jax.vmap(jax.random.bernoulli)(self.keys)
+            return jnp.stack([heads, ~heads], axis=1).astype(jnp.float32)
+
+    split = data.Split(np.zeros((64, 2, 2, 1), np.uint8), np.zeros(64, np.int32))
+    coin = Coin(jax.random.split(jax.random.key(0), 1))
+    shares = [training.accuracy(coin, split, batch_size=size) for size in (1, 7, 64)]
+    assert shares[0] == shares[1] == shares[2] and 0.2 < shares[0] < 0.8  # one draw for all gives 0 or 1
 
 
 def test_recipe_note_is_whole_json(tmp_path):
