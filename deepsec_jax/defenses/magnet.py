@@ -28,7 +28,7 @@ from deepsec_jax.defenses.quantiles import Quantiles, fit_quantiles
 from deepsec_jax.models.autoencoder import KINDS, Autoencoder
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
 from deepsec_jax.pytree import Struct, static
-from deepsec_jax.training import Recipe, Saved, load_model
+from deepsec_jax.training import Recipe, Saved, accuracy, load_model
 
 ERROR = "test_error"
 """What the figures of an autoencoder call its mean squared error on the test part."""
@@ -136,10 +136,12 @@ class MagNet(Struct):
         fitted = FittedDetector(scorer).at_fpr(clean.images[1::2], self.fpr)
         if folder is not None:
             errors = [each.figures[ERROR] for each in saved]
-            figures = {
+            figures: dict[str, Any] = {
                 "threshold": float(fitted.threshold), "clean_images": len(clean),
                 "threshold_images": len(clean.images[1::2]), ERROR: errors,
             }  # fmt: skip
+            if self.reforms:
+                figures["test_accuracy"] = accuracy(reformed(fitted), data.test)
             keep_network(base, data, folder, figures=figures)
             keep_arrays(folder, threshold=fitted.threshold, spread=fitted.spread, clean_parts=values)
         return fitted

@@ -214,7 +214,7 @@ def test_the_reformer_is_a_classifier_and_the_whole_is_guarded(detector, digits)
         reformed(defenses.FittedDetector(FS()._score(network)))
 
 
-def test_a_folder_may_hold_the_whole_with_its_reformer(folder, detector, digits, tmp_path):
+def test_a_folder_may_hold_the_whole_with_its_reformer(folder, detector, base, digits, tmp_path):
     """The very detector; what it lets pass is classified behind the reformer, and attacked through it."""
     alone = defenses.load_defended(folder)
     for part in (folder, beside(folder, 0), beside(folder, 1)):
@@ -230,6 +230,12 @@ def test_a_folder_may_hold_the_whole_with_its_reformer(folder, detector, digits,
     np.testing.assert_array_equal(alone.classifier.model(x), detector.scorer.parts.model(x))
     np.testing.assert_array_equal(whole.detector.score(x), alone.detector.score(x))
     assert (whole.classifier(x).argmax(-1) == 10).tolist() == alone.detector.flags(x).tolist()
+    shutil.rmtree(tmp_path / folder.name)  # but the autoencoders beside it stay: nothing is trained
+    with jax.numpy_dtype_promotion("standard"):
+        BOTH.replace(reforms=True).fit(base, digits, key=jax.random.key(0), folder=tmp_path / folder.name)
+    figures = load_model(tmp_path / folder.name).figures
+    assert figures["test_accuracy"] == training.accuracy(reformed(detector), digits.test)
+    assert figures["threshold"] == detector.threshold
     assert defenses.preset("magnet@reformed", "mnist", "small").reforms
     plain = defenses.preset("magnet", "mnist", "small")
     assert defenses.preset("magnet@reformed", "mnist", "small").replace(reforms=False) == plain
