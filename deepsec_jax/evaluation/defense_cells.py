@@ -206,7 +206,7 @@ class Question:
             "name": "cascade", "class": "Cascade",
             "hyperparameters": {
                 "attack": "PGD", "norm": "linf", "eps": threat.eps,
-                "step_size": 2.5 * threat.eps / threat.steps, "steps": threat.steps,
+                "step_size": 5.0 * threat.eps / threat.steps, "rule": "cosine", "steps": threat.steps,
                 "restarts": threat.restarts, "losses": list(losses_for(self.classes)), "start": "in_ball",
                 **detector, **queries,
             },

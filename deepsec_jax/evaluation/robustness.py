@@ -11,6 +11,7 @@ import numpy as np
 
 from deepsec_jax.attacks import PGD, Given, Square, Transfer, losses, run_in_batches
 from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.parts import Cosine
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import judge
@@ -133,14 +134,15 @@ def adaptive_runs(
     """Return the runs of the adaptive attack: ``restarts`` of PGD through the surrogate for each loss.
 
     On a guarded model the restarts take turns in how much the detector weighs, for the best weight differs
-    from detector to detector.  Before them come ``confident`` runs on the model without its detector, whose
+    from detector to detector.  Steps shrink to nothing, as a cosine: those of one length keep every pixel
+    going to and fro, which a tight detector sees.  Before them come ``confident`` runs on the model without its detector, whose
     margin is driven as far as the ball lets it: some detectors miss what is wrong with confidence.  Last
     comes a search that keeps what the model itself, not a gradient, shows to be better.
 
     Args:
         surrogate: what is differentiated; a ``Guarded`` where there are ``weights`` or confident runs.
         eps: radius.
-        step_size: of PGD.
+        step_size: of PGD's first step.
         steps: of each run.
         restarts: runs per loss.
         names: of losses.
@@ -151,7 +153,10 @@ def adaptive_runs(
     """
 
     def through(model: Classifier, name: str) -> Transfer:
-        return Transfer(PGD(eps=eps, step_size=step_size, steps=steps, loss=losses.LOSSES[name]), model)
+        pgd = PGD(
+            eps=eps, step_size=step_size, steps=steps, loss=losses.LOSSES[name], rule=Cosine(float(steps))
+        )
+        return Transfer(pgd, model)
 
     weighed = [surrogate.replace(weight=weight) for weight in weights] or [surrogate]
     every = [name for name in names for _ in range(restarts)]
