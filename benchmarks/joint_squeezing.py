@@ -96,7 +96,7 @@ def attacked(
     """Return percent of images that fool the model, and, of a guard, percent that it rejects."""
     guarded = isinstance(model, Guarded)
     runs = adaptive_runs(
-        surrogate, eps=eps, step_size=2.5 * eps / options.steps, steps=options.steps,
+        surrogate, eps=eps, step_size=5.0 * eps / options.steps, steps=options.steps,
         restarts=options.restarts, names=("max_margin",), weights=WEIGHTS if guarded else (),
         confident=int(guarded),
     )  # fmt: skip

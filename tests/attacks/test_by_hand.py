@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from conftest import Linear, make_images, make_linear
+from jax.tree_util import Partial
 
-from deepsec_jax.attacks import BIM, FGSM, PGD, UMIFGSM, losses
+from deepsec_jax.attacks import BIM, FGSM, PGD, UMIFGSM, losses, parts
 from deepsec_jax.attacks.rfgsm import fair_signs
 
 # One image of three pixels, two classes: z0 - z1 = 2 a - b + 0 c - 0.2.
@@ -27,6 +28,34 @@ def test_bim_l2_walks_along_the_normal():
     x_adv = BIM(eps=0.15, step_size=0.1, steps=2, norm="l2")(MODEL, X, Y)
     expected = np.ravel(X) + 0.15 * np.array([-2.0, 1.0, 0.0]) / np.sqrt(5.0)
     np.testing.assert_allclose(np.ravel(x_adv), expected, atol=1e-6)
+
+
+def test_shrinking_steps_come_to_rest_where_equal_ones_circle():
+    # The gap falls with each pixel's distance to the image within 0.03, whose gap is 0: the best there is.
+    x = 0.1 + 0.8 * make_images(4, (5, 5, 1))
+    best = x + jax.random.uniform(jax.random.key(2), x.shape, minval=-0.03, maxval=0.03)
+
+    def gap(x):
+        return -jnp.sum(jnp.abs(x - best), axis=(1, 2, 3))
+
+    def model(x):
+        return jnp.stack([jnp.zeros(len(x)), gap(x)], axis=1)
+
+    def left(rule):
+        pgd = PGD(eps=0.1, step_size=0.02, steps=50, start=parts.at_input, rule=rule)
+        return -float(gap(pgd(Partial(model), x, jnp.zeros(4, jnp.int32))).mean()) / 25
+
+    assert left(parts.Cosine(50.0)) < 0.001 < 0.003 < left(parts.Steepest())
+
+
+def test_cosine_by_hand():
+    rule, gradient = parts.Cosine(4.0), jnp.full((1, 1, 1, 1), -3.0)
+    state, steps = rule.init(gradient), []
+    for _ in range(6):
+        step, state = rule.update(gradient, state, 0.2, "linf")
+        steps.append(float(step[0, 0, 0, 0]))
+    expected = -0.2 * np.array([1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0.0, 0.0])
+    np.testing.assert_allclose(steps, expected, atol=1e-7)
 
 
 def numpy_momentum(weights, bias, x, labels, eps, step_size, steps, decay):

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make_images, make_linear
+from conftest import Linear, make_images, make_linear
 from guards import Brightness, Given, Saturated, Unsure, guarded
 from rich.console import Console
 from scipy.special import softmax
 
 from deepsec_jax import data, defenses, models, training
+from deepsec_jax.attacks.parts import Steepest
 from deepsec_jax.catalog import Card
 from deepsec_jax.cli.main import main
 from deepsec_jax.data import stored_candidates
@@ -134,6 +135,32 @@ def test_restarts_take_turns_in_the_weight_and_a_confident_run_comes_first():
     assert (last.attack.queries, last.attack.guided, last.surrogate) == (7, True, LINEAR)
     *_, on = adaptive_runs(LINEAR, **settings, queries=7, stops=False)
     assert last.attack.stops and not on.attack.stops
+
+
+class Still(Struct):
+    """How far the right half of an image is from mid-grey: the half that says nothing of the class."""
+
+    def __call__(self, x):
+        return jnp.mean(jnp.abs(x[:, :, 2:] - 0.5), axis=(1, 2, 3))
+
+
+def test_the_joint_attack_lies_still_where_a_tight_detector_looks():
+    weights = jax.random.normal(jax.random.key(0), (4, 4, 2)) * jnp.array([1.0, 1.0, 0.0, 0.0])[None, :, None]
+    network = Linear(weights.reshape(16, 2), jnp.array([-2.8, 0.0]))  # reached within 0.3
+    left = jax.random.uniform(jax.random.key(1), (8, 4, 2, 1), minval=0.3, maxval=0.7)
+    x = jnp.concatenate([left, jnp.full_like(left, 0.5)], axis=2)
+    labels = network(x).argmax(1)
+    guard = Guarded(network, FittedDetector(Still(), 0.004, 0.01))
+    keys = jax.random.split(jax.random.key(2), 8)
+
+    def fooled(run):
+        found = guard(run(guard, x, labels, key=keys)).argmax(1)
+        return float(jnp.mean((found != labels) & (found != 2)))
+
+    (run,) = adaptive_runs(guard, eps=0.3, step_size=0.0375, steps=40, restarts=1, names=["max_margin"])
+    assert fooled(run) == 1.0
+    circling = run.replace(attack=run.attack.replace(rule=Steepest(), step_size=0.01875))
+    assert fooled(circling) < 0.5, "planted: steps of one length"
 
 
 def planted():
