@@ -247,7 +247,10 @@ def test_only_what_is_missing_is_computed_and_gives_the_same(run, tmp_path, monk
     (folder / "columns" / planned[0].name / "cos.npy").unlink()
     defended.evaluate(folder, again, batch_size=7)
     assert starts(store)[before:] == [(planned[0].name, "utility"), (adaptive.name, CELL)]
-    assert same(cells_of(folder, "nat")["adaptive"].arrays, adaptive.arrays)
+    found = cells_of(folder, "nat")["adaptive"].arrays
+    # In batches of another size a softmax may round its last digit otherwise, and nothing else may differ.
+    np.testing.assert_allclose(found.pop("probabilities"), adaptive.arrays.pop("probabilities"), atol=1e-6)
+    assert same(found, adaptive.arrays)
 
 
 def test_images_to_replay_are_made_once_for_all_defenses(tmp_path, monkeypatch):
