@@ -18,6 +18,7 @@ from results import table, write_json
 from deepsec_jax import data, defenses, training
 from deepsec_jax.defenses.base import base_of
 from deepsec_jax.defenses.fs import Rounded, SmoothlyRounded
+from deepsec_jax.evaluation.defense_cells import DECAY, FIRST
 from deepsec_jax.evaluation.robustness import adaptive_runs, ask, cascade
 from deepsec_jax.evaluation.sample import Sample, draw_sample
 from deepsec_jax.models.guarded import Guarded
@@ -25,7 +26,7 @@ from deepsec_jax.progress import progress
 from deepsec_jax.pytree import Struct
 
 WEIGHTS = (1.0, 0.3, 3.0)
-"""Of the detector, in turn, as in ``deepsec evaluate defenses``."""
+"""Of the detector, in turn: three of the four of ``deepsec evaluate defenses``."""
 
 
 class Behind(Struct):
@@ -96,8 +97,8 @@ def attacked(
     """Return percent of images that fool the model, and, of a guard, percent that it rejects."""
     guarded = isinstance(model, Guarded)
     runs = adaptive_runs(
-        surrogate, eps=eps, step_size=5.0 * eps / options.steps, steps=options.steps,
-        restarts=options.restarts, names=("max_margin",), weights=WEIGHTS if guarded else (),
+        surrogate, eps=eps, step_size=FIRST * eps, steps=options.steps,
+        restarts=options.restarts, names=("max_margin",), decay=DECAY, weights=WEIGHTS if guarded else (),
         confident=int(guarded),
     )  # fmt: skip
     made = cascade(

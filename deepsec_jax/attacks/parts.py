@@ -59,32 +59,6 @@ class Steepest(Struct):
         return step_size * steepest(gradient, norm), state
 
 
-class Cosine(Struct):
-    """Steepest steps that shrink to nothing: step t is as long as step_size (1 + cos(pi t / steps)) / 2.
-
-    Sign steps of one length never come to rest: each pixel goes on to and fro by that much.  Where success
-    hangs on pixels that must lie still, such as a detector's that measures what an autoencoder takes away,
-    they circle around it.
-
-    Attributes:
-        steps: after which the length is 0; those of the attack.
-    """
-
-    steps: Scalar = 100
-
-    def init(self, x: Images) -> jax.Array:
-        """Return the number of steps so far."""
-        del x
-        return jnp.zeros((), jnp.float32)
-
-    def update(
-        self, gradient: Images, state: jax.Array, step_size: Scalar, norm: str
-    ) -> tuple[Images, jax.Array]:
-        """Return the shortened step along this gradient alone."""
-        share = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(state / self.steps, 1.0)))
-        return step_size * share * steepest(gradient, norm), state + 1.0
-
-
 class Momentum(Struct):
     """Steepest step along the accumulated gradient g <- decay g + grad / ||grad||_1.
 
@@ -102,6 +76,35 @@ class Momentum(Struct):
         size = jnp.sum(jnp.abs(gradient), axis=(1, 2, 3), keepdims=True)
         state = self.decay * state + gradient / jnp.where(size > 0, size, 1.0)
         return step_size * steepest(state, norm), state
+
+
+class Cosine(Struct):
+    """Steps of another rule that shrink to nothing: the t-th times (1 + cos(pi t / steps)) / 2, from t = 0.
+
+    Sign steps of one length never come to rest: each pixel goes on to and fro by that much.  Where success
+    hangs on pixels that must lie still, such as a detector's that measures what an autoencoder takes away,
+    they circle around it.
+
+    Attributes:
+        steps: after which the length is 0; those of the attack.
+        rule: whose steps are shortened, a pytree.
+    """
+
+    steps: Scalar = 100
+    rule: StepRule = Steepest()
+
+    def init(self, x: Images) -> tuple[jax.Array, Any]:
+        """Return the number of steps so far, and the rule's state."""
+        return jnp.zeros((), jnp.float32), self.rule.init(x)
+
+    def update(
+        self, gradient: Images, state: tuple[jax.Array, Any], step_size: Scalar, norm: str
+    ) -> tuple[Images, tuple[jax.Array, Any]]:
+        """Return the rule's step, shortened, and the next state."""
+        taken, inner = state
+        share = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(taken / self.steps, 1.0)))
+        step, inner = self.rule.update(gradient, inner, step_size * share, norm)
+        return step, (taken + 1.0, inner)
 
 
 class Optax(Struct):

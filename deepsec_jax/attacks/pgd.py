@@ -30,8 +30,8 @@ class PGD(Struct):
         loss: loss to climb, static.
         start: where to start (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` this is BIM
             and needs no key.
-        rule: how a gradient becomes a step, a pytree: ``Steepest()``, ``Cosine(steps)``,
-            ``Momentum(decay)``, ``Optax(...)``.
+        rule: how a gradient becomes a step, a pytree: ``Steepest()``, ``Momentum(decay)``,
+            ``Cosine(steps, rule)``, ``Optax(...)``.
 
     References:
         Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018,

@@ -148,6 +148,8 @@ def attack_in_words(attack: dict[str, Any]) -> str:
     steps = f"PGD, {values['steps']} steps of {values['step_size']:.4g}"
     if values.get("rule") == "cosine":
         steps += " at first, shrinking to 0"
+    if "decay" in values:
+        steps += f", along a momentum of {values['decay']:g}"
     if attack["name"] != "cascade":
         return f"{steps} from a random start; as many as in the paper, and as long against ε"
     losses = ", then ".join(values["losses"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from deepsec_jax.attacks import PGD, Given, Square, Transfer, losses, run_in_batches
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.parts import Cosine
+from deepsec_jax.attacks.parts import Cosine, Momentum
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import judge
@@ -126,6 +126,7 @@ def adaptive_runs(
     steps: int,
     restarts: int,
     names: Sequence[str],
+    decay: float,
     weights: Sequence[float] = (),
     confident: int = 0,
     queries: int = 0,
@@ -135,7 +136,8 @@ def adaptive_runs(
 
     On a guarded model the restarts take turns in how much the detector weighs, for the best weight differs
     from detector to detector.  Steps shrink to nothing, as a cosine: those of one length keep every pixel
-    going to and fro, which a tight detector sees.  Before them come ``confident`` runs on the model without
+    going to and fro, which a tight detector sees.  They follow a momentum: alone, a gradient at the edge
+    between fooling the model and being flagged points to one of both, in turn.  Before them come ``confident`` runs on the model without
     its detector, whose margin is driven as far as the ball lets it: some detectors miss what is wrong with
     confidence.  Last comes a search that keeps what the model itself, not a gradient, shows to be better.
 
@@ -146,6 +148,7 @@ def adaptive_runs(
         steps: of each run.
         restarts: runs per loss.
         names: of losses.
+        decay: of the momentum.
         weights: values of ``Guarded.weight``, in turn over all restarts; none leaves the surrogate as it is.
         confident: number of runs on the bare model.
         queries: of the search; 0 for none.
@@ -153,10 +156,10 @@ def adaptive_runs(
     """
 
     def through(model: Classifier, name: str) -> Transfer:
-        pgd = PGD(
-            eps=eps, step_size=step_size, steps=steps, loss=losses.LOSSES[name], rule=Cosine(float(steps))
+        rule = Cosine(float(steps), Momentum(decay))
+        return Transfer(
+            PGD(eps=eps, step_size=step_size, steps=steps, loss=losses.LOSSES[name], rule=rule), model
         )
-        return Transfer(pgd, model)
 
     weighed = [surrogate.replace(weight=weight) for weight in weights] or [surrogate]
     every = [name for name in names for _ in range(restarts)]

@@ -58,6 +58,18 @@ def test_cosine_by_hand():
     np.testing.assert_allclose(steps, expected, atol=1e-7)
 
 
+def test_cosine_shortens_the_steps_of_any_rule():
+    # Along g / ||g||_1 = 1, -1, -1 the momentum is 1, -0.5, -1.25 by 0.5, and 1, 0.5, -0.25 by 1.5.
+    for decay, signs in ((0.5, [1.0, -1.0, -1.0]), (1.5, [1.0, 1.0, -1.0])):
+        rule, steps = parts.Cosine(4.0, parts.Momentum(decay)), []
+        state = rule.init(jnp.zeros((1, 1, 1, 1)))
+        for gradient in (3.0, -0.1, -7.0):
+            step, state = rule.update(jnp.full((1, 1, 1, 1), gradient), state, 0.2, "linf")
+            steps.append(float(step[0, 0, 0, 0]))
+        expected = 0.2 * np.array(signs) * np.array([1.0, 0.5 + 0.5**1.5, 0.5])
+        np.testing.assert_allclose(steps, expected, atol=1e-7)
+
+
 def numpy_momentum(weights, bias, x, labels, eps, step_size, steps, decay):
     """Dong et al.'s update in float64 on a linear model with the max-margin loss; keep-best included."""
     rows = np.arange(len(x))

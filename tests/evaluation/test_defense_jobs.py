@@ -339,9 +339,8 @@ def test_pgd_is_the_papers_and_its_step_goes_with_the_radius():
 def test_the_adaptive_attack_by_default_is_the_strong_one():
     question = defense_jobs.question_of(defended.RAW, defended.BASE, defended.make_dataset(), 3)
     assert question.cascade(Threat(eps=0.3))["hyperparameters"] == {
-        "attack": "PGD", "norm": "linf", "eps": 0.3, "step_size": 5.0 * 0.3 / 100, "rule": "cosine",
-        "steps": 100,
-        "restarts": 5, "losses": ["max_margin", "dlr"], "start": "in_ball",
+        "attack": "PGD", "norm": "linf", "eps": 0.3, "step_size": 0.3 / 8, "rule": "cosine",
+        "decay": 0.75, "steps": 100, "restarts": 5, "losses": ["max_margin", "dlr"], "start": "in_ball",
     }  # fmt: skip
 
 

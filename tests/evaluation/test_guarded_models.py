@@ -15,6 +15,7 @@ import pytest
 from conftest import Linear, make_images, make_linear
 from guards import Brightness, Given, Saturated, Unsure, guarded
 from rich.console import Console
+from scipy.optimize import linprog
 from scipy.special import softmax
 
 from deepsec_jax import data, defenses, models, training
@@ -28,7 +29,7 @@ from deepsec_jax.defenses.detector import fitting_and_validation
 from deepsec_jax.defenses.detector_files import ARRAYS as KEPT
 from deepsec_jax.defenses.detector_files import keep_arrays, kept_arrays
 from deepsec_jax.evaluation import judge
-from deepsec_jax.evaluation.defense_cells import WEIGHTS
+from deepsec_jax.evaluation.defense_cells import DECAY, WEIGHTS
 from deepsec_jax.evaluation.defense_flags import MASKING
 from deepsec_jax.evaluation.defense_report import print_defenses, render_defenses
 from deepsec_jax.evaluation.defense_table import defense_sections
@@ -125,6 +126,7 @@ def test_candidates_are_images_that_are_accepted_and_targets_are_classes(tmp_pat
 
 def test_restarts_take_turns_in_the_weight_and_a_confident_run_comes_first():
     settings: dict[str, Any] = dict(eps=0.1, step_size=0.02, steps=5, restarts=3, names=("max_margin", "dlr"))
+    settings["decay"] = 0.75
     runs = adaptive_runs(MODEL, **settings, weights=(1.0, 0.3), confident=1)
     assert runs[0].surrogate is LINEAR or runs[0].surrogate == MODEL.model
     assert [run.surrogate.weight for run in runs[1:]] == [1.0, 0.3, 1.0, 0.3, 1.0, 0.3]
@@ -157,10 +159,53 @@ def test_the_joint_attack_lies_still_where_a_tight_detector_looks():
         found = guard(run(guard, x, labels, key=keys)).argmax(1)
         return float(jnp.mean((found != labels) & (found != 2)))
 
-    (run,) = adaptive_runs(guard, eps=0.3, step_size=0.0375, steps=40, restarts=1, names=["max_margin"])
+    (run,) = adaptive_runs(
+        guard, eps=0.3, step_size=0.0375, steps=40, restarts=1, names=["max_margin"], decay=0.75
+    )
     assert fooled(run) == 1.0
     circling = run.replace(attack=run.attack.replace(rule=Steepest(), step_size=0.01875))
     assert fooled(circling) < 0.5, "planted: steps of one length"
+
+
+class Farthest(Struct):
+    """The largest change along any of a few directions, from mid-grey."""
+
+    directions: jax.Array
+
+    def __call__(self, x):
+        return jnp.max(jnp.abs((x.reshape(len(x), -1) - 0.5) @ self.directions), axis=1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_joint_attack_comes_close_to_what_linear_programming_finds(seed):
+    # The largest margin of a linear model, under a linear detector that watches the same directions.
+    draws, eps, threshold = np.random.default_rng(seed), 0.2, 0.05
+    weights = draws.normal(size=25) / 5
+    watched = draws.normal(size=(25, 4)) / 5 + 0.7 * weights[:, None] * draws.choice([-1.0, 1.0], size=4)
+    largest = -linprog(
+        -weights,
+        A_ub=np.vstack([watched.T, -watched.T]),
+        b_ub=np.full(8, threshold),
+        bounds=[(-eps, eps)] * 25,
+    ).fun
+    assert largest < 0.8 * eps * np.abs(weights).sum(), "the detector leaves less than the ball does"
+
+    def fooled(share, decay):
+        both = jnp.asarray(np.stack([np.zeros(25), weights], axis=1), jnp.float32)
+        network = Linear(both, jnp.array([0.0, -0.5 * weights.sum() - share * largest]))
+        guard = Guarded(
+            network, FittedDetector(Farthest(jnp.asarray(watched, jnp.float32)), threshold, 0.025)
+        )
+        x, labels = jnp.full((16, 5, 5, 1), 0.5), jnp.zeros(16, jnp.int32)
+        (run,) = adaptive_runs(
+            guard, eps=eps, step_size=eps / 8, steps=100, restarts=1, names=["max_margin"], decay=decay
+        )
+        found = guard(run(guard, x, labels, key=jax.random.split(jax.random.key(1), 16))).argmax(1)
+        return float(jnp.mean(found == 1))
+
+    assert fooled(0.8, DECAY) == 1.0 and fooled(0.9, DECAY) > 0.5
+    assert fooled(1.001, DECAY) == 0.0, "more than there is"
+    assert fooled(0.8, 0.0) < 0.3, "planted: the same steps without momentum"
 
 
 def planted():
@@ -255,7 +300,7 @@ def test_tables_count_rejections_apart(run):
     text = io.StringIO()
     print_defenses(cells, Console(file=text, width=120))
     assert text.getvalue().count("\n   rejected ") + text.getvalue().count("\n  rejected ") == 2
-    assert "weight 1, 0.3, 3 of the detector in turn" in files["defenses.html"]
+    assert "weight 1, 3, 0.3, 10 of the detector in turn" in files["defenses.html"]
 
 
 def test_without_detectors_no_table_has_such_a_column(run):
