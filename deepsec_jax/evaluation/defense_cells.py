@@ -215,8 +215,8 @@ class Question:
             "hyperparameters": {
                 "attack": "PGD", "norm": "linf", "eps": threat.eps,
                 "step_size": threat.eps * max(FIRST, 5.0 / threat.steps), "rule": "cosine", "decay": DECAY,
-                "steps": threat.steps, "restarts": threat.restarts, "losses": list(losses_for(self.classes)), "start": "in_ball",
-                **detector, **queries,
+                "steps": threat.steps, "restarts": threat.restarts, "losses": list(losses_for(self.classes)),
+                "start": "in_ball", **detector, **queries,
             },
         }  # fmt: skip
 

@@ -302,7 +302,8 @@ def _attacked(
         reseed(planned.subject.surrogate, example_keys(key, batch_size)), eps=asked["eps"],
         step_size=asked["step_size"], steps=asked["steps"], restarts=asked["restarts"],
         names=asked["losses"], decay=asked["decay"], weights=asked.get("weights", ()),
-        confident=asked.get("confident", 0), queries=asked.get("queries", 0), stops=asked.get("search") != SEARCH_ON,
+        confident=asked.get("confident", 0), queries=asked.get("queries", 0),
+        stops=asked.get("search") != SEARCH_ON,
     )  # fmt: skip
     return cascade(runs, model, sample, key=key, batch_size=batch_size, on_batch=on_batch)
 

@@ -137,9 +137,10 @@ def adaptive_runs(
     On a guarded model the restarts take turns in how much the detector weighs, for the best weight differs
     from detector to detector.  Steps shrink to nothing, as a cosine: those of one length keep every pixel
     going to and fro, which a tight detector sees.  They follow a momentum: alone, a gradient at the edge
-    between fooling the model and being flagged points to one of both, in turn.  Before them come ``confident`` runs on the model without
-    its detector, whose margin is driven as far as the ball lets it: some detectors miss what is wrong with
-    confidence.  Last comes a search that keeps what the model itself, not a gradient, shows to be better.
+    between fooling the model and being flagged points to one of both, in turn.  Before them come
+    ``confident`` runs on the model without its detector, whose margin is driven as far as the ball lets it:
+    some detectors miss what is wrong with confidence.  Last comes a search that keeps what the model itself,
+    not a gradient, shows to be better.
 
     Args:
         surrogate: what is differentiated; a ``Guarded`` where there are ``weights`` or confident runs.
