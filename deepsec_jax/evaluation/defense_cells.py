@@ -32,8 +32,8 @@ FIRST = 0.125
 """Length of the adaptive attack's first step, in radii; longer where so few follow that they lead nowhere."""
 
 DECAY = 0.75
-"""Of its momentum.  With it and 100 such steps the joint attack reaches nine tenths of the margin that linear
-programming finds under a linear detector, where steps along single gradients reach less than eight."""
+"""Of its momentum.  With it and 100 such steps the joint attack reaches, from most starts, nine tenths of the
+margin that linear programming finds under a linear detector; along single gradients hardly ever eight."""
 
 WEIGHTS = (1.0, 3.0, 0.3, 10.0)
 """How much a detector weighs in the joint attack, one restart after the other: by half decades, for of one
