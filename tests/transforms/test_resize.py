@@ -33,7 +33,8 @@ def test_a_fixed_size_is_pillows(side):
 def frames(rows, smallest, largest, pad=0.0):
     """Side and place of every image, seen as white on the canvas."""
     white = jnp.ones((rows, 28, 28, 1))
-    inside = np.asarray(resize_pad(white, keys(rows, 1), smallest, largest, pad))[..., 0] == 1.0
+    # Interpolated ones are one only up to rounding, which depends on the processor's instructions.
+    inside = np.asarray(resize_pad(white, keys(rows, 1), smallest, largest, pad))[..., 0] > 1.0 - 1e-5
     sides = inside.any(axis=1).sum(axis=1)
     first = np.stack([inside.any(axis=2).argmax(axis=1), inside.any(axis=1).argmax(axis=1)], axis=1)
     assert np.array_equal(inside.sum(axis=(1, 2)), sides**2)  # a square, whole
