@@ -1,11 +1,13 @@
 """Hyperparameters by name: the paper's tables, and what an honest evaluation uses today."""
 
 import tomllib
+from dataclasses import fields
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from deepsec_jax.attacks.combinators import Restarts
+from deepsec_jax.attacks.smallest_eps import SCALED
 from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.catalog import lookup
 from deepsec_jax.protocols import Attack
@@ -50,8 +52,12 @@ def preset_card(
     return {**known.get(base, {}), **values}
 
 
-def preset(name: str, dataset: str, kind: str = "paper", *, channels: int | None = None) -> Attack:
+def preset(
+    name: str, dataset: str, kind: str = "paper", *, channels: int | None = None, **changes: Any
+) -> Attack:
     """Return an attack with the hyperparameters of a table row, its defaults where it has none.
+
+        preset("pgd", "cifar10", "strong", eps=8 / 255)
 
     Args:
         name: key of ``ATTACKS``, with a suffix for a variant (``fgsm@0.5``).
@@ -59,13 +65,27 @@ def preset(name: str, dataset: str, kind: str = "paper", *, channels: int | None
             have one channel and CIFAR-10's otherwise.
         kind: ``paper`` (Table XIII with the code's bugs mended) or ``strong`` (an honest evaluation).
         channels: channels of an image of a set not known by name; default 1 for the MNIST-like, else 3.
+        changes: fields that differ from the row; ``restarts`` is one.  With another eps, step_size and alpha
+            keep their ratio to it unless they are given too.
 
     Raises:
-        UnknownName: no such attack, kind or variant; names near matches.
+        UnknownName: no such attack, kind, variant or field; names near matches.
     """
     attack = lookup(ATTACKS, name.partition("@")[0], "attack")
     card = preset_card(name, dataset, kind, channels=channels)
     values = {field: entry["value"] for field, entry in card.items()}
+    known = {field.name: field.default for field in fields(attack)}
+    for field in changes:
+        lookup(known | {"restarts": None}, field, f"field of {attack.__name__}")
+    values |= _in_proportion(known | values, changes) | changes
     restarts = values.pop("restarts", None)
     built: Attack = attack(**values)
     return built if restarts is None else Restarts(built, n=restarts)
+
+
+def _in_proportion(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the lengths that go with another eps: those of the row times new eps over old."""
+    if "eps" not in changes or not values.get("eps"):
+        return {}
+    ratio = changes["eps"] / values["eps"]
+    return {field: values[field] * ratio for field in SCALED if field in values}
