@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
@@ -40,7 +41,8 @@ class Struct:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__()
-        dataclasses.dataclass(frozen=True, **options)(cls)  # adds its methods to the class in place
+        # Adds its methods to the class in place; how it prints is decided below.
+        dataclasses.dataclass(frozen=True, **{"repr": False, **options})(cls)
         fields = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
         names = [field.name for field in fields if field.metadata.get("pytree_node", True)]
         statics = [field.name for field in fields if not field.metadata.get("pytree_node", True)]
@@ -63,6 +65,38 @@ class Struct:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values in the named fields."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def __repr__(self) -> str:
+        """Return the class with the fields that are not at their default, ``PGD(eps=0.1, steps=40)``."""
+        shown = (
+            f"{field.name}={_short(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if field.repr and not _is_default(field, getattr(self, field.name))
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _is_default(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    if default is dataclasses.MISSING or isinstance(value, jax.Array | np.ndarray):
+        return False
+    return type(default) is type(value) and bool(default == value)
+
+
+def _short(value: Any) -> str:
+    """Return a field's value as text: a function by its name, a large array by its shape."""
+    if isinstance(value, tuple):
+        parts = [_short(part) for part in value]
+        return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        number = isinstance(value, np.generic) or value.ndim == 0
+        concrete = not isinstance(value, jax.core.Tracer) and not is_key(value)
+        return repr(value.item()) if number and concrete else f"{value.dtype}{list(value.shape)}"
+    if inspect.isfunction(value):
+        return value.__name__
+    return repr(value)
 
 
 def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...] = ()) -> Callable[..., T]:

@@ -38,9 +38,15 @@ from deepsec_jax.attacks.presets import preset as preset
 from deepsec_jax.attacks.presets import preset_card as preset_card
 from deepsec_jax.attacks.rfgsm import RFGSM as RFGSM
 from deepsec_jax.attacks.rllc import RLLC as RLLC
+from deepsec_jax.attacks.saved import AdversarialSet as AdversarialSet
+from deepsec_jax.attacks.saved import SavedSetError as SavedSetError
+from deepsec_jax.attacks.saved import load as load
+from deepsec_jax.attacks.saved import save as save
+from deepsec_jax.attacks.several import run_all as run_all
 from deepsec_jax.attacks.smallest_eps import SmallestEps as SmallestEps
 from deepsec_jax.attacks.square import Square as Square
 from deepsec_jax.attacks.table import ATTACKS as ATTACKS
+from deepsec_jax.attacks.text import parse as parse
 from deepsec_jax.attacks.tmifgsm import TMIFGSM as TMIFGSM
 from deepsec_jax.attacks.transfer import Transfer as Transfer
 from deepsec_jax.attacks.uap import UAP as UAP
