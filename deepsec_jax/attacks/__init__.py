@@ -10,6 +10,7 @@ differentiates), ``call`` (the check around each attack), ``combinators``, ``bat
 from deepsec_jax.attacks import functional as functional
 from deepsec_jax.attacks import losses as losses
 from deepsec_jax.attacks import parts as parts
+from deepsec_jax.attacks.apgd import APGD as APGD
 from deepsec_jax.attacks.batching import check_values as check_values
 from deepsec_jax.attacks.batching import run_in_batches as run_in_batches
 from deepsec_jax.attacks.bim import BIM as BIM

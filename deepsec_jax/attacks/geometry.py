@@ -64,10 +64,11 @@ def towards(x_adv: Images, x: Images) -> Images:
 
 def uniform_in_ball(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
     """Return one point per row, uniform in the eps-ball around ``x``, clipped to [0, 1]."""
-    return jnp.clip(x + eps * _uniform_in_unit_ball(keys, x.shape[1:], norm), min=0.0, max=1.0)
+    return jnp.clip(x + eps * uniform_in_unit_ball(keys, x.shape[1:], norm), min=0.0, max=1.0)
 
 
-def _uniform_in_unit_ball(keys: Keys, shape: tuple[int, ...], norm: str) -> Images:
+def uniform_in_unit_ball(keys: Keys, shape: tuple[int, ...], norm: str) -> Images:
+    """Return one point per row, uniform in the unit ball around 0, [B, *shape]."""
     if norm == "linf":
         return jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32, -1.0, 1.0))(keys)
 

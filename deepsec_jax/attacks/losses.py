@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from deepsec_jax.protocols import Labels, Logits
 
 Loss = Callable[[Logits, Labels], jax.Array]
+AimedLoss = Callable[[Logits, Labels, Labels], jax.Array]
+"""``loss(logits, labels, aims)``: grows as a chosen wrong class, the aim, gets ahead of the label."""
 
 
 def _true_and_others(logits: Logits, labels: Labels) -> tuple[jax.Array, jax.Array]:
@@ -54,6 +56,32 @@ def dlr(logits: Logits, labels: Labels) -> jax.Array:
     top = jax.lax.top_k(logits.astype(jnp.float32), 3)[0]
     spread = top[:, 0] - top[:, 2]
     return max_margin(logits, labels) / jnp.where(spread > 0, spread, 1.0)
+
+
+def margin_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
+    """Return z_aim - z_y: how far a chosen wrong class is ahead of the label."""
+    return _picked(logits, aims) - _picked(logits, labels)
+
+
+def dlr_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
+    """Return (z_aim - z_y) / (z_1 - (z_3 + z_4) / 2), z sorted falling: blind to the logits' scale.
+
+    The targeted difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  With fewer than
+    four classes it is z_aim - z_y alone: a ratio to z_1 - z_3 is constant where the aim is the third class.
+    The denominator is held constant where it vanishes.
+    """
+    margin = margin_to(logits, labels, aims)
+    if logits.shape[-1] < 4:
+        return margin
+    top = jax.lax.top_k(logits.astype(jnp.float32), 4)[0]
+    spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+    return margin / jnp.where(spread > 0, spread, 1.0)
+
+
+def _picked(logits: Logits, classes: Labels) -> jax.Array:
+    """Return the logit of one class per row, float32 [B]."""
+    chosen = jax.nn.one_hot(classes, logits.shape[-1], dtype=bool)
+    return jnp.sum(jnp.where(chosen, logits.astype(jnp.float32), 0.0), axis=-1)
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from deepsec_jax.attacks.geometry import steepest, uniform_in_ball
+from deepsec_jax.attacks.geometry import l2_norm, steepest, uniform_in_ball, uniform_in_unit_ball
 from deepsec_jax.protocols import Images, Keys, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -31,6 +31,16 @@ def at_input(keys: Keys | None, x: Images, eps: Scalar, norm: str) -> Images:
 def in_ball(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
     """Start at a uniform random point of the eps-ball, clipped to the box."""
     return uniform_in_ball(keys, x, eps, norm)
+
+
+def at_radius(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
+    """Start at distance eps from the clean image in a random direction, clipped to the box.
+
+    L-inf: uniform noise, scaled so that its largest entry is eps.  L2: a direction uniform on the sphere.
+    """
+    noise = uniform_in_unit_ball(keys, x.shape[1:], norm)
+    size = jnp.max(jnp.abs(noise), axis=(1, 2, 3)) if norm == "linf" else l2_norm(noise)
+    return jnp.clip(x + eps * noise / size[:, None, None, None], min=0.0, max=1.0)
 
 
 class StepRule(Protocol):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from deepsec_jax.attacks.apgd import APGD
 from deepsec_jax.attacks.bim import BIM
 from deepsec_jax.attacks.blb import BLB
 from deepsec_jax.attacks.cw2 import CW2
@@ -37,5 +38,6 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "blb": BLB,
     "cw2": CW2,
     "ead": EAD,
+    "apgd": APGD,
     "square": Square,
 }

@@ -24,7 +24,9 @@ def small(name: str) -> Any:
     """Return the attack with few steps."""
     attack = ATTACKS[name](**_SETTINGS.get(name, {}))
     budget = ATTACKS[name].card.kind == "budget"
-    return attack.replace(steps=4, step_size=0.1) if budget and hasattr(attack, "steps") else attack
+    if not (budget and hasattr(attack, "steps")):
+        return attack
+    return attack.replace(steps=4, **({"step_size": 0.1} if hasattr(attack, "step_size") else {}))
 
 
 def ready(attack: Any, model: Any, images: Any) -> Any:

@@ -1,0 +1,267 @@
+"""APGD: projected gradient ascent that sets its own step size, per image."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deepsec_jax.attacks.ascent import Best, better, split_keys
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.geometry import project, steepest, towards
+from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.losses import AimedLoss, Loss, dlr_to, logit_gap, max_margin, succeeded
+from deepsec_jax.attacks.parts import Start, at_input, at_radius
+from deepsec_jax.attacks.rejection import class_logits, open_logits
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
+from deepsec_jax.pytree import Struct, static
+
+MOMENTUM = 0.75
+"""Share of the new step in a move; the rest repeats the last move (the authors' value)."""
+
+
+class APGD(Struct):
+    """Ascent whose step size halves, per image, when the loss stops rising; no step size to choose.
+
+        z       = project(x_i + s step(grad loss(x_i)))
+        x_{i+1} = project(x_i + 0.75 (z - x_i) + 0.25 (x_i - x_{i-1}))
+
+    with s = 2 eps at first.  At fixed checkpoints a row halves s and goes back to its best point if the loss
+    rose in at most ``rho`` of the moves since the last checkpoint, or if its best loss has not changed since
+    a checkpoint that did not halve.  Checkpoints come after 22 % of the steps, then at intervals that shrink
+    from 19 % to 6 %.
+
+    A row makes ``restarts`` runs, each of ``steps`` + 1 gradients.  With ``aims`` = k > 0, each run drives it
+    to one of the k likeliest wrong classes of the clean image, in turn, and the attack makes
+    ``restarts`` x k runs; success is any wrong class all the same.  With ``stops`` a row ends at its first
+    success, and no more work is spent on it.
+
+    Attributes:
+        eps: radius of the ball, in units of the [0, 1] pixel range.
+        steps: steps of a run, static.
+        norm: "linf" or "l2", static.
+        restarts: runs, or with ``aims`` rounds of runs, static.
+        aims: wrong classes to drive to in turn, static; 0 climbs ``loss``, all K - 1 where there are fewer.
+        targeted: ``labels`` are targets to reach, static; then ``aims`` must be 0.
+        stops: whether a row ends with its first success, static; False returns the success of highest loss.
+        loss: loss to climb without aims, static.
+        aimed: loss to climb with aims, static.
+        start: where a run starts (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` and without
+            aims a restart repeats the run before.
+        rho: share of rising moves below which the step halves.
+
+    References:
+        Croce, Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
+        Parameter-free Attacks", ICML 2020, arXiv:2003.01690.
+    """
+
+    eps: Scalar = 0.3
+    steps: int = static(100)
+    norm: str = static("linf")
+    restarts: int = static(1)
+    aims: int = static(0)
+    targeted: bool = static(False)
+    stops: bool = static(True)
+    loss: Loss = static(logit_gap)
+    aimed: AimedLoss = static(dlr_to)
+    start: Start = static(at_radius)
+    rho: Scalar = 0.75
+
+    card: ClassVar[Card] = Card(
+        name="APGD",
+        title="Auto-PGD: projected gradient descent that sets its own step size",
+        reference="Croce, Hein, ICML 2020, arXiv:2003.01690",
+        goal="untargeted",
+        kind="budget",
+    )
+    targets = label_targets
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether the start is random."""
+        return self.start is not at_input
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+        if self.targeted and self.aims:
+            raise ValueError(
+                f"APGD.aims must be 0 where targeted is True, got {self.aims}: the target is the label"
+            )
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
+        streams = split_keys(keys)
+        rows = x.shape[0]
+        aims, forwards = None, 0.0
+        if self.aims:
+            aims, forwards = (
+                _likeliest(at_steps(model, streams.model, _zeros(rows)), x, labels, self.aims),
+                1.0,
+            )
+        runs = self.restarts * (1 if aims is None else aims.shape[1])
+        clean = x.astype(jnp.float32)
+        nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+        state = _State(
+            x=x, labels=labels, aims=aims, keys=streams.attack, model_keys=streams.model,
+            run=_zeros(rows), gradients=_zeros(rows), best=nothing,
+            climb=_begin(self, clean, streams.attack, _zeros(rows)),
+        )  # fmt: skip
+
+        def live(state: _State) -> jax.Array:
+            left = state.run < runs
+            return left & ~state.best.success if self.stops else left
+
+        def step(state: _State) -> _State:
+            return rows_where(live(state), _stepped(self, model, state), state)
+
+        last = while_live(step, live, state)
+        return Counted(last.best.x, jnp.full(rows, forwards, jnp.float32), last.gradients.astype(jnp.float32))
+
+
+class _Climb(NamedTuple):
+    """One run of every row; images are float32, before rounding to the dtype of the clean ones."""
+
+    x: Images  # where the next gradient is taken
+    before: Images  # the iterate before it
+    moves: jax.Array  # int32 [B] in this run
+    size: jax.Array  # float32 [B], step size
+    loss: jax.Array  # of the last iterate
+    rises: jax.Array  # int32 [B], since the last checkpoint
+    best_x: Images  # of this run
+    best_gradient: Images
+    best_loss: jax.Array
+    best_at_check: jax.Array  # best_loss at the last checkpoint
+    halved: jax.Array  # bool [B], at the last checkpoint
+
+
+class _State(NamedTuple):
+    x: Images
+    labels: Labels
+    aims: jax.Array | None  # int [B, k]: wrong classes to drive to
+    keys: Keys | None
+    model_keys: Keys | None
+    run: jax.Array  # int32 [B]
+    gradients: jax.Array  # int32 [B]
+    best: Best  # of all runs
+    climb: _Climb
+
+
+def checkpoints(steps: int) -> dict[int, int]:
+    """Return after how many moves a run looks back, each with the number of moves since the last look."""
+    span, shrink, least = max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
+    found, at = {}, span
+    while at <= steps:
+        found[at] = span
+        span = max(span - shrink, least)
+        at += span
+    return found
+
+
+def _zeros(rows: int) -> jax.Array:
+    return jnp.zeros(rows, jnp.int32)
+
+
+def _likeliest(model: Classifier, x: Images, labels: Labels, count: int) -> jax.Array:
+    """Return the wrong classes of largest logit on the clean images, int [B, k]."""
+    logits = class_logits(model, model(x)).astype(jnp.float32)
+    wrong = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+    return lax.top_k(wrong, min(count, logits.shape[-1] - 1))[1]
+
+
+def _begin(attack: APGD, clean: Images, keys: Keys | None, run: jax.Array) -> _Climb:
+    """Return the state of rows before the first gradient of their runs."""
+    own = None if keys is None else jax.vmap(jax.random.fold_in)(keys, run)
+    x_0 = attack.start(own, clean, attack.eps, attack.norm).astype(jnp.float32)
+    rows = clean.shape[0]
+    lowest = jnp.full(rows, -jnp.inf, jnp.float32)
+    return _Climb(
+        x=x_0, before=x_0, moves=_zeros(rows),
+        size=jnp.broadcast_to(2.0 * jnp.asarray(attack.eps, jnp.float32), (rows,)),
+        loss=lowest, rises=_zeros(rows), best_x=x_0, best_gradient=jnp.zeros_like(x_0), best_loss=lowest,
+        best_at_check=lowest, halved=jnp.ones(rows, bool),
+    )  # fmt: skip
+
+
+def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
+    """Return the state after one more gradient of every row."""
+    labels, x = state.labels, state.x
+    sign = -1.0 if attack.targeted else 1.0
+    if state.aims is not None:
+        number = (state.run % state.aims.shape[1])[:, None]
+        aim = jnp.take_along_axis(state.aims, number, axis=1)[:, 0]
+    asked = at_steps(model, state.model_keys, state.gradients)
+
+    def objective(point: Images) -> tuple[jax.Array, Any]:
+        logits = open_logits(asked, asked(point.astype(x.dtype)), labels, targeted=attack.targeted)
+        success = succeeded(logits, labels, targeted=attack.targeted)
+        if state.aims is None:
+            loss = sign * attack.loss(logits, labels)
+            return loss, (success, loss)
+        return attack.aimed(logits, labels, aim), (success, max_margin(logits, labels))
+
+    climb = state.climb
+    stored = towards(climb.x, x)
+    loss, (success, score), gradient = value_and_gradient(objective, stored.astype(jnp.float32))
+    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+    climb, gradient = _looked_back(attack, _noted(climb, loss, gradient), gradient)
+    clean = x.astype(jnp.float32)
+    state = state._replace(
+        best=better(state.best, stored, success, score),
+        gradients=state.gradients + 1,
+        climb=_moved(attack, clean, climb, gradient),
+    )
+    ended = state.climb.moves > attack.steps
+    run = state.run + ended.astype(jnp.int32)
+
+    def next_runs() -> _Climb:
+        return rows_where(ended, _begin(attack, clean, state.keys, run), state.climb)
+
+    return state._replace(run=run, climb=lax.cond(jnp.any(ended), next_runs, lambda: state.climb))
+
+
+def _noted(climb: _Climb, loss: jax.Array, gradient: Images) -> _Climb:
+    """Return the climb with what was found at its iterate."""
+    takes = loss > climb.best_loss  # never a NaN
+    rises = climb.rises + ((loss > climb.loss) & (climb.moves > 0)).astype(jnp.int32)
+    found = climb._replace(
+        loss=loss, rises=rises,
+        best_x=jnp.where(per_row(takes), climb.x, climb.best_x),
+        best_gradient=jnp.where(per_row(takes), gradient, climb.best_gradient),
+        best_loss=jnp.where(takes, loss, climb.best_loss),
+    )  # fmt: skip
+    first = climb.moves == 0
+    return found._replace(best_at_check=jnp.where(first, found.best_loss, climb.best_at_check))
+
+
+def _looked_back(attack: APGD, climb: _Climb, gradient: Images) -> tuple[_Climb, Images]:
+    """Return the climb and its gradient after a checkpoint; rows that are at none stay as they are."""
+    spans = np.zeros(attack.steps + 2, np.int32)
+    for at, moves in checkpoints(attack.steps).items():
+        spans[at] = moves
+    span = jnp.asarray(spans)[climb.moves]
+    due = span > 0
+    few = climb.rises.astype(jnp.float32) <= attack.rho * span.astype(jnp.float32)
+    stuck = ~climb.halved & (climb.best_loss <= climb.best_at_check)
+    halves = due & (few | stuck)
+    return climb._replace(
+        x=jnp.where(per_row(halves), climb.best_x, climb.x),
+        loss=jnp.where(halves, climb.best_loss, climb.loss),
+        size=jnp.where(halves, climb.size / 2, climb.size),
+        rises=jnp.where(due, 0, climb.rises),
+        best_at_check=jnp.where(due, climb.best_loss, climb.best_at_check),
+        halved=jnp.where(due, halves, climb.halved),
+    ), jnp.where(per_row(halves), climb.best_gradient, gradient)
+
+
+def _moved(attack: APGD, clean: Images, climb: _Climb, gradient: Images) -> _Climb:
+    """Return the climb at its next iterate."""
+    step = per_row(climb.size) * steepest(gradient, attack.norm)
+    ahead = project(climb.x + step, clean, attack.eps, attack.norm)
+    share = per_row(jnp.where(climb.moves == 0, 1.0, MOMENTUM))
+    mixed = climb.x + share * (ahead - climb.x) + (1.0 - share) * (climb.x - climb.before)
+    after = project(mixed, clean, attack.eps, attack.norm)
+    return climb._replace(x=after, before=climb.x, moves=climb.moves + 1)
