@@ -24,9 +24,11 @@ from deepsec_jax.attacks.combinators import RandomTarget as RandomTarget
 from deepsec_jax.attacks.combinators import Restarts as Restarts
 from deepsec_jax.attacks.combinators import WorstCase as WorstCase
 from deepsec_jax.attacks.cw2 import CW2 as CW2
+from deepsec_jax.attacks.ddn import DDN as DDN
 from deepsec_jax.attacks.deepfool import DeepFool as DeepFool
 from deepsec_jax.attacks.ead import EAD as EAD
 from deepsec_jax.attacks.fgsm import FGSM as FGSM
+from deepsec_jax.attacks.fmn import FMN as FMN
 from deepsec_jax.attacks.given import Given as Given
 from deepsec_jax.attacks.illc import ILLC as ILLC
 from deepsec_jax.attacks.jsma import JSMA as JSMA
@@ -44,6 +46,7 @@ from deepsec_jax.attacks.saved import SavedSetError as SavedSetError
 from deepsec_jax.attacks.saved import load as load
 from deepsec_jax.attacks.saved import save as save
 from deepsec_jax.attacks.several import run_all as run_all
+from deepsec_jax.attacks.sigmazero import SigmaZero as SigmaZero
 from deepsec_jax.attacks.smallest_eps import SmallestEps as SmallestEps
 from deepsec_jax.attacks.square import Square as Square
 from deepsec_jax.attacks.table import ATTACKS as ATTACKS

@@ -178,8 +178,9 @@ def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}.{field.name} must be an integer of at least 1, got {value!r}")
         elif field.name == "norm":
-            if value not in NORMS:
-                raise ValueError(f"{name}.norm must be one of {', '.join(NORMS)}, got {value!r}")
+            norms = getattr(attack, "norms", NORMS)
+            if value not in norms:
+                raise ValueError(f"{name}.norm must be one of {', '.join(norms)}, got {value!r}")
         elif field.name in ("targeted", "abort_early", "warm", "guided", "shrinking"):
             if not isinstance(value, bool):
                 raise ValueError(f"{name}.{field.name} must be True or False, got {value!r}")

@@ -1,5 +1,6 @@
 """What minimum-norm attacks share: the closest success so far, its goal, and counted model calls."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
 from deepsec_jax.pytree import reseed
@@ -76,6 +78,29 @@ class Counted(NamedTuple):
 def squared_l2(delta: Images) -> jax.Array:
     """Return the squared Euclidean norm of each row, float32 [B]."""
     return jnp.sum(delta.astype(jnp.float32) ** 2, axis=(1, 2, 3))
+
+
+def step_until_closest(step: Callable[[Any], Any], state: Any, *, steps: int) -> tuple[Closest, jax.Array]:
+    """Return the closest success after ``steps`` steps of every row, and the steps that each took, int32 [B].
+
+    A row that is misclassified as it stands ends at once: nothing is closer.
+
+    Args:
+        step: advances every row by one step and counts it.
+        state: a NamedTuple with ``best``, a :class:`Closest`, and ``steps``, int32 [B]; all rows first.
+        steps: of each row, static.
+    """
+
+    def live(state: Any) -> jax.Array:
+        return (state.steps < steps) & (state.best.distance > 0)
+
+    last = while_live(lambda state: rows_where(live(state), step(state), state), live, state)
+    return last.best, last.steps
+
+
+def cosine(steps: jax.Array, of: int) -> jax.Array:
+    """Return a share that falls from 1 to 0 over ``of`` steps as half a cosine, float32 [B]."""
+    return 0.5 * (1.0 + jnp.cos(jnp.pi * steps.astype(jnp.float32) / of))
 
 
 def per_row(values: Any) -> jax.Array:

@@ -6,9 +6,11 @@ from deepsec_jax.attacks.apgd import APGD
 from deepsec_jax.attacks.bim import BIM
 from deepsec_jax.attacks.blb import BLB
 from deepsec_jax.attacks.cw2 import CW2
+from deepsec_jax.attacks.ddn import DDN
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.ead import EAD
 from deepsec_jax.attacks.fgsm import FGSM
+from deepsec_jax.attacks.fmn import FMN
 from deepsec_jax.attacks.illc import ILLC
 from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.llc import LLC
@@ -16,6 +18,7 @@ from deepsec_jax.attacks.optmargin import OptMargin
 from deepsec_jax.attacks.pgd import PGD
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
+from deepsec_jax.attacks.sigmazero import SigmaZero
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.tmifgsm import TMIFGSM
 from deepsec_jax.attacks.uap import UAP
@@ -39,5 +42,8 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "cw2": CW2,
     "ead": EAD,
     "apgd": APGD,
+    "fmn": FMN,
+    "ddn": DDN,
+    "sigmazero": SigmaZero,
     "square": Square,
 }

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Linear, Noisy, make_images, make_linear
-from scipy import optimize
 
+from attacks.optima import closest_l1, closest_l2, optimum
 from deepsec_jax import attacks
 from deepsec_jax.attacks import BLB, CW2, EAD, JSMA, DeepFool, OptMargin
 from deepsec_jax.attacks.ead import both_rules
@@ -15,66 +15,6 @@ from deepsec_jax.evaluation import judge
 from deepsec_jax.pytree import example_keys
 
 KEY = jax.random.key(0)
-
-
-def faces(model, x, labels, targets):
-    """Return (rows, gaps) with rows @ delta >= gaps where the image's goal is met, per image.
-
-    Targeted: the target ahead of every other class.  Untargeted (targets None): a list of such regions,
-    one per wrong class; the nearest counts.
-    """
-    weights, bias = np.asarray(model.weights, np.float64), np.asarray(model.bias, np.float64)
-    flat = np.asarray(x, np.float64).reshape(len(x), -1)
-    logits = flat @ weights + bias
-    classes = weights.shape[1]
-    for row in range(len(x)):
-        goals = [int(targets[row])] if targets is not None else [
-            k for k in range(classes) if k != int(labels[row])
-        ]  # fmt: skip
-        yield (
-            flat[row],
-            [
-                (
-                    np.stack([weights[:, g] - weights[:, j] for j in range(classes) if j != g]),
-                    np.array([logits[row, j] - logits[row, g] for j in range(classes) if j != g]),
-                )
-                for g in goals
-            ],
-        )
-
-
-def closest_l2(clean, rows, gaps):
-    """Return the smallest L2 norm of a change in the box with rows @ delta >= gaps (scipy's SLSQP)."""
-    found = optimize.minimize(
-        lambda d: d @ d,
-        np.zeros_like(clean),
-        jac=lambda d: 2 * d,
-        method="SLSQP",
-        bounds=list(zip(-clean, 1 - clean, strict=True)),
-        constraints=[{"type": "ineq", "fun": lambda d: rows @ d - gaps, "jac": lambda d: rows}],
-        options={"maxiter": 500, "ftol": 1e-12},
-    )
-    return np.linalg.norm(found.x) if found.success else np.inf
-
-
-def closest_l1(clean, rows, gaps):
-    """Return the smallest L1 norm of such a change (scipy's linprog, delta = up - down)."""
-    size = len(clean)
-    found = optimize.linprog(
-        np.ones(2 * size),
-        A_ub=np.hstack([-rows, rows]),
-        b_ub=-gaps,
-        bounds=[(0, 1 - c) for c in clean] + [(0, c) for c in clean],
-    )
-    return found.fun if found.success else np.inf
-
-
-def optimum(model, x, labels, targets, closest):
-    return np.array([
-        min(closest(clean, *region) for region in regions)
-        for clean, regions in faces(model, x, labels, targets)
-    ])  # fmt: skip
-
 
 ATTACKS = {
     "cw2": (CW2(c=0.01, learning_rate=0.01, steps=1000), closest_l2, "l2"),

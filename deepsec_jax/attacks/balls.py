@@ -1,0 +1,73 @@
+"""Distances, and projections onto balls around 0 of one radius per row: L0, L1, L2 and L-inf."""
+
+import jax
+import jax.numpy as jnp
+
+from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.geometry import l2_norm
+from deepsec_jax.protocols import Images
+
+BALLS = ("l0", "l1", "l2", "linf")
+
+DUAL = {"l0": "linf", "l1": "linf", "l2": "l2", "linf": "l1"}
+"""Norm -> the norm of a gradient that says how far away a level of the linearised loss lies."""
+
+
+def size_of(delta: Images, norm: str) -> jax.Array:
+    """Return the size of each row in ``norm``, float32 [B]; L0 counts entries that are not zero."""
+    entries = delta.astype(jnp.float32)
+    if norm == "l0":
+        return jnp.sum(entries != 0, axis=(1, 2, 3), dtype=jnp.float32)
+    if norm == "l1":
+        return jnp.sum(jnp.abs(entries), axis=(1, 2, 3))
+    if norm == "l2":
+        return l2_norm(entries)
+    return jnp.max(jnp.abs(entries), axis=(1, 2, 3), initial=0.0)
+
+
+def onto_ball(delta: Images, radius: jax.Array, norm: str) -> Images:
+    """Return the point of each row's ball around 0 that is nearest in L2.
+
+    Args:
+        delta: float32 [B, H, W, C].
+        radius: at least 0, may be infinite [B]; in L0 the number of entries that may differ from zero.
+        norm: of :data:`BALLS`, static.
+    """
+    if norm == "linf":
+        return jnp.clip(delta, min=-per_row(radius), max=per_row(radius))
+    if norm == "l2":
+        length = l2_norm(delta)
+        return delta * per_row(jnp.minimum(1.0, radius / jnp.where(length > 0, length, 1.0)))
+    magnitude = jnp.abs(delta).reshape(delta.shape[0], -1)
+    if norm == "l0":
+        order = jnp.argsort(-magnitude, axis=1)
+        place = jnp.argsort(order, axis=1).reshape(
+            delta.shape
+        )  # 0 is the largest entry; ties have an order too
+        return jnp.where(place.astype(jnp.float32) < per_row(radius), delta, 0.0)
+    falling = -jnp.sort(-magnitude, axis=1)
+    magnitude = jnp.abs(delta)
+    return jnp.sign(delta) * jnp.maximum(magnitude - per_row(_shrinkage(falling, radius)), 0.0)
+
+
+def free_part(gradient: Images, point: Images) -> Images:
+    """Return the gradient without the entries that would leave the box: those at 0 that fall, at 1 that rise.
+
+    What cannot move must not decide the length of a step, nor how far away the boundary seems.
+    """
+    blocked = ((point <= 0.0) & (gradient < 0.0)) | ((point >= 1.0) & (gradient > 0.0))
+    return jnp.where(blocked | ~jnp.isfinite(gradient), 0.0, gradient)
+
+
+def _shrinkage(falling: jax.Array, radius: jax.Array) -> jax.Array:
+    """Return by how much all magnitudes shrink so that they sum to the radius, 0 where they are within it.
+
+    Duchi, Shalev-Shwartz, Singer, Chandra, "Efficient projections onto the l1-ball for learning in high
+    dimensions", ICML 2008.
+    """
+    total = jnp.cumsum(falling, axis=1)
+    count = jnp.arange(1, falling.shape[1] + 1, dtype=jnp.float32)[None]
+    level = (total - radius[:, None]) / count
+    kept = jnp.sum(falling > level, axis=1)
+    at = jnp.take_along_axis(level, jnp.maximum(kept - 1, 0)[:, None], axis=1)[:, 0]
+    return jnp.where(total[:, -1] > radius, jnp.maximum(at, 0.0), 0.0)

@@ -1,0 +1,108 @@
+"""FMN, DDN and sigma-zero against optima found by scipy, and projections against scipy too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Noisy, make_images, make_linear
+from scipy import optimize
+
+from attacks.optima import closest_l0, closest_l1, closest_l2, closest_linf, optimum
+from deepsec_jax.attacks import DDN, FMN, SigmaZero
+from deepsec_jax.attacks.balls import onto_ball, size_of
+from deepsec_jax.evaluation import judge
+
+KEY = jax.random.key(0)
+CLOSEST = {"l0": closest_l0, "l1": closest_l1, "l2": closest_l2, "linf": closest_linf}
+CASES = {
+    "fmn l0": (FMN(norm="l0", steps=300), "l0", 1.0),
+    "fmn l1": (FMN(norm="l1", steps=300), "l1", 1.02),
+    "fmn l2": (FMN(norm="l2", steps=300), "l2", 1.02),
+    "fmn linf": (FMN(norm="linf", steps=300), "linf", 1.02),
+    "ddn": (DDN(steps=300), "l2", 1.02),
+    "sigma-zero": (SigmaZero(steps=300), "l0", 1.0),
+}
+
+
+def problem(classes=2):
+    model = make_linear(classes=classes, seed=3, scale=2.0)
+    x = make_images(rows=8, seed=2)
+    x = jnp.where(x < 0.3, 0.0, jnp.where(x > 0.7, 1.0, x))  # the box is active
+    return model, x, jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+
+
+def sizes(x, x_adv, norm):
+    return np.asarray(size_of(jnp.asarray(x_adv) - x, norm))
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_near_the_optimum(name):
+    attack, norm, factor = CASES[name]
+    model, x, labels = problem()
+    x_adv = attack(model, x, labels)
+    assert np.asarray(judge(model, x, x_adv, labels).success).all()
+    best = optimum(model, x, labels, (labels + 1) % 2, CLOSEST[norm])
+    found = sizes(x, x_adv, norm)
+    assert np.median(found / best) <= factor and (found <= best * 1.1 + (norm == "l0")).all()
+    assert (found >= best * 0.999).all(), "closer than the optimum: the oracle is wrong"
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_targets_are_reached_and_failures_come_back_clean(name):
+    attack, *_ = CASES[name]
+    model, x, labels = problem(classes=3)
+    targets = (labels + 1) % 3
+    aimed = attack.replace(targeted=True, steps=100)
+    reached = judge(model, x, aimed(model, x, targets), labels, targets=targets)
+    assert np.asarray(reached.success).mean() >= 0.8
+    never = model.replace(bias=jnp.array([1e4, 0.0, 0.0]))
+    nothing = jnp.zeros(8, jnp.int32)
+    np.testing.assert_array_equal(attack.replace(steps=5)(never, x, nothing), x)
+    noisy = Noisy(model, jax.random.split(KEY, 8))
+    assert bool(jnp.isfinite(attack.replace(steps=5)(noisy, x, labels, key=KEY)).all())
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_projections_are_scipys(norm):
+    delta = jax.random.normal(KEY, (3, 2, 2, 1))
+    radius = jnp.array([0.5, 1.5, 100.0])
+    found = np.asarray(onto_ball(delta, radius, norm)).reshape(3, 4)
+    order = {"l1": 1, "l2": 2, "linf": np.inf}[norm]
+    for row, point in enumerate(np.asarray(delta, np.float64).reshape(3, 4)):
+        # delta = up - down makes the L1 norm smooth; the other norms take the same variables.
+        bound = {
+            "type": "ineq",
+            "fun": lambda v, r=float(radius[row]): (
+                r - np.linalg.norm(v[:4] - v[4:], order) if norm != "l1" else r - v.sum()
+            ),
+        }
+        solved = optimize.minimize(
+            lambda v, p=point: np.sum((v[:4] - v[4:] - p) ** 2),
+            np.zeros(8),
+            method="SLSQP",
+            bounds=[(0, None)] * 8,
+            constraints=[bound],
+            options={"maxiter": 500, "ftol": 1e-14},
+        )
+        np.testing.assert_allclose(found[row], solved.x[:4] - solved.x[4:], atol=2e-3)
+    assert (sizes(0.0, onto_ball(delta, radius, norm), norm) <= np.asarray(radius) * (1 + 1e-6)).all()
+
+
+def test_l0_keeps_the_largest_entries_and_no_more():
+    delta = jnp.array([[3.0, -2.0, 1.0, 0.5], [1.0, 1.0, 1.0, 1.0], [3.0, -2.0, 1.0, 0.5]]).reshape(
+        3, 2, 2, 1
+    )
+    found = np.asarray(onto_ball(delta, jnp.array([2.0, 2.0, 4.0]), "l0")).reshape(3, 4)
+    np.testing.assert_array_equal(found[0], [3.0, -2.0, 0.0, 0.0])
+    assert (found[1] != 0).sum() == 2
+    np.testing.assert_array_equal(found[2], [3.0, -2.0, 1.0, 0.5])
+
+
+def test_of_equal_entries_some_are_kept():
+    """All gains are equal: four of sixteen entries must change, and ties may not forbid it."""
+    weights = jnp.stack([jnp.zeros(16), jnp.ones(16)], axis=1)
+    model = make_linear(classes=2).replace(weights=weights, bias=jnp.array([9.6, 0.0]))
+    x, labels = jnp.full((2, 4, 4, 1), 0.5), jnp.zeros(2, jnp.int32)
+    x_adv = FMN(norm="l0", steps=300)(model, x, labels)
+    assert np.asarray(judge(model, x, x_adv, labels).success).all()
+    assert (sizes(x, x_adv, "l0") <= 6).all()
