@@ -1,4 +1,4 @@
-"""Square: random search by squares of the ball's corners, for models without a gradient to follow."""
+"""Square: random search by squares, in L-inf or L2, for models without a gradient to follow."""
 
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -13,6 +13,7 @@ from deepsec_jax.attacks.geometry import project, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import Loss, max_margin, succeeded
+from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Attack, Classifier, Images, Keys, Labels, Logits, Scalar
@@ -29,6 +30,9 @@ class Square(Struct):
         x'  = x_i, but x + eps s_c in a square of h x h pixels, s_c = +-1, drawn by channel
         x_{i+1} = x' if loss(x') > loss(x_i) else x_i,   h^2 = p H W, p falling as queries are spent
 
+    In L2 x_0 is a grid of 5 x 5 small pyramids.  A query takes the change of one square of h x h pixels away
+    and adds it to another one as a pyramid of random signs; the whole keeps length eps (``pyramids.py``).
+
     Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success; without
     one the image of highest loss comes back.  At most ``queries`` forwards.  Where a model draws at random a
     rise may be luck, and so may a success: search its expectation, and go on to the last query
@@ -40,7 +44,8 @@ class Square(Struct):
     possible to the end.
 
     Attributes:
-        eps: L-inf radius, in units of the [0, 1] pixel range.
+        eps: radius of the ball, in units of the [0, 1] pixel range.
+        norm: "linf" or "l2", static.
         queries: forwards at most, the one of x_0 among them, static.
         share: p at first, of the pixels of an image.
         start: attack of the same goal whose images are x_0; its forwards and gradients are not counted.
@@ -57,6 +62,7 @@ class Square(Struct):
     """
 
     eps: Scalar = 0.3
+    norm: str = static("linf")
     queries: int = static(1000)
     share: Scalar = 0.8
     start: Attack | None = None
@@ -78,6 +84,8 @@ class Square(Struct):
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
+        if self.norm == "l2" and self.guided:
+            raise ValueError("Square.guided takes signs of pixels, which L2 has not: set guided=False")
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
@@ -109,6 +117,11 @@ class Square(Struct):
                 raise ValueError("Square.start and Square.targeted have two goals: give them one")
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
             return self.start(model, x, labels, key=own)
+        if self.norm == "l2":
+            clean = x.astype(jnp.float32)
+            return towards(
+                project(clean + self.eps * first_pyramids(keys, x.shape), clean, self.eps, "l2"), x
+            )
         shape = (1, x.shape[2], x.shape[3])
         stripes = jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
         return _at_edge(x, stripes, self.eps)
@@ -129,13 +142,10 @@ class _State(NamedTuple):
 def _asked(attack: Square, model: Classifier, state: _State) -> _State:
     """Return the state after one more query of every row; the first is x_0 itself."""
     side = _side(attack, state.asked, state.x.shape[1], state.x.shape[2])
-    draw = jax.vmap(partial(_square, attack, state.x.shape))
     keys: Any = state.keys  # attack_call has made sure that they are there
-    inside, signs, follows = draw(jax.vmap(jax.random.fold_in)(keys, state.asked), side)
-    if state.gradient is not None:
-        signs = jnp.where(per_row(follows) & (state.gradient != 0), jnp.sign(state.gradient), signs)
-    edge = _at_edge(state.x, signs, attack.eps)
-    proposed = jnp.where(inside & per_row(state.asked > 0), edge, state.x_adv)
+    own = jax.vmap(jax.random.fold_in)(keys, state.asked)
+    proposal = _pyramid_moved if attack.norm == "l2" else _square_set
+    proposed = jnp.where(per_row(state.asked > 0), proposal(attack, state, own, side), state.x_adv)
     model = at_steps(model, state.model_keys, state.asked)
 
     def judged(logits: Logits) -> tuple[jax.Array, jax.Array]:
@@ -154,6 +164,21 @@ def _asked(attack: Square, model: Classifier, state: _State) -> _State:
     takes = jnp.where(success == state.success, loss > state.loss, success)
     new = state._replace(x_adv=proposed, gradient=gradient, loss=loss, success=success)
     return rows_where(takes, new, state)._replace(asked=state.asked + 1)
+
+
+def _square_set(attack: Square, state: _State, keys: Keys, side: jax.Array) -> Images:
+    """Return the images with a random square at the edge of the ball."""
+    inside, signs, follows = jax.vmap(partial(_square, attack, state.x.shape))(keys, side)
+    if state.gradient is not None:
+        signs = jnp.where(per_row(follows) & (state.gradient != 0), jnp.sign(state.gradient), signs)
+    return jnp.where(inside, _at_edge(state.x, signs, attack.eps), state.x_adv)
+
+
+def _pyramid_moved(attack: Square, state: _State, keys: Keys, side: jax.Array) -> Images:
+    """Return the images with the change of one square moved to another one, on the sphere and in the box."""
+    clean = state.x.astype(jnp.float32)
+    delta = moved_mass(keys, state.x_adv.astype(jnp.float32) - clean, side, attack.eps)
+    return towards(project(clean + delta, clean, attack.eps, "l2"), state.x)
 
 
 def _at_edge(x: Images, signs: jax.Array, eps: Scalar) -> Images:
