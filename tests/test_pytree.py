@@ -1,6 +1,7 @@
 """Keys per example, reseeding of randomised models, static fields."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,8 @@ class Two(Struct):
 
     first: jax.Array
     inner: Noisy
+
+    row_keys: ClassVar[tuple[str, ...]] = ("first",)
 
     def __call__(self, x):
         return self.inner(x) + jax.vmap(jax.random.uniform)(self.first)[:, None]

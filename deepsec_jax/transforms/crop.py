@@ -5,6 +5,7 @@ from functools import partial
 import jax
 
 from deepsec_jax.protocols import Images, Keys
+from deepsec_jax.pytree import typed_key
 
 
 @partial(jax.jit, static_argnames="size")
@@ -30,4 +31,4 @@ def crop_resize(x: Images, keys: Keys, size: int) -> Images:
         crop = jax.lax.dynamic_slice(image, (row, column, 0), (size, size, channels))
         return jax.image.resize(crop, image.shape, "linear")
 
-    return jax.vmap(one)(x, keys)
+    return jax.vmap(one)(x, typed_key(keys))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.protocols import Images, Keys, Scalar
+from deepsec_jax.pytree import typed_key
 
 
 @partial(jax.jit, static_argnames=("smallest", "largest"))
@@ -46,4 +47,4 @@ def resize_pad(x: Images, keys: Keys, smallest: int, largest: int, pad: Scalar =
         inside = rows[:, None, None] & columns[None, :, None]
         return jnp.where(inside, resized, jnp.asarray(pad, image.dtype))
 
-    return jax.vmap(one)(x, keys)
+    return jax.vmap(one)(x, typed_key(keys))
