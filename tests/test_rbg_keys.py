@@ -174,6 +174,26 @@ def test_transforms(transform):
     assert same_in_batches(lambda rows: transform(X[rows], keys[rows]))
 
 
+def test_draws_are_the_same_under_64_bits():
+    keys = jax.random.split(jax.random.key(1), FEW)
+    x, labels = np.asarray(X[:FEW]), LABELS[:FEW]
+    drivers = (
+        attacks.PGD(eps=0.5, norm="l2", step_size=0.1, steps=1), DRAWING["square"],
+        attacks.RandomTarget(attacks.FGSM(eps=0.1, targeted=True)),
+    )  # fmt: skip
+
+    def drawn():
+        return [
+            crop_resize(x, keys, 3), resize_pad(x, keys, 4, 6), point_in_cube(x, keys, 0.3),
+            kept_pixels(keys, (4, 4), 0.5), RegionVotes(LINEAR, 0.3, keys, 7)(x),
+            *(attack(LINEAR, x, labels, key=keys) for attack in drivers),
+        ]  # fmt: skip
+
+    expected = drawn()
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        jax.tree.map(np.testing.assert_array_equal, drawn(), expected)
+
+
 # --- the house's own roots
 
 

@@ -106,4 +106,4 @@ class Ensemble(Struct):
 
 def draw_source(key: Key, count: int) -> jax.Array:
     """Return the number of a source, uniform over 0 .. count - 1."""
-    return jax.random.randint(key, (), 0, count)
+    return jax.random.randint(key, (), 0, count, jnp.int32)

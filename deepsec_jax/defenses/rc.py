@@ -73,7 +73,9 @@ class RegionVotes(Struct):
             numbers = first + jnp.arange(each)
             points = jax.vmap(one)(numbers).reshape(each * rows, *x.shape[1:])
             cast = jnp.argmax(forward(self.model, points), axis=-1).reshape(each, rows)
-            counted = jnp.where((numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes), 0.0)
+            counted = jnp.where(
+                (numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes, dtype=jnp.float32), 0.0
+            )
             return votes + counted.sum(axis=0), None
 
         nobody = jnp.zeros((rows, classes), jnp.float32)

@@ -36,8 +36,8 @@ def resize_pad(x: Images, keys: Keys, smallest: int, largest: int, pad: Scalar =
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
         side_key, place_key = jax.random.split(key)
-        side = jax.random.randint(side_key, (), smallest, largest + 1)
-        place = jax.random.randint(place_key, (2,), 0, largest - side + 1)
+        side = jax.random.randint(side_key, (), smallest, largest + 1, jnp.int32)
+        place = jax.random.randint(place_key, (2,), 0, largest - side + 1, jnp.int32)
         resized = jax.image.scale_and_translate(
             image, (largest, largest, channels), (0, 1),
             jnp.full(2, side / height, jnp.float32), place.astype(jnp.float32), "linear", antialias=False,
