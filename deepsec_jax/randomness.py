@@ -173,8 +173,9 @@ def _row_keys(tree: Any, path: tuple[Any, ...] = ()) -> list[bool]:
         elif is_key(part) and part.ndim == 1:
             raise ValueError(
                 f"the model's leaf {jax.tree_util.keystr((*path, *place))} is an array of PRNG keys "
-                f"[{part.shape[0]}] of which no class says what it is: give the class that holds it "
-                "row_keys = ('name of the field',) if it is one key per row, row_keys = () if it is not"
+                f"[{part.shape[0]}] of which no class says what it is: in the class that holds it, set "
+                f"row_keys = ({_name(place[-1:]) or 'name of the field'!r},) if it is one key per row (for a "
+                "function: models.wrappers.Randomised), row_keys = () if not"
             )
         else:
             found.append(False)
@@ -224,7 +225,9 @@ def _is_no_container(node: Any) -> bool:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    return str(getattr(path[0], "name", getattr(path[0], "key", "")))
+    """Return the name of the first step of a path; "" where it is a number."""
+    name = getattr(path[0], "name", getattr(path[0], "key", "")) if path else ""
+    return name if isinstance(name, str) else ""
 
 
 def _described(leaves: list[Any]) -> str:
