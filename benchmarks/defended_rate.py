@@ -26,9 +26,8 @@ from subjects import load_subject, subject_title
 
 from deepsec_jax import defenses, transforms
 from deepsec_jax.defenses.rc import RegionVotes
-from deepsec_jax.defenses.transformed import first_keys
 from deepsec_jax.progress import progress
-from deepsec_jax.pytree import example_keys, reseed
+from deepsec_jax.randomness import example_keys, first_keys, reseed
 
 Call = Callable[[], Any]
 

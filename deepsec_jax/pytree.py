@@ -9,11 +9,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
+from jax.interpreters.partial_eval import dce_jaxpr
 
-from deepsec_jax.protocols import Key, Keys
+# Most who ask for these ask for Struct as well, so they are to be had from here, too.
+from deepsec_jax.randomness import example_keys as example_keys
+from deepsec_jax.randomness import is_key as is_key
+from deepsec_jax.randomness import is_randomised as is_randomised
+from deepsec_jax.randomness import reseed as reseed
+from deepsec_jax.randomness import root_key
+from deepsec_jax.randomness import typed_key as typed_key
 
 T = TypeVar("T")
 
@@ -103,7 +109,8 @@ def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...
     """Return ``jax.jit(function)`` that never takes one class of its arguments for another.
 
     For functions that take a model of the caller's: one that is a dataclass node of jax's or flax's has the
-    fault that ``Struct`` mends.  The classes' hash becomes a static argument.
+    fault that ``Struct`` mends.  The classes' hash becomes a static argument.  Modules of nnx come to the
+    function as :class:`CopiedAtCall`.
 
     Args:
         function: what to compile.
@@ -112,6 +119,7 @@ def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...
 
     def with_kind(kind: int, *args: Any, **named: Any) -> T:
         del kind
+        args, named = copied_at_call((args, named))
         return function(*args, **named)
 
     with_kind.__name__ = with_kind.__qualname__ = function.__name__  # what profilers and logs show
@@ -132,59 +140,71 @@ def kind_of(tree: Any) -> int:
     return hash(jax.tree.structure(tree, is_leaf=lambda node: isinstance(node, nnx.Module)))
 
 
-def is_key(leaf: Any) -> bool:
-    """Tell whether a leaf is an array of typed PRNG keys."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+class CopiedAtCall(Struct):
+    """An nnx module that is copied when it is called, so that it can be called in any gradient or loop.
 
+    ``nnx.scan`` and ``nnx.vmap`` inside a module refuse variables made outside the gradient or loop in which
+    it is called (flax 0.12), as those of a program's argument always are.  A copy forgets what a call writes
+    into the module.  With a stream of random numbers every call would draw the same ones, so a module that
+    draws from its own streams is refused.
 
-def typed_key(key: Any) -> Key:
-    """Return ``key`` as a typed key array; a raw uint32 key of ``jax.random.PRNGKey`` is wrapped."""
-    if is_key(key):
-        return key
-    if getattr(key, "dtype", None) == jnp.uint32 and np.shape(key)[-1:] == (2,):
-        return jax.random.wrap_key_data(jnp.asarray(key))
-    raise TypeError(f"key must be made by jax.random.key(seed), got {type(key).__name__}")
-
-
-def example_keys(key: Key | Keys, rows: int, *, first: int | jax.Array = 0) -> Keys:
-    """Return one key per example, [rows].
-
-    One key gives row i of the data set ``fold_in(key, i)``, whatever batch it stands in; keys that
-    are one per example already are returned as they are.
-
-    Args:
-        key: one key, or ``rows`` keys.
-        rows: number of examples.
-        first: index in the data set of the first of them.
-
-    Raises:
-        ValueError: another number of keys than examples.
+    Attributes:
+        model: the module; its attributes and methods are to be had from here, too.
     """
-    key = typed_key(key)
-    if key.shape == ():
-        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first + jnp.arange(rows))
-    if key.shape != (rows,):
-        raise ValueError(f"key must be one key or {rows} keys, one per image, got shape {key.shape}")
-    return key
+
+    model: Any
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """Return what the module does.
+
+        Raises:
+            ValueError: it draws from its own streams: it is in training mode, or draws in evaluation mode.
+        """
+        streams = _streams(self.model)
+        if any(streams):
+            leaves, structure = jax.tree.flatten(self.model)
+
+            def call(leaves: list[Any], args: Any) -> Any:
+                return jax.tree.unflatten(structure, leaves)(*args, **named)
+
+            program = jax.make_jaxpr(call)(leaves, args).jaxpr
+            _, used = dce_jaxpr(program, [True] * len(program.outvars))
+            if any(stream and use for stream, use in zip(streams, used, strict=False)):
+                raise ValueError(
+                    "the model draws from its own nnx streams, and every call would draw the same: "
+                    "call model.eval(), or draw from keys that row_keys names (docs/your-own-model.md)"
+                )
+        return self._copy()(*args, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._copy(), name)
+
+    def _copy(self) -> Any:
+        return jax.tree.map(lambda leaf: leaf, self.model)
 
 
-def is_randomised(model: Any) -> bool:
-    """Tell whether a model draws random numbers: it has a leaf of keys, one per row (rank 1)."""
-    return any(is_key(leaf) and leaf.ndim == 1 for leaf in jax.tree.leaves(model))
+def _streams(tree: Any) -> list[bool]:
+    """Return of every leaf whether it is a part of an nnx stream of random numbers."""
+
+    def is_stream(node: Any) -> bool:
+        return isinstance(node, nnx.RngState)
+
+    parts = jax.tree.leaves(tree, is_leaf=is_stream)
+    return [is_stream(part) for part in parts for _ in jax.tree.leaves(part)]
 
 
-def reseed(model: T, keys: Keys) -> T:
-    """Return the model with fresh randomness, one key per row; any other model is returned as it is.
+def copied_at_call(tree: T) -> T:
+    """Return a pytree with every nnx module in it as a :class:`CopiedAtCall`."""
 
-    A model with several leaves of keys gets different numbers in each.
-    """
-    leaves, structure = jax.tree.flatten(model)
-    rows = [index for index, leaf in enumerate(leaves) if is_key(leaf) and leaf.ndim == 1]
-    if not rows:
-        return model
-    for order, index in enumerate(rows):
-        leaves[index] = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, order)
-    return jax.tree.unflatten(structure, leaves)
+    def is_module(node: Any) -> bool:
+        return isinstance(node, nnx.Module | CopiedAtCall)
+
+    def held(node: Any) -> Any:
+        return CopiedAtCall(node) if isinstance(node, nnx.Module) else node
+
+    return jax.tree.map(held, tree, is_leaf=is_module)
 
 
 def logits_shape(model: Any, x: Any) -> tuple[int, ...]:
@@ -196,7 +216,7 @@ def logits_shape(model: Any, x: Any) -> tuple[int, ...]:
     """
 
     def logits(model: Any, x: jax.Array) -> Any:
-        return reseed(model, jax.random.split(jax.random.key(0), x.shape[0]))(x)
+        return reseed(copied_at_call(model), jax.random.split(root_key(0), x.shape[0]))(x)
 
     return tuple(getattr(jax.eval_shape(logits, model, x), "shape", ()))
 

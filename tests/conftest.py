@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,8 @@ class Noisy(Struct):
     base: Linear
     keys: jax.Array
     scale: float | jax.Array = 0.05
+
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
 
     def __call__(self, x: Images) -> Logits:
         if self.keys.shape != x.shape[:1]:

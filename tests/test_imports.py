@@ -8,11 +8,12 @@ import pytest
 import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
-FOUNDATION = ("protocols", "pytree", "catalog", "progress", "memory", "convolutions")
+FOUNDATION = ("protocols", "randomness", "pytree", "catalog", "progress", "memory", "convolutions")
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
-    "pytree": ("protocols",),
+    "randomness": ("protocols",),
+    "pytree": ("protocols", "randomness"),
     "catalog": (),
     "progress": (),
     "memory": (),

@@ -1,6 +1,7 @@
 """Keys per example, reseeding of randomised models, static fields."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,8 @@ class Two(Struct):
 
     first: jax.Array
     inner: Noisy
+
+    row_keys: ClassVar[tuple[str, ...]] = ("first",)
 
     def __call__(self, x):
         return self.inner(x) + jax.vmap(jax.random.uniform)(self.first)[:, None]
@@ -132,7 +135,8 @@ def test_reseed_under_jit_is_one_trace():
 def test_is_randomised(linear):
     assert is_randomised(two()) and not is_randomised(linear)
     assert is_randomised(Noisy(linear, jax.random.split(KEY, 3)))
-    assert not is_randomised(Noisy(linear, KEY)), "one key for all rows is not the protocol"
+    with pytest.raises(ValueError, match=r"one PRNG key per row, \[B\], got key<fry>\[\]: make it by"):
+        is_randomised(Noisy(linear, KEY))
 
 
 def test_an_nnx_model_with_a_scalar_key_is_not_randomised():

@@ -103,8 +103,8 @@ def check_model(model: Any) -> None:
 
 def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
     """Raise ValueError for a model in training mode and for arrays that do not fit together."""
-    if isinstance(model, nnx.Module):
-        for path, module in nnx.iter_modules(model):
+    for part in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, nnx.Module)):
+        for path, module in nnx.iter_modules(part) if isinstance(part, nnx.Module) else ():
             training = getattr(module, "deterministic", True) is False or (
                 getattr(module, "use_running_average", True) is False
             )

@@ -183,7 +183,7 @@ class RandomTarget(Struct):
         classes = classes_of(model, x)
         # A stream of its own, apart from the one that the inner attack draws from.
         keys = _fold(example_keys(key, x.shape[0]), 1)
-        offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes))(keys)
+        offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes, jnp.int32))(keys)
         return (jnp.asarray(labels) + offset) % classes
 
     @attack_call

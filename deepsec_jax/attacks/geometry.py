@@ -76,7 +76,7 @@ def uniform_in_unit_ball(keys: Keys, shape: tuple[int, ...], norm: str) -> Image
         direction_key, radius_key = jax.random.split(key)
         direction = jax.random.normal(direction_key, shape, jnp.float32)
         size = direction.size
-        radius = jax.random.uniform(radius_key) ** (1.0 / size)
+        radius = jax.random.uniform(radius_key, (), jnp.float32) ** (1.0 / size)
         return direction * (radius / jnp.maximum(jnp.linalg.norm(direction.ravel()), 1e-12))
 
     return jax.vmap(one)(keys)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.rejection import class_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import classes_of, is_randomised, jit_per_class, reseed
+from deepsec_jax.pytree import classes_of, jit_per_class
+from deepsec_jax.randomness import is_randomised, reseed, root_key
 
 DRAWS = 10
 """Draws over which a randomised model's probabilities are averaged."""
@@ -28,7 +29,7 @@ def least_likely_class(model: Classifier, x: Images) -> Labels:
         return total + jax.nn.softmax(logits.astype(jnp.float32)), None
 
     nothing = jnp.zeros((x.shape[0], classes_of(model, x)))
-    total, _ = jax.lax.scan(draw, nothing, jax.random.split(jax.random.key(0), DRAWS))
+    total, _ = jax.lax.scan(draw, nothing, jax.random.split(root_key(0), DRAWS))
     return jnp.argmin(total, axis=-1)
 
 

@@ -14,7 +14,7 @@ from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, fro
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, static, typed_key
 
 
 class OptMargin(Struct):
@@ -98,7 +98,7 @@ def copies_noise(keys: Keys, shape: tuple[int, ...], *, copies: int, noise: Scal
         vectors = vectors.at[:, -1].set(0.0)
         return (noise * math.sqrt(size) * vectors.T).reshape(copies, *shape)
 
-    attack_keys = split_keys(keys).attack
+    attack_keys = split_keys(typed_key(keys)).attack
     assert attack_keys is not None
     return jax.vmap(one)(attack_keys)
 

@@ -123,8 +123,9 @@ class Square(Struct):
                 project(clean + self.eps * first_pyramids(keys, x.shape), clean, self.eps, "l2"), x
             )
         shape = (1, x.shape[2], x.shape[3])
-        stripes = jax.vmap(lambda key: jax.random.rademacher(key, shape, jnp.float32))(keys)
-        return _at_edge(x, stripes, self.eps)
+        half = jnp.float32(0.5)  # as Python's 0.5 it would be drawn with 64 bits under jax_enable_x64
+        heads = jax.vmap(lambda key: jax.random.bernoulli(key, half, shape))(keys)
+        return _at_edge(x, jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0)), self.eps)
 
 
 class _State(NamedTuple):
@@ -203,7 +204,7 @@ def _square(
     """Return the pixels of a random square, bool [H, W, 1], its signs [1, 1, C], and whether to follow."""
     height, width, channels = shape[1:]
     # One call for all of them: each would compile a generator of its own.
-    drawn = jax.random.uniform(key, (4 + channels,))
+    drawn = jax.random.uniform(key, (4 + channels,), jnp.float32)
 
     def below(number: jax.Array, end: jax.Array) -> jax.Array:
         return jnp.minimum((number * end.astype(jnp.float32)).astype(jnp.int32), end - 1)

@@ -15,7 +15,8 @@ from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, example_keys, jit_per_class, reseed, static, typed_key
+from deepsec_jax.pytree import Struct, jit_per_class, static
+from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
 
 class Perturbation(Struct):
@@ -168,7 +169,7 @@ def _added(x: Images, delta: jax.Array) -> Images:
 
 def _logits(model: Classifier, x: Images) -> Logits:
     # A randomised model is judged under fixed keys, the same for the clean and the fooled image.
-    return reseed(model, example_keys(jax.random.key(0), x.shape[0]))(x)
+    return reseed(model, example_keys(root_key(0), x.shape[0]))(x)
 
 
 def _in_batches(function: Callable[..., jax.Array], batch_size: int, *arrays: jax.Array) -> jax.Array:

@@ -114,11 +114,10 @@ class Attack:
         self, folder: Path, model: Any, candidates: "Candidates", presets: dict[str, Any],
         dataset: "Dataset",
     ) -> "list[Result]":  # fmt: skip
-        import jax
-
         from deepsec_jax.data import training_sample
         from deepsec_jax.evaluation.attack_table import run_attack
         from deepsec_jax.progress import progress
+        from deepsec_jax.randomness import root_key
 
         batch_size = choose(self.batch_size, model, candidates.images.shape[1:], len(candidates))
         results = []
@@ -132,7 +131,7 @@ class Attack:
                 advance(0, name)
                 result = run_attack(
                     name, attack, model, candidates,
-                    key=jax.random.key(self.seed),
+                    key=root_key(self.seed),
                     train_images=lambda: training_sample(dataset, self.seed),
                     batch_size=batch_size, on_batch=advance,
                 )  # fmt: skip

@@ -43,10 +43,9 @@ class Defend:
     def run(self) -> None:
         """Fit the defense and print its folder and accuracy."""
         at_least("--seed", self.seed, 0)
-        import jax
-
         from deepsec_jax import data, defenses, training
         from deepsec_jax.evaluation.aside import check_room
+        from deepsec_jax.randomness import root_key
 
         saved = _folder(self.model)
         dataset = data.load(self.data or saved.recipe.data, data_dir=self.data_dir)
@@ -64,7 +63,7 @@ class Defend:
         card = {
             "name": self.defense, "preset": self.preset, "base": Path(self.model).resolve().name,
         }  # fmt: skip
-        defenses.fit_into(folder, defense, base, dataset, key=jax.random.key(self.seed), card=card)
+        defenses.fit_into(folder, defense, base, dataset, key=root_key(self.seed), card=card)
         figures = training.load_model(folder).figures
         print(
             f"{folder}: {defense.card.name} ({self.preset}) on {dataset.name}, "

@@ -94,12 +94,13 @@ def check(model: Any, dataset: "Dataset") -> int:
     import numpy as np
 
     from deepsec_jax.attacks.call import check_model, check_shapes
-    from deepsec_jax.pytree import classes_of, example_keys, reseed
+    from deepsec_jax.pytree import classes_of
+    from deepsec_jax.randomness import example_keys, reseed, root_key
 
     images, labels = jnp.zeros((2, *dataset.image_shape)), jnp.zeros(2, jnp.int32)
     where = f"the model on images {'x'.join(map(str, dataset.image_shape))}"
     _ours(where, lambda: check_model(model))
-    model = reseed(model, example_keys(jax.random.key(0), 2))
+    model = _ours(where, lambda: reseed(model, example_keys(root_key(0), 2)))
     _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
     for leaf in map(jnp.asarray, jax.tree.leaves(model)):  # a wrapper's factor is a plain number
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
@@ -115,10 +116,10 @@ def check(model: Any, dataset: "Dataset") -> int:
     return classes
 
 
-def _ours(where: str, check: Callable[[], Any]) -> None:
-    """Run a check of the library, whose ValueError or TypeError says what to do."""
+def _ours(where: str, check: Callable[[], Any]) -> Any:
+    """Return the result of a check of the library, whose ValueError or TypeError says what to do."""
     try:
-        check()
+        return check()
     except (ValueError, TypeError) as error:
         message = str(error).strip().partition("\n")[0]
         raise InputError(f"{where}: {message}") from None

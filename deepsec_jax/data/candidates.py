@@ -19,7 +19,8 @@ import numpy as np
 
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import example_keys, hash_array, hash_tree, jit_per_class, rejects, reseed
+from deepsec_jax.pytree import hash_array, hash_tree, jit_per_class, rejects
+from deepsec_jax.randomness import example_keys, reseed, root_key
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def stored_candidates(
         return _read(path)
 
     def predict_logits(images: np.ndarray) -> jax.Array:
-        keys = example_keys(jax.random.key(seed), len(images))
+        keys = example_keys(root_key(seed), len(images))
         return _forward(reseed(model, keys), jnp.asarray(images))
 
     candidates = make_candidates(predict_logits, dataset.test, n, seed, rejecting=rejects(model))

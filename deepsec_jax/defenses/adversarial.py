@@ -12,6 +12,7 @@ from deepsec_jax.attacks import run_in_batches
 from deepsec_jax.data import Split, unit_images
 from deepsec_jax.protocols import Attack, Images, Key, Labels
 from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import root_key
 from deepsec_jax.training import accuracy
 
 
@@ -49,7 +50,7 @@ class RobustAccuracy:
         few = split.take(np.arange(min(self.images, len(split))))
         x_adv = run_in_batches(
             self.attack, model, unit_images(few.images), few.labels,
-            key=jax.random.key(self.seed), batch_size=min(self.batch_size, len(few)),
+            key=root_key(self.seed), batch_size=min(self.batch_size, len(few)),
         )  # fmt: skip
         return accuracy(model, Split(x_adv, few.labels))
 

@@ -16,6 +16,7 @@ from deepsec_jax import models
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
 from deepsec_jax.protocols import Classifier, Key
+from deepsec_jax.pytree import typed_key
 from deepsec_jax.training import Recipe, Saved, accuracy, train
 from deepsec_jax.training.checkpoints import Build, load_model, save_model
 from deepsec_jax.training.loop import Objective, Score
@@ -89,7 +90,7 @@ def retrain(
         DefenseError: the base has no network or recipe to start anew.
     """
     build, recipe = retrainable(defense, base)
-    seed = int(jax.random.key_data(key).ravel()[-1])  # of key(seed) it is that seed again
+    seed = int(jax.random.key_data(typed_key(key)).ravel()[-1])  # of key(seed) it is that seed again
     changed = replace(changed_recipe(defense, recipe, changes=changes, part=part), seed=seed)
     options: dict[str, Any] = {
         "objective": objective, "score": score, "watch": watch, "tested": tested,

@@ -14,6 +14,7 @@ from deepsec_jax.defenses.nat import NAT
 from deepsec_jax.defenses.pat import PAT
 from deepsec_jax.defenses.pd import PD, bits_objective
 from deepsec_jax.defenses.te import TE
+from deepsec_jax.randomness import root_key
 
 LEARNING = 2.0
 """A gradient by the parameters costs about two by the image."""
@@ -36,7 +37,7 @@ def gradients(defense: Any) -> float:
 
 def pixelcnn_seconds(defense: PD, data: Dataset, *, rows: int) -> float:
     """Time a step of PD's training on the first test images, in seconds per image, without compilation."""
-    model = defense.build(nnx.Rngs(0), data.image_shape[2])
+    model = defense.build(nnx.Rngs(root_key(0)), data.image_shape[2])
     model.train()
     graph, state = nnx.split(model)
     params, rest = nnx.split_state(state, nnx.Param, ...)
@@ -45,7 +46,7 @@ def pixelcnn_seconds(defense: PD, data: Dataset, *, rows: int) -> float:
     @jax.jit
     def step(params: Any) -> Any:
         def loss(params: Any) -> jax.Array:
-            return bits_objective(nnx.merge(graph, params, rest, copy=True), x, labels, jax.random.key(0))
+            return bits_objective(nnx.merge(graph, params, rest, copy=True), x, labels, root_key(0))
 
         return jax.value_and_grad(loss)(params)
 

@@ -11,7 +11,7 @@ import numpy as np
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.protocols import Images, Key, Scalar
-from deepsec_jax.pytree import Struct, jit_per_class
+from deepsec_jax.pytree import Struct, jit_per_class, typed_key
 from deepsec_jax.training.loop import split_validation
 
 FPR = 0.04
@@ -125,5 +125,5 @@ def fitting_and_validation(base: Base, data: Dataset) -> tuple[Split, Split]:
 
 def draw(split: Split, rows: int, key: Key) -> Split:
     """Return ``rows`` images of a split (all, if it has fewer), drawn without repetition."""
-    chosen = np.asarray(jax.random.permutation(key, len(split))[:rows])
+    chosen = np.asarray(jax.random.permutation(typed_key(key), len(split))[:rows])
     return split.take(np.sort(chosen))

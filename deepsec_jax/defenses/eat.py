@@ -15,7 +15,7 @@ from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.adversarial import mixed_loss
 from deepsec_jax.defenses.base import Base, Changes, itself, retrain, retrainable
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, static, typed_key
 from deepsec_jax.training import Saved, cross_entropy, frozen
 
 
@@ -61,7 +61,7 @@ class EAT(Struct):
         The static networks lie beside ``folder``, each in a folder of its own.
         """
         retrainable(self, base)
-        own_key, source_key = jax.random.split(key)
+        own_key, source_key = jax.random.split(typed_key(key))
         static_models = tuple(
             self.source(base, data, name, key=jax.random.fold_in(source_key, number), folder=folder).model
             for number, name in enumerate(self.sources)
@@ -106,4 +106,4 @@ class Ensemble(Struct):
 
 def draw_source(key: Key, count: int) -> jax.Array:
     """Return the number of a source, uniform over 0 .. count - 1."""
-    return jax.random.randint(key, (), 0, count)
+    return jax.random.randint(key, (), 0, count, jnp.int32)

@@ -8,10 +8,11 @@ import jax
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, Changes, DefenseError, retrain
-from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, LossThrough, Transformed, first_keys
+from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, LossThrough, Transformed
 from deepsec_jax.models.wrappers import EOT, straight_through
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
 from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import first_keys
 from deepsec_jax.training import Saved
 from deepsec_jax.transforms import crop_resize, jpeg, kept_pixels, to_levels, tv_minimised
 

@@ -20,7 +20,7 @@ from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_ar
 from deepsec_jax.defenses.intrinsic_dimension import Reference, intrinsic_dimension, reference_of
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, example_keys, jit_per_class, static
+from deepsec_jax.pytree import Struct, example_keys, jit_per_class, static, typed_key
 from deepsec_jax.training import Saved, load_model
 
 AT_ONCE = 100
@@ -95,7 +95,7 @@ class LID(Struct):
                 _check_ours(saved, folder)
                 if has_arrays(folder):  # else it was interrupted between the network and the arrays
                     return self.restore(saved, folder)
-        drawn_key, noise_key, clean_key = jax.random.split(key, 3)
+        drawn_key, noise_key, clean_key = jax.random.split(typed_key(key), 3)
         learned, held_out = fitting_and_validation(base, data)
         few = self.minibatch + self.examples if self.examples else len(learned)
         order = np.asarray(jax.random.permutation(drawn_key, len(learned)))[:few]

@@ -27,7 +27,7 @@ from deepsec_jax.defenses.divergence import divergence_excess
 from deepsec_jax.defenses.quantiles import Quantiles, fit_quantiles
 from deepsec_jax.models.autoencoder import KINDS, Autoencoder
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, static, typed_key
 from deepsec_jax.training import Recipe, Saved, accuracy, load_model
 
 ERROR = "test_error"
@@ -118,7 +118,7 @@ class MagNet(Struct):
             if has_arrays(folder):
                 return self.restore(load_model(folder), folder)
         fitting, held_out = fitting_and_validation(base, data)
-        clean_key, *keys = jax.random.split(key, 1 + len(self.autoencoders))
+        clean_key, *keys = jax.random.split(typed_key(key), 1 + len(self.autoencoders))
         clean = draw(held_out, self.images, clean_key)
         learned = replace(data, train=fitting)
         saved = [

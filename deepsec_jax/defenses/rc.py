@@ -13,11 +13,12 @@ from deepsec_jax.attacks.gradient import forward
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
-from deepsec_jax.defenses.transformed import DRAWS, Transformed, first_keys, row_keys
+from deepsec_jax.defenses.transformed import DRAWS, Transformed
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Logits, Scalar
 from deepsec_jax.pytree import Struct, logits_shape, static
+from deepsec_jax.randomness import first_keys, one_per_row, typed_key
 from deepsec_jax.training import Saved, accuracy, load_model
 from deepsec_jax.transforms import point_in_cube
 
@@ -53,6 +54,7 @@ class RegionVotes(Struct):
     keys: Keys
     points: int = static(1000)
 
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
     confidences: ClassVar[bool] = False
     judged_draws: ClassVar[int] = 1
     """One vote is judged, not several: it is an average over draws already."""
@@ -60,7 +62,7 @@ class RegionVotes(Struct):
     def __call__(self, x: Images) -> Logits:
         """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals."""
         rows, classes = x.shape[0], logits_shape(self.model, x)[-1]
-        keys = row_keys(self.keys, rows)
+        keys = one_per_row(self.keys, rows)
         each = max(1, min(self.points, AT_ONCE // max(1, rows)))
 
         def one(number: jax.Array) -> Images:
@@ -71,7 +73,9 @@ class RegionVotes(Struct):
             numbers = first + jnp.arange(each)
             points = jax.vmap(one)(numbers).reshape(each * rows, *x.shape[1:])
             cast = jnp.argmax(forward(self.model, points), axis=-1).reshape(each, rows)
-            counted = jnp.where((numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes), 0.0)
+            counted = jnp.where(
+                (numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes, dtype=jnp.float32), 0.0
+            )
             return votes + counted.sum(axis=0), None
 
         nobody = jnp.zeros((rows, classes), jnp.float32)
@@ -79,7 +83,7 @@ class RegionVotes(Struct):
 
     def seen(self, x: Images) -> Images:
         """Return one of the points that vote, for each image."""
-        return point_in_cube(x, row_keys(self.keys, x.shape[0]), self.radius)
+        return point_in_cube(x, one_per_row(self.keys, x.shape[0]), self.radius)
 
 
 class RC(Struct):
@@ -132,7 +136,7 @@ class RC(Struct):
             check_keepable(base, folder)
         figures: dict[str, Any] = {"radius": float(self.radius)}
         if self.search:
-            rows_key, vote_key = jax.random.split(key)
+            rows_key, vote_key = jax.random.split(typed_key(key))
             rows = jax.random.permutation(rows_key, len(data.train))[: self.images]
             few = data.train.take(np.sort(np.asarray(rows)))
             figures = search_radius(base.trained, few, points=self.points, key=vote_key)
@@ -180,7 +184,7 @@ def search_radius(
     """
     undefended, found = accuracy(model, split), 0.0
     history: list[float] = []
-    keys = jax.random.split(key, 1)
+    keys = jax.random.split(typed_key(key), 1)
     with progress("search radius", round(1 / step)) as advance:
         for number in range(1, round(1 / step) + 1):
             radius = round(number * step, 6)

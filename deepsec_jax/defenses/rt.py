@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
-from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, Transformed, first_keys
+from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, Transformed
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
 from deepsec_jax.pytree import Struct, logits_shape, static
+from deepsec_jax.randomness import first_keys
 from deepsec_jax.training import Saved
 from deepsec_jax.transforms import resize_pad
 

@@ -1,14 +1,15 @@
 """A network behind a random transform of its images: what EIT and RT deploy."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from deepsec_jax.data import Split
 from deepsec_jax.defenses.adversarial import mean_loss
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct, example_keys
+from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import first_keys, one_per_row
 from deepsec_jax.training import accuracy
 
 DRAWS = 30
@@ -33,32 +34,15 @@ class Transformed(Struct):
     transform: RowTransform
     keys: Keys
 
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
+
     def __call__(self, x: Images) -> Logits:
         """Return the network's logits [B, K] on the transformed images."""
         return self.model(self.seen(x))
 
     def seen(self, x: Images) -> Images:
         """Return the transformed images that the network sees."""
-        return self.transform(x, row_keys(self.keys, x.shape[0]))
-
-
-def first_keys() -> Keys:
-    """Return the keys [1] of a classifier that nobody has reseeded."""
-    return jax.random.split(jax.random.key(0), 1)
-
-
-def row_keys(keys: Keys, rows: int) -> Keys:
-    """Return one key per row of a batch [rows]; a single one is folded with the row's index.
-
-    Raises:
-        ValueError: neither one key nor one per row.
-    """
-    if keys.shape[0] != rows and keys.shape != (1,):
-        raise ValueError(
-            f"this model has keys for {keys.shape[0]} rows and was given {rows}: "
-            "pytree.reseed(model, example_keys(key, rows)) gives it one for each"
-        )
-    return keys if keys.shape[0] == rows else example_keys(keys[0], rows)
+        return self.transform(x, one_per_row(self.keys, x.shape[0]))
 
 
 class LossThrough(Struct):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +17,7 @@ from deepsec_jax.evaluation.runner import Job, OnBatch
 from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.protocols import Attack, Classifier
+from deepsec_jax.randomness import root_key
 
 _MANY = 1000  # gradients per image taken for progress where an attack does not say
 
@@ -115,7 +115,7 @@ def attack_job(
         started = now()
         result = run_attack(
             config["attack"]["name"], attack, model, candidates,
-            key=jax.random.key(config["seed"]), train_images=train_images,
+            key=root_key(config["seed"]), train_images=train_images,
             batch_size=batch_size, on_batch=on_batch,
         )  # fmt: skip
         arrays = {

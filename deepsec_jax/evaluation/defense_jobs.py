@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from deepsec_jax.data import Dataset
@@ -43,7 +42,8 @@ from deepsec_jax.evaluation.store import Store
 from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.evaluation.utility import compare, measure_utility, utility_columns
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import example_keys, rejects, reseed
+from deepsec_jax.pytree import rejects
+from deepsec_jax.randomness import example_keys, reseed, root_key
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -282,7 +282,7 @@ def _attacked(
     planned: Planned, model: Classifier, sample: Sample, store: Store, batch_size: int, on_batch: OnBatch
 ) -> Made:
     """Return the adversarial images of one access."""
-    access, key = planned.config["access"], jax.random.key(planned.config["seed"])
+    access, key = planned.config["access"], root_key(planned.config["seed"])
     if access == REPLAYED:
         (source,) = planned.after
         if not store.has_cell(source):

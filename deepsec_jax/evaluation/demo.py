@@ -13,6 +13,7 @@ from deepsec_jax import __version__, attacks, data, training
 from deepsec_jax.evaluation.attack_table import run_attack
 from deepsec_jax.evaluation.report import render, terminal_table, write_report
 from deepsec_jax.progress import progress
+from deepsec_jax.randomness import root_key
 from deepsec_jax.training import Saved
 
 _SEED = 0
@@ -46,7 +47,7 @@ def demo(
     console.print(f"model {folder / 'model'}: test accuracy {100 * accuracy:.1f} % of n = {tested}")
     candidates = data.stored_candidates(saved.model, dataset, n, _SEED, folder / "candidates")
 
-    key, results = jax.random.key(_SEED), []
+    key, results = root_key(_SEED), []
     with progress("attack", len(attacks.ATTACKS) * n) as advance:
         for name in attacks.ATTACKS:
             attack = shortened(attacks.preset(name, dataset.name))

@@ -23,6 +23,7 @@ from deepsec_jax.evaluation.runner import Job, OnBatch
 from deepsec_jax.evaluation.store import Store
 from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.protocols import Classifier
+from deepsec_jax.randomness import root_key
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -186,7 +187,7 @@ def _swept(
     config = planned.config
     attack = swept_fgsm(config["data"], config["eps"], channels=candidates.images.shape[3])
     result = run_attack(
-        config["attack"]["name"], attack, model, candidates, key=jax.random.key(config["seed"]),
+        config["attack"]["name"], attack, model, candidates, key=root_key(config["seed"]),
         batch_size=min(batch_size, len(candidates)),
     )  # fmt: skip
     environment, scores = _scored(planned.watcher, result.x_adv, batch_size, on_batch)

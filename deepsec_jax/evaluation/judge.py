@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from deepsec_jax.metrics import classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct, classes_of, example_keys, is_randomised, jit_per_class, logits_shape
+from deepsec_jax.pytree import Struct, classes_of, jit_per_class, logits_shape
+from deepsec_jax.randomness import example_keys, is_randomised, root_key, typed_key
 
 DRAWS = 10
 """Draws over which a randomised model is judged."""
@@ -68,7 +69,7 @@ def judge(
     Returns:
         An :class:`Outcome`.
     """
-    root = jax.random.key(_JUDGE) if key is None else key
+    root = root_key(_JUDGE) if key is None else typed_key(key)
     draws = draws_of(model) if draws is None else draws
     return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws=draws)
 
@@ -100,7 +101,7 @@ def judging_keys(
     """
     if not is_randomised(model):
         return None
-    root = jax.random.key(_JUDGE) if root is None else root
+    root = root_key(_JUDGE) if root is None else typed_key(root)
     roots = jax.random.split(root, draws_of(model) if draws is None else draws)
     return jax.vmap(lambda key: example_keys(key, rows, first=first))(roots)
 

@@ -14,7 +14,8 @@ from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.metrics import METRICS, AttackRecord, classify, measure
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels
-from deepsec_jax.pytree import example_keys, jit_per_class, reseed
+from deepsec_jax.pytree import jit_per_class
+from deepsec_jax.randomness import example_keys, reseed, root_key
 
 
 def record_of(
@@ -88,7 +89,7 @@ def measure_cell(
     """
     rows = len(arrays["x"])
     batch_size = max(1, min(batch_size, rows))
-    model = reseed(model, example_keys(jax.random.key(0), batch_size))  # a key per row; draws replace them
+    model = reseed(model, example_keys(root_key(0), batch_size))  # a key per row; draws replace them
     targeted = rows > 0 and int(arrays["targets"].min()) >= 0
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for first in range(0, rows, batch_size):
@@ -119,7 +120,7 @@ def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repea
     rows = len(x)
     if not rows:
         return float("nan")
-    keys = example_keys(jax.random.key(0), rows)
+    keys = example_keys(root_key(0), rows)
     batch = jax.device_put((np.asarray(x, np.float32), np.asarray(labels, np.int32)))
     jax.block_until_ready(_bare_gradient(model, *batch, keys))
     times = []

@@ -18,7 +18,7 @@ from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import example_keys, jit_per_class, rejects, reseed
+from deepsec_jax.pytree import example_keys, jit_per_class, rejects, reseed, typed_key
 
 OnBatch = Callable[[int], Any]
 
@@ -197,7 +197,7 @@ def cascade(
         batch_size: images per call.
         on_batch: told of images, in all as many as the sample has.
     """
-    draw_key, attack_key = jax.random.split(key)
+    draw_key, attack_key = jax.random.split(typed_key(key))
     model = reseed(model, example_keys(key, batch_size))
     started, best = time.perf_counter(), sample.images.copy()
     meter = _Share(on_batch, len(sample), [_gradients_of(run.attack) for run in runs])

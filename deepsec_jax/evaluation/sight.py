@@ -9,7 +9,8 @@ import numpy as np
 from deepsec_jax.evaluation.picture_grid import examples_of
 from deepsec_jax.evaluation.robustness import Answers, ask
 from deepsec_jax.protocols import Classifier, Images
-from deepsec_jax.pytree import example_keys, rejects, reseed
+from deepsec_jax.pytree import rejects
+from deepsec_jax.randomness import example_keys, reseed, root_key
 
 _LOOK = 0x6C6F6F6B  # "look": the draw that is shown is none of an attack's or the judge's
 
@@ -33,7 +34,7 @@ def sight_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.n
     """
     chosen = examples_of(attacked["labels"])
     x, x_adv, labels, rows = (attacked[name][chosen] for name in ("x", "x_adv", "labels", "rows"))
-    keyed = reseed(defended, example_keys(jax.random.key(_LOOK), len(chosen)))
+    keyed = reseed(defended, example_keys(root_key(_LOOK), len(chosen)))
     look = jax.jit(seen)
     found = {"x": x, "x_adv": x_adv, "labels": labels, "rows": rows}
     for ending, images in (("", x), ("_adv", x_adv)):

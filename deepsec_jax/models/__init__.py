@@ -15,6 +15,7 @@ from deepsec_jax.models.ensemble import StaticB as StaticB
 from deepsec_jax.models.ensemble import StaticC as StaticC
 from deepsec_jax.models.ensemble import StaticD as StaticD
 from deepsec_jax.models.resnet import ResNet as ResNet
+from deepsec_jax.randomness import root_key
 
 MODELS: dict[str, Callable[..., nnx.Module]] = {
     "small_cnn": SmallCNN,
@@ -32,4 +33,4 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
 
 def build(name: str, image_shape: tuple[int, int, int], classes: int, *, seed: int = 0) -> nnx.Module:
     """Return a freshly initialised model in training mode (call ``.eval()`` before attacking it)."""
-    return lookup(MODELS, name, "model")(image_shape, classes, rngs=nnx.Rngs(seed))
+    return lookup(MODELS, name, "model")(image_shape, classes, rngs=nnx.Rngs(root_key(seed)))

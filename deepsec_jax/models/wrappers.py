@@ -1,18 +1,43 @@
-"""Models around models: what an adaptive attacker differentiates instead of a defended model.
+"""Models around models: what draws by keys of its call, and what an adaptive attacker differentiates.
 
 Each is a pytree callable like any model, so that every attack runs on it unchanged.
 """
 
 from collections.abc import Callable
+from dataclasses import field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
-from deepsec_jax.pytree import Struct, is_key, static
+from deepsec_jax.protocols import Classifier, Images, Keys, Logits, Scalar
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import first_keys, one_per_row, typed_key, with_row_keys
+
+
+class Randomised(Struct):
+    """A randomised model made of what takes its keys in the call: ``model(x, keys) -> logits``.
+
+        Randomised(Partial(apply, weights))(x) = apply(weights, x, keys)
+
+    ``reseed`` replaces the keys, as in attacks and by the judge; until then one key stands for all.
+
+    Attributes:
+        model: a pytree callable from images [B, H, W, C] and keys [B] to logits [B, K]; row i of them depends
+            on image i and key i only.
+        keys: one key per row [B], or a single one [1]: then row i of any batch has its i-th fold.
+    """
+
+    model: Callable[[Images, Keys], Logits]
+    keys: Keys = field(default_factory=first_keys)
+
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
+
+    def __call__(self, x: Images) -> Logits:
+        """Return the logits [B, K] under these keys."""
+        return self.model(x, one_per_row(self.keys, x.shape[0]))
 
 
 class Scaled(Struct):
@@ -70,12 +95,11 @@ class EOT(Struct):
 def _redrawn(model: Any, number: jax.Array) -> Any:
     """Fold a number into every key of every row."""
 
-    def fold(leaf: Any) -> Any:
-        if not (is_key(leaf) and leaf.ndim == 1):
-            return leaf
-        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(leaf, number)
+    def folded(keys: Keys, order: int) -> Keys:
+        del order
+        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(typed_key(keys), number)
 
-    return jax.tree.map(fold, model)
+    return with_row_keys(model, folded)
 
 
 def straight_through(transform: Callable[[Images], Images]) -> "StraightThrough":

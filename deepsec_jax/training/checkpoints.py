@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from deepsec_jax import models
+from deepsec_jax.randomness import root_key
 from deepsec_jax.training.recipe import Recipe
 
 
@@ -43,7 +44,7 @@ def network(
         build: makes it instead of the recipe's model.
     """
     if build is not None:
-        return build(nnx.Rngs(recipe.seed), image_shape[2])
+        return build(nnx.Rngs(root_key(recipe.seed)), image_shape[2])
     return models.build(recipe.model, image_shape, classes, seed=recipe.seed)
 
 

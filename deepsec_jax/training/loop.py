@@ -22,7 +22,8 @@ from flax import nnx
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
-from deepsec_jax.pytree import example_keys, hash_tree, jit_per_class, reseed
+from deepsec_jax.pytree import hash_tree, jit_per_class
+from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.training.augment import shift_flip
 from deepsec_jax.training.checkpoints import (
     Build,
@@ -80,7 +81,7 @@ def accuracy(model: Classifier, split: Split, *, batch_size: int = 256) -> float
         x = unit_images(split.images[start : start + batch_size])
         padding = batch_size - len(x)  # one compile: the last batch is filled up, then cut
         padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        drawn = reseed(model, example_keys(jax.random.key(0), batch_size, first=start))
+        drawn = reseed(model, example_keys(root_key(0), batch_size, first=start))
         predicted = np.asarray(_predict(drawn, padded))[: len(x)]
         correct += int((predicted == split.labels[start : start + batch_size]).sum())
     return correct / len(split)
@@ -201,7 +202,7 @@ def train(
     state = TrainingState(
         initial, recipe.transformation(steps).init(params), initial, jnp.array(-jnp.inf), jnp.array(-1)
     )
-    key = jax.random.key(recipe.seed)
+    key = root_key(recipe.seed)
     batches, everywhere = _shardings(recipe.batch_size)
     traced = objective if not jax.tree_util.all_leaves([objective]) else jax.tree_util.Partial(objective)
     state, key, traced = jax.device_put((state, key, traced), everywhere)

@@ -3,8 +3,10 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 
 from deepsec_jax.protocols import Images, Keys
+from deepsec_jax.pytree import typed_key
 
 
 @partial(jax.jit, static_argnames="size")
@@ -26,8 +28,8 @@ def crop_resize(x: Images, keys: Keys, size: int) -> Images:
         raise ValueError(f"a crop of {size} x {size} does not fit square images, got {height} x {width}")
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
-        row, column = jax.random.randint(key, (2,), 0, height - size + 1)
-        crop = jax.lax.dynamic_slice(image, (row, column, 0), (size, size, channels))
+        row, column = jax.random.randint(key, (2,), 0, height - size + 1, jnp.int32)
+        crop = jax.lax.dynamic_slice(image, (row, column, jnp.int32(0)), (size, size, channels))
         return jax.image.resize(crop, image.shape, "linear")
 
-    return jax.vmap(one)(x, keys)
+    return jax.vmap(one)(x, typed_key(keys))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.protocols import Images, Keys, Scalar
+from deepsec_jax.pytree import typed_key
 
 
 @jax.jit
@@ -20,5 +21,7 @@ def point_in_cube(x: Images, keys: Keys, radius: Scalar) -> Images:
     Returns:
         Images of the same shape and dtype; ``x`` itself at radius 0.
     """
-    drawn = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, minval=-1.0, maxval=1.0))(keys)
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, minval=-1.0, maxval=1.0))(
+        typed_key(keys)
+    )
     return jnp.clip(x + jnp.asarray(radius, x.dtype) * drawn, min=0.0, max=1.0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.protocols import Images, Keys, Scalar
+from deepsec_jax.pytree import typed_key
 
 
 @partial(jax.jit, static_argnames=("smallest", "largest"))
@@ -35,8 +36,8 @@ def resize_pad(x: Images, keys: Keys, smallest: int, largest: int, pad: Scalar =
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
         side_key, place_key = jax.random.split(key)
-        side = jax.random.randint(side_key, (), smallest, largest + 1)
-        place = jax.random.randint(place_key, (2,), 0, largest - side + 1)
+        side = jax.random.randint(side_key, (), smallest, largest + 1, jnp.int32)
+        place = jax.random.randint(place_key, (2,), 0, largest - side + 1, jnp.int32)
         resized = jax.image.scale_and_translate(
             image, (largest, largest, channels), (0, 1),
             jnp.full(2, side / height, jnp.float32), place.astype(jnp.float32), "linear", antialias=False,
@@ -46,4 +47,4 @@ def resize_pad(x: Images, keys: Keys, smallest: int, largest: int, pad: Scalar =
         inside = rows[:, None, None] & columns[None, :, None]
         return jnp.where(inside, resized, jnp.asarray(pad, image.dtype))
 
-    return jax.vmap(one)(x, keys)
+    return jax.vmap(one)(x, typed_key(keys))

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.protocols import Images, Keys, Scalar
+from deepsec_jax.pytree import typed_key
 
 _STEP = 4.0  # of the linearised step for u; among 1, 2, 4, 8, 16 the one that is nearest after 100 sweeps
 
 
 def kept_pixels(keys: Keys, size: tuple[int, int], keep: Scalar) -> jax.Array:
     """Return which pixels are kept, bool [B, H, W, 1]: each with probability ``keep``, all channels alike."""
-    return jax.vmap(lambda key: jax.random.bernoulli(key, keep, (*size, 1)))(keys)
+    share = jnp.asarray(keep, jnp.float32)
+    return jax.vmap(lambda key: jax.random.bernoulli(key, share, (*size, 1)))(typed_key(keys))
 
 
 @partial(jax.jit, static_argnames=("p", "sweeps"))

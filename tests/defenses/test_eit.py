@@ -10,7 +10,8 @@ from few import base, digits, few  # noqa: F401
 
 from deepsec_jax import defenses
 from deepsec_jax.defenses import EIT, DefenseError
-from deepsec_jax.defenses.transformed import AccuracyThrough, LossThrough, Transformed, first_keys, row_keys
+from deepsec_jax.defenses.transformed import AccuracyThrough, LossThrough, Transformed
+from deepsec_jax.randomness import first_keys, one_per_row
 from deepsec_jax.training import cross_entropy
 from deepsec_jax.transforms import crop_resize, jpeg, kept_pixels, to_levels, tv_minimised
 
@@ -54,7 +55,7 @@ def by_hand(x, keys):
 
 
 def test_the_papers_order_and_sixteen_levels(x):
-    keys = row_keys(first_keys(), 6)
+    keys = one_per_row(first_keys(), 6)
     seen = np.asarray(transformed(SMALL.transforms(), x, keys))
     ours, other = by_hand(x, keys)
     assert np.array_equal(seen, ours)
@@ -73,7 +74,7 @@ def test_under_attack(x, labels, compiles):
 
 
 def test_the_surrogate_sees_the_same_images_and_differentiates_the_crop_only(x, labels):
-    network, keys = make_linear((8, 8, 1), 10), row_keys(first_keys(), 6)
+    network, keys = make_linear((8, 8, 1), 10), one_per_row(first_keys(), 6)
     deployed, straight = around(network), around(network, SMALL)
     straight = straight.replace(transform=straight.transform.replace(straight=True))
     assert np.allclose(call(straight, x), call(deployed, x), atol=1e-4)

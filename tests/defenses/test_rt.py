@@ -11,7 +11,7 @@ from few import RECIPE, base, digits, weights  # noqa: F401
 from deepsec_jax import defenses
 from deepsec_jax.cli.defend import _show
 from deepsec_jax.defenses import RT, Base, DefenseError
-from deepsec_jax.defenses.transformed import row_keys
+from deepsec_jax.randomness import one_per_row
 from deepsec_jax.training import accuracy
 from deepsec_jax.transforms import resize_pad
 
@@ -37,7 +37,7 @@ def test_one_size_without_room_is_the_raw_model(base, digits, x):
 def test_the_network_sees_the_resized_images(digits, x):
     rt, network = SMALL.replace(pad=0.5), bare().trained
     defended = rt.fit(bare(), digits, key=jax.random.key(0))
-    seen = resize_pad(x, row_keys(defended.keys, 6), 8, 9, 0.5)
+    seen = resize_pad(x, one_per_row(defended.keys, 6), 8, 9, 0.5)
     assert np.allclose(call(defended, x), call(network, seen), atol=1e-4)
 
 

@@ -1,5 +1,7 @@
 """The judge: success and distances by hand, fresh draws on randomised models, nothing an attack saw."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,6 +81,8 @@ class Coin(Struct):
 
     keys: jax.Array
 
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
+
     def __call__(self, x):
         heads = jax.vmap(jax.random.bernoulli)(self.keys)
         return jax.nn.one_hot(heads.astype(jnp.int32), 2)
@@ -123,6 +127,8 @@ class Watched(Struct):
 
     base: Linear
     keys: jax.Array
+
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
 
     def __call__(self, x):
         jax.debug.callback(note, jax.random.key_data(self.keys))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -315,6 +316,8 @@ def test_accuracy_counts_a_last_partial_batch():
 def test_accuracy_draws_for_each_image_whatever_the_batch():
     class Coin(Struct):
         keys: jax.Array
+
+        row_keys: ClassVar[tuple[str, ...]] = ("keys",)
 
         def __call__(self, x):
             heads = jax.vmap(jax.random.bernoulli)(self.keys)
