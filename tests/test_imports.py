@@ -8,7 +8,7 @@ import pytest
 import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
-FOUNDATION = ("protocols", "pytree", "catalog", "progress", "memory", "convolutions")
+FOUNDATION = ("protocols", "pytree", "catalog", "progress", "memory", "convolutions", "foreign")
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "progress": (),
     "memory": (),
     "convolutions": (),
+    "foreign": (),
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,
