@@ -3,6 +3,8 @@
 import inspect
 from typing import Any
 
+import jax.numpy as jnp
+
 from deepsec_jax.foreign import library_of
 from deepsec_jax.models.adapted import Adapted, adapted, unchanged
 from deepsec_jax.protocols import Images, Logits
@@ -44,7 +46,7 @@ def from_keras(model: Any, *, channels_first: bool = False) -> Adapted:
     if squashed is not None:
         raise ValueError(squashed)
     weights = tuple(
-        [variable.value for variable in variables]
+        [jnp.copy(variable.value) for variable in variables]  # fit() gives the buffers themselves away
         for variables in (model.trainable_variables, model.non_trainable_variables)
     )
     return adapted(_logits, (KerasModel(model), *weights), {}, channels_first=channels_first)
