@@ -1,6 +1,7 @@
 """Models of Equinox, Haiku, Keras and Linen, against the libraries themselves."""
 
 import functools
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -300,6 +301,20 @@ def nested_in_training():
     return Scaled(net, 2.0)
 
 
+class Counting(eqx.Module):
+    """An Equinox module that counts its calls, in evaluation too."""
+
+    index: eqx.nn.StateIndex
+    out: eqx.nn.Linear
+
+    def __init__(self, key):
+        self.index = eqx.nn.StateIndex(jnp.zeros(()))
+        self.out = eqx.nn.Linear(60, CLASSES, key=key)
+
+    def __call__(self, image, state):
+        return self.out(image.ravel()), state.set(self.index, state.get(self.index) + 1.0)
+
+
 WEIGHTS = jnp.ones((60, CLASSES))
 REFUSED = {
     "mlp": (lambda: eqx.nn.MLP(60, 4, 8, 1, key=KEY), r"\.activation is .*relu.*from_equinox\(module\)"),
@@ -312,6 +327,9 @@ REFUSED = {
     "eqx dropout": (lambda: models.from_equinox(eqx.nn.Dropout(0.5)), r"training mode .*inference_mode"),
     "eqx no state": (lambda: models.from_equinox(equinox_net(0)[0]), r"from_equinox\(module, state\)"),
     "eqx pair": (lambda: models.from_equinox(equinox_net(0)), r"from_equinox\(module, state\)"),
+    "eqx counts": (
+        lambda: models.from_equinox(*eqx.nn.make_with_state(Counting)(KEY)), "changes its state"
+    ),
     "eqx function": (lambda: models.from_equinox(bare), r"got function.*from_callable\(apply, params\)"),
     "eqx shape": (
         lambda: models.from_equinox(eqx.nn.inference_mode(equinox_net(0)[0]), equinox_net(0)[1]),
@@ -382,6 +400,20 @@ def test_refused_in_one_line_with_the_remedy(name):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["mlp", "vmap", "haiku net", "keras net", "keras draws", "linen flag", "branch"]
+)
+def test_refused_at_the_command_line(name, tmp_path, monkeypatch, capsys):
+    make, message = REFUSED[name]
+    monkeypatch.setitem(sys.modules, "foreign_nets", SimpleNamespace(model=make))
+    monkeypatch.chdir(tmp_path)
+    x, classes = np.asarray(X), np.arange(8) % CLASSES
+    np.savez("own.npz", x_train=x, y_train=classes, x_test=x, y_test=classes)
+    assert main(["attack", "foreign_nets:model", "--data", "own.npz", "--run-dir", "run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and re.search(message, line), line
+
+
 def test_what_is_refused_works_as_the_message_says():
     variables = LINEN.init(KEY, X, train=False)
     with_flag = models.from_callable(Partial(LINEN.apply, variables, train=False))
@@ -392,6 +424,23 @@ def test_what_is_refused_works_as_the_message_says():
     assert models.from_callable(state.apply_fn, state.params, None)(X).shape == (8, CLASSES)
     mapped = eqx.filter_vmap(eqx.nn.Sequential([FLATTEN, eqx.nn.MLP(60, CLASSES, 8, 1, key=KEY)]))
     np.testing.assert_allclose(models.from_equinox(mapped, batched=True)(X), mapped(X), rtol=1e-5)
+
+
+class Whole(eqx.Module):
+    """An Equinox module that takes the batch."""
+
+    inner: Any
+
+    def __call__(self, x, state):
+        return jax.vmap(self.inner, in_axes=(0, None), out_axes=(0, None))(x, state)
+
+
+def test_an_equinox_module_that_takes_the_batch():
+    module, state = equinox_net(0)
+    whole = models.from_equinox(
+        eqx.nn.inference_mode(Whole(module)), state, batched=True, channels_first=True
+    )
+    np.testing.assert_allclose(whole(X), equinox_batchnorm(0).model(X), rtol=1e-5, atol=1e-6)
 
 
 def optimizer():
