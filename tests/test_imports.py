@@ -8,7 +8,9 @@ import pytest
 import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
-FOUNDATION = ("protocols", "randomness", "pytree", "catalog", "progress", "memory", "convolutions")
+FOUNDATION = (
+    "protocols", "randomness", "pytree", "catalog", "progress", "memory", "convolutions", "foreign",
+)  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
@@ -18,6 +20,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "progress": (),
     "memory": (),
     "convolutions": (),
+    "foreign": (),
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,
