@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from deepsec_jax.attacks.call import check_model
+from deepsec_jax.attacks.call import check_mode, check_model
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.pytree import classes_of, example_keys, jit_per_class, typed_key
 
@@ -161,6 +161,7 @@ def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_
             )
     if len(x):
         check_model(model)
+        check_mode(model)
         sample = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
         classes = classes_of(model, sample)
         low, high = int(labels.min()), int(labels.max())

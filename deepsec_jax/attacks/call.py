@@ -97,11 +97,16 @@ def check_model(model: Any) -> None:
         raise TypeError(problem)
 
 
-def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
-    """Raise ValueError for a model in training mode and for arrays that do not fit together."""
+def check_mode(model: Any) -> None:
+    """Raise ValueError, with the remedy, for a model in training mode."""
     problem = in_training(model)
     if problem is not None:
         raise ValueError(problem)
+
+
+def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
+    """Raise ValueError for a model in training mode and for arrays that do not fit together."""
+    check_mode(model)
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"x must be float images [B, H, W, C] in [0, 1], got {x.dtype}{list(x.shape)}"
