@@ -9,11 +9,12 @@ import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
-    "protocols", "randomness", "pytree", "catalog", "progress", "memory", "convolutions", "foreign",
+    "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions", "foreign",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
+    "answers": ("protocols",),
     "randomness": ("protocols",),
     "pytree": ("protocols", "randomness"),
     "catalog": (),

@@ -12,7 +12,7 @@ from deepsec_jax.attacks.closest import Counted, at_steps, per_row
 from deepsec_jax.attacks.geometry import project, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
-from deepsec_jax.attacks.losses import Loss, max_margin, succeeded
+from deepsec_jax.attacks.losses import Loss, max_margin, ranked, succeeded
 from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
@@ -149,17 +149,20 @@ def _asked(attack: Square, model: Classifier, state: _State) -> _State:
     proposed = jnp.where(per_row(state.asked > 0), proposal(attack, state, own, side), state.x_adv)
     model = at_steps(model, state.model_keys, state.asked)
 
-    def judged(logits: Logits) -> tuple[jax.Array, jax.Array]:
+    def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Return what the gradient is of, and by what images are compared: their rank and success."""
         logits = open_logits(model, logits, state.labels, targeted=attack.targeted)
-        loss = (-1.0 if attack.targeted else 1.0) * attack.loss(logits, state.labels)
-        return loss, succeeded(logits, state.labels, targeted=attack.targeted)
+        values = (-1.0 if attack.targeted else 1.0) * attack.loss(logits, state.labels)
+        return values, (ranked(values, logits), succeeded(logits, state.labels, targeted=attack.targeted))
 
     if state.gradient is None:
-        loss, success = judged(forward(model, proposed))
+        _, (loss, success) = judged(forward(model, proposed))
         gradient = None
     else:
         point = proposed.astype(jnp.float32)
-        loss, success, found = value_and_gradient(lambda at: judged(model(at.astype(state.x.dtype))), point)
+        _, (loss, success), found = value_and_gradient(
+            lambda at: judged(model(at.astype(state.x.dtype))), point
+        )
         gradient = jnp.where(jnp.isfinite(found), found, 0.0)
     success &= ~jnp.isnan(loss)
     takes = jnp.where(success == state.success, loss > state.loss, success)

@@ -200,7 +200,7 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{folder} exists and holds something else: choose another --run-dir or empty it")
 
 
-_ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success", "probabilities")
+_ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success", "probabilities", "no_answer")
 
 
 def _save(path: Path, result: "Result", candidates: "Candidates") -> None:
@@ -224,6 +224,7 @@ def _read(path: Path) -> "Result":
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             row = Row.from_dict(json.loads(str(archive["figures"])))
-            return Result(row=row, **{name: archive[name] for name in _ARRAYS})
+            arrays = {name: archive[name] for name in _ARRAYS if name in archive or name != "no_answer"}
+            return Result(row=row, **{"no_answer": np.zeros(len(arrays["success"])), **arrays})
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): remove it, and it is made again") from None

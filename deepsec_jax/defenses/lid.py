@@ -11,6 +11,7 @@ from jax import lax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from deepsec_jax.answers import named, succeeded
 from deepsec_jax.attacks import FGSM
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split, unit_images
@@ -281,7 +282,7 @@ def _three(
     """Return dimensions [3, B, L] of clean, noisy and adversarial images, and which the attack moved."""
     x_adv = attack(scorer.model, x, labels)
     sets = (x, as_far(x, x_adv, keys), x_adv)
-    moved = jnp.argmax(scorer.model(x_adv), axis=-1) != labels
+    moved = succeeded(scorer.model(x_adv), labels, targeted=False)
     return jnp.stack([scorer.dimensions(images) for images in sets]), moved
 
 
@@ -292,7 +293,7 @@ def _references(model: Any, images: Images) -> tuple[Reference, ...]:
 
 @jit_per_class
 def _predicted(model: Classifier, x: Images) -> Labels:
-    return jnp.argmax(model(x), axis=-1)
+    return named(model(x))
 
 
 def _classified(model: Classifier, split: Split) -> Split:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsec_jax.answers import named
 from deepsec_jax.attacks.gradient import forward
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split
@@ -60,7 +61,10 @@ class RegionVotes(Struct):
     """One vote is judged, not several: it is an average over draws already."""
 
     def __call__(self, x: Images) -> Logits:
-        """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals."""
+        """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals.
+
+        Points on which the network gives no answer (NaN) have no vote; where none has one the shares are NaN.
+        """
         rows, classes = x.shape[0], logits_shape(self.model, x)[-1]
         keys = one_per_row(self.keys, rows)
         each = max(1, min(self.points, AT_ONCE // max(1, rows)))
@@ -72,14 +76,16 @@ class RegionVotes(Struct):
         def count(votes: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
             numbers = first + jnp.arange(each)
             points = jax.vmap(one)(numbers).reshape(each * rows, *x.shape[1:])
-            cast = jnp.argmax(forward(self.model, points), axis=-1).reshape(each, rows)
+            # A point on which the network gives no answer has no vote.
+            cast = named(forward(self.model, points)).reshape(each, rows)
             counted = jnp.where(
                 (numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes, dtype=jnp.float32), 0.0
             )
             return votes + counted.sum(axis=0), None
 
         nobody = jnp.zeros((rows, classes), jnp.float32)
-        return lax.scan(count, nobody, jnp.arange(0, self.points, each))[0] / self.points
+        votes = lax.scan(count, nobody, jnp.arange(0, self.points, each))[0]
+        return votes / jnp.sum(votes, axis=-1, keepdims=True)
 
     def seen(self, x: Images) -> Images:
         """Return one of the points that vote, for each image."""

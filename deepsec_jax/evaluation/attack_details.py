@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from deepsec_jax.attacks import preset_card
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation import figures, paper_numbers
-from deepsec_jax.evaluation.attack_table import Result
+from deepsec_jax.evaluation.attack_table import Result, found_classes
 from deepsec_jax.evaluation.attack_warnings import as_row, distances
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.figures import Curve
@@ -60,8 +61,8 @@ def _pictures(cell: Cell, row: TableRow, section: Section) -> dict[str, Any]:
     probabilities = arrays["probabilities"]
     result = Result(
         row=as_row(row), x_adv=arrays["x_adv"], targets=arrays["targets"], success=arrays["success"],
-        predicted=probabilities.argmax(axis=1), confidence=probabilities.max(axis=1),
-        probabilities=probabilities,
+        predicted=found_classes(probabilities), confidence=probabilities.max(axis=1),
+        probabilities=probabilities, no_answer=arrays.get("no_answer", np.zeros(len(probabilities))),
     )  # fmt: skip
     candidates = Candidates(
         images=arrays["x"], labels=arrays["labels"], targets=arrays["targets"],

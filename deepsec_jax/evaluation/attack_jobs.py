@@ -122,6 +122,7 @@ def attack_job(
             "x_adv": result.x_adv, "x": candidates.images, "labels": candidates.labels,
             "targets": result.targets, "rows": candidates.rows.astype(np.int32),
             "success": result.success, "probabilities": result.probabilities,
+            "no_answer": result.no_answer,
         }  # fmt: skip
         environment = {
             "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size,

@@ -9,6 +9,7 @@ from deepsec_jax.evaluation.attack_table import Distance, Row
 from deepsec_jax.evaluation.paper_numbers import absences
 from deepsec_jax.evaluation.paper_table import Section, TableRow
 from deepsec_jax.evaluation.report import warnings as table_warnings
+from deepsec_jax.evaluation.silence import silent_images
 
 
 def warnings(section: Section) -> list[str]:
@@ -46,6 +47,7 @@ def as_row(row: TableRow) -> Row:
         gradients=None if gradients is None else float(gradients),
         forwards=environment.get("forwards"),
         fit_seconds=float(environment.get("fit_seconds") or 0.0),
+        no_answer=silent_images(arrays),
     )
 
 

@@ -272,7 +272,7 @@ def _robustness(planned: Planned, raw: Classifier, sample: Sample, store: Store,
         return costs | notes, {
             "x_adv": made.x_adv, "x": sample.images, "labels": sample.labels, "rows": sample.rows,
             "clean": clean.correct, "correct": answers.holds, "probabilities": answers.probabilities,
-            **refuses,
+            "no_answer": answers.no_answer, "clean_no_answer": clean.no_answer, **refuses,
         }  # fmt: skip
 
     return compute

@@ -167,10 +167,12 @@ def _clean(
     environment, scores = _scored(watcher, test.images, batch_size, on_batch)
     with compile_clock() as compile_seconds:
         started = time.perf_counter()
-        correct = ask(model, unit_images(test.images), labels, batch_size=min(batch_size, len(test))).correct
+        asked = ask(model, unit_images(test.images), labels, batch_size=min(batch_size, len(test)))
         environment["forward_seconds"] = time.perf_counter() - started - compile_seconds()
     environment["channels"] = dataset.image_shape[2]
-    return environment, {"scores": scores, "labels": labels, "correct": correct}
+    return environment, {
+        "scores": scores, "labels": labels, "correct": asked.correct, "no_answer": asked.no_answer
+    }  # fmt: skip
 
 
 def _attacked(
@@ -178,7 +180,9 @@ def _attacked(
 ) -> tuple[Environment, Arrays]:
     source = store.arrays(planned.config["source"])
     environment, scores = _scored(planned.watcher, source["x_adv"], batch_size, on_batch)
-    return environment, {"scores": scores, "success": source["success"], "rows": source["rows"]}
+    names = ("success", "rows", "no_answer")  # the last is not there where an earlier version wrote it
+    copied: Arrays = {name: source[name] for name in names if name in source}
+    return environment, {"scores": scores, **copied}
 
 
 def _swept(
@@ -192,7 +196,9 @@ def _swept(
     )  # fmt: skip
     environment, scores = _scored(planned.watcher, result.x_adv, batch_size, on_batch)
     rows = candidates.rows.astype(np.int32)
-    return environment, {"scores": scores, "success": result.success, "rows": rows}
+    return environment, {
+        "scores": scores, "success": result.success, "rows": rows, "no_answer": result.no_answer
+    }  # fmt: skip
 
 
 def _scored(

@@ -19,6 +19,7 @@ from rich.table import Table
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_table import Distance, Result, Row
 from deepsec_jax.evaluation.picture_grid import examples_of, number, section_of
+from deepsec_jax.evaluation.silence import silence
 
 _TOLERANCE = 0.01  # one point: plain last iterates may differ by that much without anything being wrong
 
@@ -38,6 +39,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
     """Return what a reader must know before trusting the table, one sentence each."""
     found = []
     for row in rows:
+        found += silence(row.attack, row.no_answer, row.n, "adversarial images")
         eps = row.hyperparameters.get("eps")
         norm = row.hyperparameters.get("norm", "linf")
         if norm == "linf" and isinstance(eps, int | float) and eps >= 0.5:

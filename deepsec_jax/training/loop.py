@@ -19,6 +19,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from deepsec_jax.answers import named
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
@@ -68,11 +69,11 @@ def cross_entropy(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
 
 @jit_per_class
 def _predict(model: Classifier, x: Images) -> Labels:
-    return jnp.argmax(model(x), axis=-1)
+    return named(model(x))
 
 
 def accuracy(model: Classifier, split: Split, *, batch_size: int = 256) -> float:
-    """Return the share of correctly classified images of a split, in [0, 1].
+    """Return the share of correctly classified images of a split, in [0, 1]; no answer (NaN) is not correct.
 
     A model that draws random numbers draws once for each image, by its place in the split.
     """
