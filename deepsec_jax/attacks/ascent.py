@@ -83,7 +83,8 @@ def ascend(
 
     One step returns x_1 as it is (one gradient, no forward).  More steps return, per row, the
     successful one of x_0 .. x_steps with the highest loss, or, if none succeeded, the one with the
-    highest loss: ``steps`` gradients and one forward.
+    highest loss: ``steps`` gradients and one forward.  Where the model answers none of them (NaN), the clean
+    image comes back.
 
     Args:
         model: a classifier in evaluation mode.
@@ -137,7 +138,7 @@ def ascend(
         return _State(x_next, rule_state, best)
 
     rows = x.shape[0]
-    nothing = Best(towards(x_0, x), jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+    nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
     last = lax.fori_loop(0, steps, body, _State(x_0, rule.init(clean), nothing))
     x_last = towards(last.x, x)
     _, (rank, success) = judged(at_step(model, streams.model, steps)(x_last))

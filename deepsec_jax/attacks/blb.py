@@ -33,11 +33,11 @@ class BLB(Struct):
     divided by s; in forms that do not saturate while the goal is missed.  s = 40 / (largest - smallest logit
     of the clean image, masked classes apart): where they lie 40 apart it is plain cross-entropy, and on any
     other scale of the logits the minimum lies as near to the decision boundary.  c is searched as in CW2,
-    each run from the clean image; it is large enough where the minimum succeeds.  The objective has many minima,
-    and a hair's breadth decides which one a descent ends in: where the first move is a long one, a run goes
-    down ``descents`` times, each with a shorter limit of that move, and the lowest end counts.  Returns the
-    closest success of all points that were looked at, the clean image where there is none.  At most
-    search_steps x steps gradients per example, and one forward.
+    each run from the clean image; it is large enough where the minimum succeeds.  The objective has many
+    minima, and a hair's breadth decides which one a descent ends in: where the first move is a long one, a
+    run goes down ``descents`` times, each with a shorter limit of that move, and the lowest end counts.
+    Returns the closest success of all points that were looked at, the clean image where there is none.  At
+    most search_steps x steps gradients per example, and one forward.
 
     Attributes:
         c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.

@@ -34,9 +34,10 @@ class Square(Struct):
     and adds it to another one as a pyramid of random signs; the whole keeps length eps (``pyramids.py``).
 
     Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success; without
-    one the image of highest loss comes back.  At most ``queries`` forwards.  Where a model draws at random a
-    rise may be luck, and so may a success: search its expectation, and go on to the last query
-    (``stops=False``), for single draws may hold where the expectation is fooled.
+    one the image of highest loss comes back, the clean one where the model answers none (NaN).  At most
+    ``queries`` forwards.  Where a model draws at random a rise may be luck, and so may a success: search its
+    expectation, and go on to the last query (``stops=False``), for single draws may hold where the
+    expectation is fooled.
 
     What to change where a surrogate's gradient leads some way and no further, as PD's does
     (docs/defenses.md): ``start`` at the images that it led to (``Given``), let half of the squares take
@@ -108,7 +109,8 @@ class Square(Struct):
 
         last = while_live(step, live, state)
         asked, nothing = last.asked.astype(jnp.float32), jnp.zeros(rows, jnp.float32)
-        return Counted(last.x_adv, *((nothing, asked) if self.guided else (asked, nothing)))
+        found = jnp.where(per_row(last.success | (last.loss > -jnp.inf)), last.x_adv, x)
+        return Counted(found, *((nothing, asked) if self.guided else (asked, nothing)))
 
     def _first(self, model: Classifier, x: Images, labels: Labels, keys: Any) -> Images:
         """Return x_0 in the dtype of ``x``."""
