@@ -36,6 +36,7 @@ from deepsec_jax.attacks.illc import ILLC as ILLC
 from deepsec_jax.attacks.jsma import JSMA as JSMA
 from deepsec_jax.attacks.llc import LLC as LLC
 from deepsec_jax.attacks.masked import Masked as Masked
+from deepsec_jax.attacks.model_outputs import check_model_outputs as check_model_outputs
 from deepsec_jax.attacks.optmargin import OptMargin as OptMargin
 from deepsec_jax.attacks.pgd import PGD as PGD
 from deepsec_jax.attacks.presets import ROWS as ROWS

@@ -14,7 +14,7 @@ from deepsec_jax.attacks.closest import Counted, at_steps, per_row
 from deepsec_jax.attacks.geometry import project, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
-from deepsec_jax.attacks.losses import AimedLoss, Loss, dlr_to, logit_gap, max_margin, succeeded
+from deepsec_jax.attacks.losses import AimedLoss, Loss, dlr_to, logit_gap, max_margin, ranked, succeeded
 from deepsec_jax.attacks.parts import Start, at_input, at_radius
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
@@ -192,12 +192,14 @@ def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
         success = succeeded(logits, labels, targeted=attack.targeted)
         if state.aims is None:
             loss = sign * attack.loss(logits, labels)
-            return loss, (success, loss)
-        return attack.aimed(logits, labels, aim), (success, max_margin(logits, labels))
+            rank = ranked(loss, logits)
+            return loss, (success, rank, rank)
+        loss = attack.aimed(logits, labels, aim)
+        return loss, (success, ranked(loss, logits), ranked(max_margin(logits, labels), logits))
 
     climb = state.climb
     stored = towards(climb.x, x)
-    loss, (success, score), gradient = value_and_gradient(objective, stored.astype(jnp.float32))
+    _, (success, loss, score), gradient = value_and_gradient(objective, stored.astype(jnp.float32))
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
     climb, gradient = _looked_back(attack, _noted(climb, loss, gradient), gradient)
     clean = x.astype(jnp.float32)

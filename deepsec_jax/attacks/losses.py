@@ -48,7 +48,7 @@ def dlr(logits: Logits, labels: Labels) -> jax.Array:
     """Return the margin divided by the gap from first to third logit: blind to the logits' scale.
 
     Difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  The denominator is 1 where it
-    vanishes, and where the third class is masked.
+    vanishes, and where the third class is masked (-inf).
 
     Raises:
         ValueError: fewer than three classes, where the ratio is not defined.
@@ -57,7 +57,7 @@ def dlr(logits: Logits, labels: Labels) -> jax.Array:
         raise ValueError(f"the DLR loss needs 3 classes or more, got {logits.shape[-1]}: use loss=max_margin")
     top = jax.lax.top_k(logits.astype(jnp.float32), 3)[0]
     spread = top[:, 0] - top[:, 2]
-    return max_margin(logits, labels) / jnp.where((spread > 0) & jnp.isfinite(spread), spread, 1.0)
+    return max_margin(logits, labels) / _usable(spread)
 
 
 def margin_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
@@ -70,14 +70,19 @@ def dlr_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
 
     The targeted difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  With fewer than
     four classes it is z_aim - z_y alone: a ratio to z_1 - z_3 is constant where the aim is the third class.
-    The denominator is held constant where it vanishes.
+    The denominator is 1 where it vanishes, and where a class that it needs is masked (-inf).
     """
     margin = margin_to(logits, labels, aims)
     if logits.shape[-1] < 4:
         return margin
     top = jax.lax.top_k(logits.astype(jnp.float32), 4)[0]
     spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
-    return margin / jnp.where(spread > 0, spread, 1.0)
+    return margin / _usable(spread)
+
+
+def _usable(spread: jax.Array) -> jax.Array:
+    """Return the spread of the first logits [B], 1 where it is zero or infinite: a masked class has none."""
+    return jnp.where((spread > 0) & jnp.isfinite(spread), spread, 1.0)
 
 
 def _picked(logits: Logits, classes: Labels) -> jax.Array:

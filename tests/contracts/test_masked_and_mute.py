@@ -60,6 +60,7 @@ OTHERS = {
     "pgd-dlr": small("pgd").replace(loss=losses.dlr),
     "pgd-cross-entropy": small("pgd").replace(loss=losses.cross_entropy),
     "square-guided": small("square").replace(guided=True),
+    "apgd-aims": small("apgd").replace(aims=2),
     "least likely": attacks.LeastLikely(small("pgd").replace(targeted=True)),
     "multi target": attacks.MultiTarget(small("pgd").replace(targeted=True)),
     "restarts": attacks.Restarts(small("pgd"), n=2),
@@ -171,7 +172,7 @@ OF_CLASS_1 = make_images(rows=64, seed=2)[
 
 
 ONE_STEP = ("fgsm", "rfgsm", "uap", "llc", "rllc")  # they keep nothing: what they return nobody has asked
-COMBINED = ("multi target", "restarts", "cascade", "smallest eps", "square-guided")
+COMBINED = ("apgd-aims", "multi target", "restarts", "cascade", "smallest eps", "square-guided")
 
 
 @pytest.mark.parametrize(
