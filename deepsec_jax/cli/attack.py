@@ -12,6 +12,7 @@ import tyro
 from deepsec_jax.cli import InputError, models
 from deepsec_jax.cli.batch_size import BatchSize, choose
 from deepsec_jax.cli.batch_size import check as check_batch_size
+from deepsec_jax.cli.findings import follow_gradients, look_at
 from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Attack:
         }  # fmt: skip
         folder = self.run_dir or _default_folder(settings)
         _check_folder(folder, settings)
+        findings = _findings_of(folder)
+        if findings is None:
+            gradients = follow_gradients(presets.values())
+            findings = look_at(loaded.model, dataset, settings["model"], gradients=gradients)
         if self.dry_run:
             self._show(folder, settings, presets, loaded.model, dataset)
             return
@@ -81,7 +86,7 @@ class Attack:
         if not (folder / "settings.json").exists():
             write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
         results = self._results(folder, loaded.model, candidates, presets, dataset)
-        self._write(folder, settings, loaded.facts, results, candidates, dataset)
+        self._write(folder, settings, loaded.facts, results, candidates, dataset, findings)
 
     def _check_values(self, names: tuple[str, ...]) -> None:
         at_least("--n", self.n, 1)
@@ -141,7 +146,7 @@ class Attack:
 
     def _write(
         self, folder: Path, settings: dict[str, Any], facts: dict[str, str], results: "list[Result]",
-        candidates: "Candidates", dataset: "Dataset",
+        candidates: "Candidates", dataset: "Dataset", findings: list[str],
     ) -> None:  # fmt: skip
         from rich.console import Console
 
@@ -154,12 +159,13 @@ class Attack:
         title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"
         console = Console()
         console.print(terminal_table(rows, title))
-        for warning in warnings(rows):
+        said = [*(f"{settings['model']}: {finding}" for finding in findings), *warnings(rows)]
+        for warning in said:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         table, report = folder / "table.json", folder / "report.html"
         if not table.exists():
             figures = [row.to_dict() for row in rows]
-            content = {"settings": settings, "rows": figures, "warnings": warnings(rows)}
+            content = {"settings": settings, "rows": figures, "warnings": said, "findings": findings}
             write_aside(table, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
         if not report.exists():
             cards = {
@@ -171,8 +177,17 @@ class Attack:
                 "Candidates": f"{self.n} correctly classified test images, seed {self.seed}",
                 **machine_facts(),
             }  # fmt: skip
-            write_report(report, render(title, facts, results, cards, candidates, dataset.class_names))
+            page = render(title, facts, results, cards, candidates, dataset.class_names, said=said)
+            write_report(report, page)
         console.print(f"report {report}", soft_wrap=True)
+
+
+def _findings_of(folder: Path) -> list[str] | None:
+    """Return what an earlier run has found wrong with the model; None if none has finished."""
+    table = folder / "table.json"
+    if not table.is_file():
+        return None
+    return [str(finding) for finding in json.loads(table.read_text()).get("findings", [])]
 
 
 def _default_folder(settings: dict[str, Any]) -> Path:

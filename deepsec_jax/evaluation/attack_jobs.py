@@ -93,6 +93,7 @@ def attack_job(
     gradient_seconds: Callable[[], float],
     class_names: Sequence[str],
     train_images: Callable[[], np.ndarray],
+    findings: Sequence[str] = (),
 ) -> Job:
     """Return the job that makes one cell and measures its columns.
 
@@ -106,6 +107,7 @@ def attack_job(
         gradient_seconds: see :func:`gradient_clock`.
         class_names: what the classes are called in pictures.
         train_images: gives the images that a UAP is fitted to.
+        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of the model.
     """
     rows = len(candidates)
     per_image = most_gradients(attack, candidates.images[0].size if rows else 0)
@@ -129,7 +131,7 @@ def attack_job(
             "seconds": result.row.seconds, "compile_seconds": result.row.compile_seconds,
             "gradient_seconds": gradient_seconds(), "fit_seconds": result.row.fit_seconds,
             "gradients": result.row.gradients, "forwards": result.row.forwards,
-            "class_names": list(class_names),
+            "class_names": list(class_names), "findings": list(findings),
             "started": started, "finished": now(),
         }  # fmt: skip
         return environment, arrays

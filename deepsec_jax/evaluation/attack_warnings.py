@@ -6,8 +6,9 @@ import numpy as np
 
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation.attack_table import Distance, Row
+from deepsec_jax.evaluation.gaps import findings_of
 from deepsec_jax.evaluation.paper_numbers import absences
-from deepsec_jax.evaluation.paper_table import Section, TableRow
+from deepsec_jax.evaluation.paper_table import Section, TableRow, name_of
 from deepsec_jax.evaluation.report import warnings as table_warnings
 from deepsec_jax.evaluation.silence import silent_images
 
@@ -21,7 +22,14 @@ def warnings(section: Section) -> list[str]:
     ]
     finished = [row for row in section.rows if row.cell.error is None]
     unbounded = [text for row in finished if (text := _unbounded(row))]
-    return [*failed, *table_warnings([as_row(row) for row in finished]), *unbounded, *absences(section)]
+    findings = findings_of((row.cell for row in finished), lambda cell: name_of(cell.config["model"]))
+    return [
+        *failed,
+        *findings,
+        *table_warnings([as_row(row) for row in finished]),
+        *unbounded,
+        *absences(section),
+    ]
 
 
 def as_row(row: TableRow) -> Row:

@@ -68,8 +68,9 @@ class Cell:
             The kinds of defenses: see :mod:`deepsec_jax.evaluation.defense_cells`; of detectors:
             :mod:`deepsec_jax.evaluation.detection_cells`.
         environment: ``versions``, ``device``, ``batch_size``, ``class_names``, ``seconds``,
-            ``compile_seconds``, ``gradients``, ``started``, ``finished``; of an attack also
-            ``gradient_seconds``, ``forwards``; of a defense also ``folder``, ``confidences``, ``training``.
+            ``compile_seconds``, ``gradients``, ``started``, ``finished``, ``findings`` (what a look at the
+            model has found before its first attack); of an attack also ``gradient_seconds``, ``forwards``; of
+            a defense also ``folder``, ``confidences``, ``training``.
         arrays: name -> array, the names of :data:`ARRAYS`, of :data:`NO_ANSWER`, and of :data:`REJECTION`
             where it can reject; empty if it failed.
         columns: metric column -> values [N].

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY
+from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY, Cell
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
-from deepsec_jax.evaluation.gaps import failures, lacking
+from deepsec_jax.evaluation.gaps import failures, findings_of, lacking
 from deepsec_jax.evaluation.robust_table import ThreatTable
 from deepsec_jax.evaluation.silence import silence, silent_images
 
@@ -22,7 +22,13 @@ def defense_warnings(section: DefenseSection) -> list[str]:
     ]
     under = [text for threat in section.threats for text in _under_attack(threat)]
     trained = [text for row in section.rows for text in _training(row)]
-    return [*failures(section.cells), *changed, *_silences(section), *under, *trained, *_absences(section)]
+    findings = findings_of(section.cells, _who)
+    models = [*changed, *findings, *_silences(section)]
+    return [*failures(section.cells), *models, *under, *trained, *_absences(section)]
+
+
+def _who(cell: Cell) -> str:
+    return str(cell.config["defense"]["name"]) if "defense" in cell.config else "undefended"
 
 
 def _silences(section: DefenseSection) -> list[str]:
@@ -31,7 +37,7 @@ def _silences(section: DefenseSection) -> list[str]:
     for cell in section.cells:
         if cell.error is not None or cell.kind not in (UTILITY, ROBUSTNESS):
             continue
-        who = cell.config["defense"]["name"] if "defense" in cell.config else "undefended"
+        who = _who(cell)
         if cell.kind == UTILITY:
             asked = [("undefended", "no_answer_raw", "clean images"), (who, "no_answer", "clean images")]
         else:

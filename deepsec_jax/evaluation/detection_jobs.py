@@ -109,6 +109,7 @@ def detection_jobs(
     *,
     candidates: Callable[[], Candidates],
     batch_size: int,
+    findings: Sequence[str] = (),
 ) -> list[Job]:
     """Return the jobs that make these cells.
 
@@ -119,6 +120,7 @@ def detection_jobs(
         store: where the attacks' images lie.
         candidates: gives the images of the sweep.
         batch_size: images per call.
+        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of the classifier.
     """
 
     def compute_of(each: PlannedScores) -> Callable[[OnBatch], tuple[Environment, Arrays]]:
@@ -129,9 +131,12 @@ def detection_jobs(
         return lambda on_batch: _swept(each, model, candidates(), batch_size, on_batch)
 
     return [
-        Job(each.config, {}, _noted(compute_of(each), each, batch_size), _no_columns, images=each.images)
+        Job(
+            each.config, {}, _noted(compute_of(each), each, batch_size, findings), _no_columns,
+            images=each.images,
+        )
         for each in planned
-    ]
+    ]  # fmt: skip
 
 
 def _no_columns(*_: Any) -> Arrays:
@@ -139,7 +144,10 @@ def _no_columns(*_: Any) -> Arrays:
 
 
 def _noted(
-    compute: Callable[[OnBatch], tuple[Environment, Arrays]], planned: PlannedScores, batch_size: int
+    compute: Callable[[OnBatch], tuple[Environment, Arrays]],
+    planned: PlannedScores,
+    batch_size: int,
+    findings: Sequence[str],
 ) -> Callable[[OnBatch], tuple[Environment, Arrays]]:
     """Return a computation whose environment says where, when and on what."""
 
@@ -149,7 +157,7 @@ def _noted(
         watcher = planned.watcher
         about = {
             "folder": watcher.folder, "fpr": watcher.fpr, "validation": watcher.validation,
-            "training": dict(watcher.training or {}),
+            "training": dict(watcher.training or {}), "findings": list(findings),
         }  # fmt: skip
         return {
             "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size, **about,

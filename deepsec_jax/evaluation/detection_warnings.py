@@ -6,7 +6,7 @@ from deepsec_jax.evaluation.cells import CLEAN, Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead, key_of, rate_in_words
 from deepsec_jax.evaluation.detection_sweep import PLAIN
 from deepsec_jax.evaluation.detection_table import DetectionSection
-from deepsec_jax.evaluation.gaps import failures, lacking
+from deepsec_jax.evaluation.gaps import failures, findings_of, lacking
 from deepsec_jax.evaluation.silence import silence, silent_images, without_number
 from deepsec_jax.metrics import DETECTION_METRICS, fpr_limits, summarise_detection
 
@@ -24,7 +24,8 @@ def detection_warnings(section: DetectionSection) -> list[str]:
     areas = [text for head in section.detectors for text in _areas(section, head)]
     swept = [text for head in section.detectors if (text := _falls(section, head))]
     figures = [*rates, *areas, *swept, *_radius(section), *_absences(section)]
-    return [*failures(section.cells), *changed, *_silences(section), *figures]
+    findings = findings_of(section.cells, lambda _: section.base)
+    return [*failures(section.cells), *changed, *findings, *_silences(section), *figures]
 
 
 def _silences(section: DetectionSection) -> list[str]:
