@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from attacks.small import ready, small
 from conftest import Linear, make_images, make_linear
+from mute import Mute
 
 from deepsec_jax import attacks
 from deepsec_jax.attacks import ATTACKS, losses
@@ -149,20 +150,6 @@ def test_losses_of_masked_classes(name):
     two = jnp.array([[1.0, -jnp.inf, 3.0], [-jnp.inf, 1.0, 3.0]])
     found = jax.grad(lambda z: loss(z, jnp.array([2, 1])).sum())(two)
     assert np.isfinite(loss(two, jnp.array([2, 1]))).all() and np.isfinite(found).all() and found.any()
-
-
-class Mute(Struct):
-    """A model that gives no answer wherever it would be fooled: NaN, or +inf for the class that would win."""
-
-    base: Linear
-    infinite: bool = static(False)
-
-    def __call__(self, x):
-        logits = self.base(x)
-        silent = jnp.argmax(logits, axis=-1) != 1
-        top = jax.nn.one_hot(jnp.argmax(logits, axis=-1), 3, dtype=bool)
-        wrong = jnp.where(top, jnp.inf, logits) if self.infinite else jnp.full_like(logits, jnp.nan)
-        return jnp.where(silent[:, None], wrong, logits)
 
 
 ONES = jnp.ones(8, jnp.int32)

@@ -135,6 +135,18 @@ def test_ties_and_no_distance_are_numbers_with_gradients():
         assert np.isfinite(gradient).all()
 
 
+def test_an_activation_that_is_no_number_has_no_dimension():
+    """Its distances would all be left out, and what is left would read as the dimension 0."""
+    points = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    rows = points[:3] + np.float32(0.1)
+    broken = rows.copy()
+    broken[1, 2], broken[2, 0] = np.nan, np.inf
+    found = np.asarray(intrinsic_dimension(jnp.asarray(broken), reference_of(jnp.asarray(points)), 5))
+    whole = np.asarray(intrinsic_dimension(jnp.asarray(rows), reference_of(jnp.asarray(points)), 5))
+    np.testing.assert_array_equal(found[:1], whole[:1])
+    assert np.isnan(found[1:]).all() and np.isfinite(whole).all()
+
+
 def test_the_estimators_gradient_is_the_difference_quotients():
     reference, rows = points(40, 6, seed=4), points(3, 6, seed=5)
     gradient = np.asarray(jax.grad(lambda rows: estimate(rows, reference, 10).sum())(jnp.asarray(rows)))

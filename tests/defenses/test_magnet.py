@@ -131,6 +131,23 @@ def test_the_divergence_is_scipys_and_does_not_saturate(scale):
     assert np.allclose(np.log(2) * -np.expm1(-ours), divergence, atol=2e-6)
 
 
+def test_the_divergence_where_a_class_is_masked():
+    """A class without probability has no term, as in scipy; NaN stays NaN."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 50, 10))
+    logits[:, :, 3] = -np.inf  # in both
+    logits[0, :25, 5] = logits[1, 25:, 6] = -np.inf  # in one
+    p, q = log_softmax(logits, axis=-1)
+    ours = np.asarray(divergence_excess(jnp.asarray(p, jnp.float32), jnp.asarray(q, jnp.float32)))
+    divergence = distance.jensenshannon(np.exp(p), np.exp(q), axis=-1) ** 2
+    assert np.allclose(np.log(2) * -np.expm1(-ours), divergence, atol=2e-6)
+    slope = jax.grad(lambda p: divergence_excess(p, jnp.asarray(q, jnp.float32)).sum())(
+        jnp.asarray(p, jnp.float32)
+    )
+    assert np.isfinite(slope).all()
+    assert np.isnan(divergence_excess(jnp.asarray([[np.nan, 0.0]]), jnp.asarray([[0.0, 0.0]]))).all()
+
+
 def test_where_the_divergence_is_at_its_end_its_form_is_not():
     # By hand: p is on one class and q on the other, each but for e^-a: 1 - JS / ln 2 is about
     # e^-a (1 + a + ln 1) / (2 ln 2) x 2, and the root of scipy's own has lost all of it in float32.
