@@ -9,7 +9,8 @@ import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
-    "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions", "foreign",
+    "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
+    "foreign",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
