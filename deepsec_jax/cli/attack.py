@@ -65,6 +65,7 @@ class Attack:
         channels = dataset.image_shape[2]
         presets = {name: attacks.preset(name, dataset.name, self.preset, channels=channels) for name in names}
         models.check(loaded.model, dataset)
+        loaded.warn()
         settings = {
             "model": loaded.about["name"], "data": loaded.data,
             "n": self.n, "seed": self.seed, "preset": self.preset,
@@ -81,7 +82,7 @@ class Attack:
         if not (folder / "settings.json").exists():
             write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
         results = self._results(folder, loaded.model, candidates, presets, dataset)
-        self._write(folder, settings, loaded.facts, results, candidates, dataset)
+        self._write(folder, settings, loaded, results, candidates, dataset)
 
     def _check_values(self, names: tuple[str, ...]) -> None:
         at_least("--n", self.n, 1)
@@ -140,7 +141,7 @@ class Attack:
         return results
 
     def _write(
-        self, folder: Path, settings: dict[str, Any], facts: dict[str, str], results: "list[Result]",
+        self, folder: Path, settings: dict[str, Any], loaded: models.Loaded, results: "list[Result]",
         candidates: "Candidates", dataset: "Dataset",
     ) -> None:  # fmt: skip
         from rich.console import Console
@@ -154,12 +155,13 @@ class Attack:
         title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"
         console = Console()
         console.print(terminal_table(rows, title))
-        for warning in warnings(rows):
+        said = [*loaded.warnings, *warnings(rows)]
+        for warning in said:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         table, report = folder / "table.json", folder / "report.html"
         if not table.exists():
             figures = [row.to_dict() for row in rows]
-            content = {"settings": settings, "rows": figures, "warnings": warnings(rows)}
+            content = {"settings": settings, "rows": figures, "warnings": said}
             write_aside(table, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
         if not report.exists():
             cards = {
@@ -167,11 +169,12 @@ class Attack:
                 for name in settings["attacks"]
             }
             facts = {
-                **facts, "Data": settings["data"], "Hyperparameters": self.preset,
+                **loaded.facts, "Data": settings["data"], "Hyperparameters": self.preset,
                 "Candidates": f"{self.n} correctly classified test images, seed {self.seed}",
                 **machine_facts(),
             }  # fmt: skip
-            write_report(report, render(title, facts, results, cards, candidates, dataset.class_names))
+            page = render(title, facts, results, cards, candidates, dataset.class_names, said=loaded.warnings)
+            write_report(report, page)
         console.print(f"report {report}", soft_wrap=True)
 
 

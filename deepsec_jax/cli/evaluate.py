@@ -76,6 +76,7 @@ class Evaluate:
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         attacks = _presets(self.attacks, dataset, self.preset)
         classes = models.check(loaded.model, dataset)
+        loaded.warn()
         cells = self._cells(loaded, dataset, attacks)
         folder = loaded.about["name"].replace(":", ".")
         store = Store(self.run_dir or Path("runs") / "evaluate" / f"{folder}-{dataset.name}")

@@ -16,6 +16,7 @@ from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation import published
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.published_file import Printed, Reason
+from deepsec_jax.evaluation.subject import defense_in_words
 from deepsec_jax.metrics import METRICS, Column, Summary, summarise
 
 TIMED = ("s", "bare gradients")
@@ -264,7 +265,12 @@ def model_facts(config: Mapping[str, Any]) -> dict[str, str]:
     """Return what a config says of data set and model, label -> text."""
     facts = {"Data": name_of(config.get("data")), "Model": name_of(config.get("model"))}
     said = config["model"] if isinstance(config.get("model"), Mapping) else {}
-    return facts | {_words(key): _said(key, value) for key, value in said.items() if _plain(key, value)}
+    facts |= {_words(key): _said(key, value) for key, value in said.items() if _plain(key, value)}
+    if "recipe" in said:
+        facts["Recipe"] = name_of(said["recipe"])
+    if isinstance(said.get("defense"), Mapping):
+        facts["Defense"] = defense_in_words(said["defense"])
+    return facts
 
 
 def _words(name: str) -> str:
@@ -276,7 +282,11 @@ def _said(key: str, value: Any) -> str:
 
 
 def _plain(key: str, value: Any) -> bool:
-    return key != "name" and isinstance(value, str | int | float) and not isinstance(value, bool)
+    return (
+        key not in ("name", "trained_on")
+        and isinstance(value, str | int | float)
+        and not isinstance(value, bool)
+    )
 
 
 def all_said(cells: Sequence[Cell], take: Callable[[dict[str, Any]], Any]) -> str:

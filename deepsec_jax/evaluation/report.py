@@ -102,6 +102,7 @@ def render(
     candidates: Candidates,
     class_names: Sequence[str],
     *,
+    said: Sequence[str] = (),
     made: datetime | None = None,
 ) -> str:
     """Return the page.
@@ -113,6 +114,7 @@ def render(
         cards: attack name -> ``attacks.preset_card``; fields without an entry are class defaults.
         candidates: the clean images that the results belong to.
         class_names: names of the model's classes.
+        said: warnings that do not follow from the results; they stand before those that do.
         made: time shown on the page; default now.
     """
     environment = Environment(
@@ -125,7 +127,7 @@ def render(
         title=title,
         facts=facts,
         rows=[result.row for result in results],
-        warnings=warnings([result.row for result in results]),
+        warnings=[*said, *warnings([result.row for result in results])],
         sections=[
             section_of(result, cards.get(result.row.attack, {}), candidates, class_names, examples)
             for result in results
