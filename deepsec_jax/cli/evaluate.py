@@ -107,13 +107,16 @@ class Evaluate:
         from deepsec_jax.data import candidates_name
         from deepsec_jax.evaluation.attack_jobs import attack_config
         from deepsec_jax.evaluation.records import cell_name
+        from deepsec_jax.evaluation.sample import split_name
 
         candidates = candidates_name(loaded.model, dataset, self.n, self.seed)
+        images = split_name(dataset.test)
         cells = {}
         for name, attack in attacks.items():
             config = attack_config(
                 name, attack, preset=self.preset, data=dataset.name, model=loaded.about,
-                candidates=candidates, n=self.n, seed=self.seed, train_digest=dataset.digest,
+                candidates=candidates, images=images, n=self.n, seed=self.seed,
+                train_digest=dataset.digest,
             )  # fmt: skip
             cells[cell_name(config)] = (config, attack)
         return cells

@@ -279,7 +279,8 @@ def test_a_cell_of_the_bare_network_is_none_of_the_defended_models(fitted, digit
     def cell(model, about):
         config = attack_config(
             "fgsm", attacks.FGSM(eps=0.1), preset="paper", data="digits", model=about,
-            candidates=candidates_name(model, digits, 10, 0), n=10, seed=0, train_digest=digits.digest,
+            candidates=candidates_name(model, digits, 10, 0), images="test-0", n=10, seed=0,
+            train_digest=digits.digest,
         )  # fmt: skip
         return cell_name(config)
 
