@@ -66,6 +66,7 @@ class Attack:
         channels = dataset.image_shape[2]
         presets = {name: attacks.preset(name, dataset.name, self.preset, channels=channels) for name in names}
         models.check(loaded.model, dataset)
+        loaded.warn()
         settings = {
             "model": loaded.about["name"], "data": loaded.data,
             "n": self.n, "seed": self.seed, "preset": self.preset,
@@ -86,7 +87,7 @@ class Attack:
         if not (folder / "settings.json").exists():
             write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
         results = self._results(folder, loaded.model, candidates, presets, dataset)
-        self._write(folder, settings, loaded.facts, results, candidates, dataset, findings)
+        self._write(folder, settings, loaded, results, candidates, dataset, findings)
 
     def _check_values(self, names: tuple[str, ...]) -> None:
         at_least("--n", self.n, 1)
@@ -145,7 +146,7 @@ class Attack:
         return results
 
     def _write(
-        self, folder: Path, settings: dict[str, Any], facts: dict[str, str], results: "list[Result]",
+        self, folder: Path, settings: dict[str, Any], loaded: models.Loaded, results: "list[Result]",
         candidates: "Candidates", dataset: "Dataset", findings: list[str],
     ) -> None:  # fmt: skip
         from rich.console import Console
@@ -159,7 +160,8 @@ class Attack:
         title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"
         console = Console()
         console.print(terminal_table(rows, title))
-        said = [*(f"{settings['model']}: {finding}" for finding in findings), *warnings(rows)]
+        about = [*loaded.warnings, *(f"{settings['model']}: {finding}" for finding in findings)]
+        said = [*about, *warnings(rows)]
         for warning in said:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         table, report = folder / "table.json", folder / "report.html"
@@ -173,11 +175,11 @@ class Attack:
                 for name in settings["attacks"]
             }
             facts = {
-                **facts, "Data": settings["data"], "Hyperparameters": self.preset,
+                **loaded.facts, "Data": settings["data"], "Hyperparameters": self.preset,
                 "Candidates": f"{self.n} correctly classified test images, seed {self.seed}",
                 **machine_facts(),
             }  # fmt: skip
-            page = render(title, facts, results, cards, candidates, dataset.class_names, said=said)
+            page = render(title, facts, results, cards, candidates, dataset.class_names, said=about)
             write_report(report, page)
         console.print(f"report {report}", soft_wrap=True)
 

@@ -77,6 +77,7 @@ class Evaluate:
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         attacks = _presets(self.attacks, dataset, self.preset)
         classes = models.check(loaded.model, dataset)
+        loaded.warn()
         cells = self._cells(loaded, dataset, attacks)
         folder = loaded.about["name"].replace(":", ".")
         store = Store(self.run_dir or Path("runs") / "evaluate" / f"{folder}-{dataset.name}")
@@ -111,13 +112,16 @@ class Evaluate:
         from deepsec_jax.data import candidates_name
         from deepsec_jax.evaluation.attack_jobs import attack_config
         from deepsec_jax.evaluation.records import cell_name
+        from deepsec_jax.evaluation.sample import split_name
 
         candidates = candidates_name(loaded.model, dataset, self.n, self.seed)
+        images = split_name(dataset.test)
         cells = {}
         for name, attack in attacks.items():
             config = attack_config(
                 name, attack, preset=self.preset, data=dataset.name, model=loaded.about,
-                candidates=candidates, n=self.n, seed=self.seed, train_digest=dataset.digest,
+                candidates=candidates, images=images, n=self.n, seed=self.seed,
+                train_digest=dataset.digest,
             )  # fmt: skip
             cells[cell_name(config)] = (config, attack)
         return cells

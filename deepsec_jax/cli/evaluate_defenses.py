@@ -78,7 +78,7 @@ class EvaluateDefenses:
         from deepsec_jax.evaluation.runner import CELL, missing
         from deepsec_jax.evaluation.store import Store
 
-        loaded = models.load(self.model, self.data)
+        loaded = models.load_base(self.model, self.data)
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         for option, images in (("--n", self.n), ("--clean-n", self.clean_n or 0)):
             if images > len(dataset.test):

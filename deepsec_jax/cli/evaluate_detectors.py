@@ -83,7 +83,7 @@ class EvaluateDetectors:
         from deepsec_jax.evaluation.sample import split_name
         from deepsec_jax.evaluation.store import Store
 
-        loaded = models.load(self.model, self.data)
+        loaded = models.load_base(self.model, self.data)
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         models.check(loaded.model, dataset)
         folder = loaded.about["name"].replace(":", ".")

@@ -20,7 +20,7 @@ from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Logits, Scalar
 from deepsec_jax.pytree import Struct, logits_shape, static
 from deepsec_jax.randomness import first_keys, one_per_row, typed_key
-from deepsec_jax.training import Saved, accuracy, load_model
+from deepsec_jax.training import Saved, accuracy, load_network
 from deepsec_jax.transforms import point_in_cube
 
 AT_ONCE = 1000
@@ -114,6 +114,7 @@ class RC(Struct):
     images: int = static(1000)
 
     confidences: ClassVar[bool] = False
+    keeps_network: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="RC",
@@ -137,7 +138,7 @@ class RC(Struct):
         calls of the network.
         """
         if folder is not None and Path(folder).exists():
-            return self.restore(load_model(folder), folder)
+            return self.restore(load_network(folder), folder)
         if folder is not None:
             check_keepable(base, folder)
         figures: dict[str, Any] = {"radius": float(self.radius)}
@@ -147,12 +148,7 @@ class RC(Struct):
             few = data.train.take(np.sort(np.asarray(rows)))
             figures = search_radius(base.trained, few, points=self.points, key=vote_key)
         classifier = RegionVotes(base.trained, figures["radius"], first_keys(), self.points)
-        if folder is not None:
-            first = data.test.take(np.arange(min(100, len(data.test))))
-            seen = accuracy(classifier, first, batch_size=20)
-            keep_network(
-                base, data, folder, figures={**figures, "test_accuracy": seen, "test_images": len(first)}
-            )
+        keep_network(base, data, folder, answers=classifier, figures=figures, tested=100, batch_size=20)
         return classifier
 
     def restore(self, saved: Saved, folder: Any) -> Classifier:

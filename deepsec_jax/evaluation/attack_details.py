@@ -1,6 +1,5 @@
 """What the page shows of one attack: hyperparameters, pictures, drawings, and figures beside the paper's."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from deepsec_jax.evaluation.attack_warnings import as_row, distances
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.figures import Curve
 from deepsec_jax.evaluation.paper_table import Entry, Section, TableRow
+from deepsec_jax.evaluation.paper_title import same
 from deepsec_jax.evaluation.picture_grid import examples_of, section_of
 
 
@@ -91,16 +91,7 @@ def _card(cell: Cell, section: Section) -> Mapping[str, Mapping[str, Any]]:
         card = {}
     used = cell.config["attack"].get("hyperparameters", {})
     changed = {"source": "set for this run", "reason": ""}
-    return {
-        name: entry if _equal(entry["value"], used.get(name)) else changed for name, entry in card.items()
-    }
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Tell whether two hyperparameters are the same to the seven digits of float32."""
-    if isinstance(one, float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=1e-6)
-    return bool(one == other)
+    return {name: entry if same(entry["value"], used.get(name)) else changed for name, entry in card.items()}
 
 
 def _charts(row: TableRow, anchor: str) -> list[dict[str, Any]]:

@@ -7,10 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import hyperparameters, most_gradients, run_attack
+from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients, run_attack
 from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
 from deepsec_jax.evaluation.runner import Job, OnBatch
@@ -30,6 +29,7 @@ def attack_config(
     data: str,
     model: dict[str, Any],
     candidates: str,
+    images: str,
     n: int,
     seed: int,
     train_digest: Callable[[], str],
@@ -43,6 +43,7 @@ def attack_config(
         data: data set name.
         model: what the model is called (``name``), and what else is known of it.
         candidates: name of the candidate set, a hash over the model's weights, the test split, n and seed.
+        images: hash of the test split, see :func:`deepsec_jax.evaluation.sample.split_name`.
         n: number of candidates.
         seed: of candidates, targets and random attacks.
         train_digest: tells the data set from others; called for an attack that is fitted to training images.
@@ -51,10 +52,10 @@ def attack_config(
     return {
         "data": data, "model": model,
         "attack": {
-            "name": name, "class": ATTACKS[name.partition("@")[0]].__name__, "preset": preset,
+            "name": name, "class": class_of(attack), "preset": preset,
             "hyperparameters": hyperparameters(attack), **fitted,
         },
-        "n": n, "seed": seed, "candidates": candidates,
+        "n": n, "seed": seed, "candidates": candidates, "images": images,
     }  # fmt: skip
 
 

@@ -252,6 +252,11 @@ def hyperparameters(attack: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
 
 
+def class_of(attack: Any) -> str:
+    """Return the name of an attack's class; of ``Restarts``, that of what it repeats."""
+    return type(attack.attack if isinstance(attack, Restarts) else attack).__name__
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bool | int | float | str) or value is None:
         return value

@@ -93,8 +93,9 @@ def said(value: Any) -> str:
 def _recipe(row: DefenseRow, section: DefenseSection, training: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the fields of the training's recipe, those of the undefended model's beside what differs."""
     recipe = row.about["recipe"]
-    undefended = RECIPES.get(str(section.cells[0].config["model"].get("recipe")))
-    usual = undefended.to_dict() if undefended else {}
+    known = section.cells[0].config["model"].get("recipe")
+    named = RECIPES.get(str(known))  # runs of version 0.1 kept its name only
+    usual = known if isinstance(known, Mapping) else named.to_dict() if named else {}
     fields = [
         {
             "name": name.replace("_", " "), "value": said(value),

@@ -104,7 +104,7 @@ def render(
     candidates: Candidates,
     class_names: Sequence[str],
     *,
-    said: Sequence[str] | None = None,
+    said: Sequence[str] = (),
     made: datetime | None = None,
 ) -> str:
     """Return the page.
@@ -116,7 +116,7 @@ def render(
         cards: attack name -> ``attacks.preset_card``; fields without an entry are class defaults.
         candidates: the clean images that the results belong to.
         class_names: names of the model's classes.
-        said: warnings to show; default those of the table.
+        said: warnings that do not follow from the results; they stand before those that do.
         made: time shown on the page; default now.
     """
     environment = Environment(
@@ -129,7 +129,7 @@ def render(
         title=title,
         facts=facts,
         rows=[result.row for result in results],
-        warnings=warnings([result.row for result in results]) if said is None else said,
+        warnings=[*said, *warnings([result.row for result in results])],
         sections=[
             section_of(result, cards.get(result.row.attack, {}), candidates, class_names, examples)
             for result in results

@@ -270,7 +270,7 @@ def test_a_folder_brings_it_back_and_damage_is_one_line(trained, tmp_path):
     x = whole.test.images[:50]
     kept, scores = (tmp_path / "lid" / ARRAYS).read_bytes(), score_all(fitted.scorer, x)
     for again in (
-        FEW.restore(training.load_model(tmp_path / "lid"), tmp_path / "lid"),
+        FEW.restore(training.load_network(tmp_path / "lid"), tmp_path / "lid"),
         FEW.fit(base, few, key=jax.random.key(9), folder=tmp_path / "lid"),  # finished: not fitted again
     ):
         assert np.array_equal(score_all(again.scorer, x), scores)
@@ -278,7 +278,7 @@ def test_a_folder_brings_it_back_and_damage_is_one_line(trained, tmp_path):
 
     (tmp_path / "lid" / ARRAYS).unlink()  # as if it had been interrupted before the last file
     with pytest.raises(DefenseError, match=r"no detector in .*fit the detector again"):
-        FEW.restore(training.load_model(tmp_path / "lid"), tmp_path / "lid")
+        FEW.restore(training.load_network(tmp_path / "lid"), tmp_path / "lid")
     resumed = FEW.fit(base, few, key=jax.random.key(2), folder=tmp_path / "lid")
     assert np.array_equal(score_all(resumed.scorer, x), scores)
     assert (tmp_path / "lid" / ARRAYS).read_bytes() == kept
@@ -288,10 +288,10 @@ def test_a_folder_brings_it_back_and_damage_is_one_line(trained, tmp_path):
     for content in (b"", kept[:100], kept[:-30], bytes(flipped)):
         (tmp_path / "lid" / ARRAYS).write_bytes(content)
         with pytest.raises(DefenseError, match=r"is damaged .*fit the detector again") as refused:
-            FEW.restore(training.load_model(tmp_path / "lid"), tmp_path / "lid")
+            FEW.restore(training.load_network(tmp_path / "lid"), tmp_path / "lid")
         assert len(str(refused.value).splitlines()) == 1
 
-    plain = training.load_model(tmp_path / "lid")
+    plain = training.load_network(tmp_path / "lid")
     with pytest.raises(DefenseError, match="holds a model without LID"):
         FEW.restore(replace(plain, figures={}), tmp_path / "lid")
 

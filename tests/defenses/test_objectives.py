@@ -174,7 +174,7 @@ def test_soft_labels_and_both_losses_by_scipy():
 def test_no_validation_image_is_in_the_students_training(fitted):
     folder = fitted[0]
     assert fitted[1]["dd"]
-    teacher, student = (training.load_model(folder / name).recipe for name in ("dd-teacher", "dd"))
+    teacher, student = (training.load_network(folder / name).recipe for name in ("dd-teacher", "dd"))
     assert (teacher.seed, teacher.validation) == (
         student.seed,
         student.validation,
