@@ -6,8 +6,10 @@ import numpy as np
 from conftest import Linear, make_images, make_linear
 from jax.tree_util import Partial
 
-from deepsec_jax.attacks import BIM, FGSM, PGD, UMIFGSM, losses, parts
+from deepsec_jax.attacks import BIM, FGSM, PGD, RFGSM, RLLC, UMIFGSM, losses, parts
+from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.rfgsm import fair_signs
+from deepsec_jax.pytree import example_keys
 
 # One image of three pixels, two classes: z0 - z1 = 2 a - b + 0 c - 0.2.
 MODEL = Linear(jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.array([0.0, 0.2]))
@@ -21,6 +23,29 @@ def test_fgsm_moves_each_pixel_against_its_weight():
     np.testing.assert_allclose(np.ravel(x_adv), [0.3, 0.3, 0.9], atol=1e-7)
     to_zero = FGSM(eps=0.2, targeted=True)(MODEL, X, Y)
     np.testing.assert_allclose(np.ravel(to_zero), [0.7, 0.0, 0.9], atol=1e-7)  # 0.1 - 0.2 stops at the box
+
+
+def test_rfgsm_goes_alpha_at_random_and_the_rest_of_eps_along_the_gradient():
+    """Where both steps agree a pixel moves by eps, where they do not by eps - 2 alpha."""
+    eps, alpha, key = 0.3, 0.1, jax.random.key(0)
+    model, x = make_linear((8, 8, 1), seed=2), 0.4 + 0.2 * make_images(20, (8, 8, 1))
+    labels = jnp.argmax(model(x), axis=-1)
+    weights, rows = np.asarray(model.weights, np.float64), np.arange(20)
+    signs = np.asarray(fair_signs(split_keys(example_keys(key, 20)).attack, x.shape[1:]))
+    for attack, goal, up in (
+        (RFGSM(eps=eps, alpha=alpha, loss=losses.max_margin), labels, 1.0),
+        (RLLC(eps=eps, alpha=alpha, loss=losses.max_margin), jnp.argmin(model(x), axis=-1), -1.0),
+    ):
+        halfway = np.asarray(x, np.float64) + alpha * signs
+        logits = halfway.reshape(20, -1) @ weights + np.asarray(model.bias, np.float64)
+        goal = np.asarray(goal)
+        logits[rows, goal] = -np.inf
+        gradient = (weights[:, logits.argmax(1)] - weights[:, goal]).T.reshape(x.shape)
+        expected = halfway + (eps - alpha) * up * np.sign(gradient)
+        x_adv = attack(model, x, labels, key=key)
+        np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+        moved = np.round(np.abs(np.asarray(x_adv - x, np.float64)), 5)
+        assert set(np.unique(moved)) == {0.1, 0.3} and 0.4 < (moved == 0.3).mean() < 0.6
 
 
 def test_bim_l2_walks_along_the_normal():

@@ -1,6 +1,7 @@
 """Attacks on a model that can reject: the loss by hand, all attacks, targets, planted faults."""
 
 from functools import cache
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import Noisy, make_images, make_linear
 from guards import Blind, Brightness, Given, Saturated, guarded
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from attacks.small import ready, small
 from deepsec_jax import attacks
@@ -19,7 +20,7 @@ from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.defenses import FittedDetector
 from deepsec_jax.evaluation import judge
 from deepsec_jax.models.guarded import Guarded
-from deepsec_jax.pytree import reseed
+from deepsec_jax.pytree import Struct, reseed
 
 LINEAR, KEY = make_linear(), jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -200,6 +201,38 @@ def test_the_least_likely_class_is_a_class():
         np.testing.assert_array_equal(attack.targets(model, x, labels), wanted)
     noisy = Guarded(Noisy(LINEAR, jax.random.split(KEY, 16), 1e-6), model.detector)
     np.testing.assert_array_equal(attacks.LLC().targets(noisy, x, labels), wanted)
+
+
+class Wavering(Struct):
+    """Logits of three classes and of "rejected", each a number of its own times one that a key draws."""
+
+    factors: jax.Array  # [B, 4]
+    keys: jax.Array  # [B]
+
+    rejects: ClassVar[bool] = True
+
+    def __call__(self, x):
+        del x
+        return self.factors * jax.vmap(lambda key: jax.random.normal(key, (4,)))(self.keys)
+
+
+def test_the_least_likely_class_of_a_randomised_model_is_that_of_the_mean_over_ten_draws():
+    """A draw counts alike whether the image is rejected in it or not."""
+    rows = 50
+    factors = jax.random.normal(jax.random.key(1), (rows, 4)) * jnp.array([[3.0, 3.0, 3.0, 20.0]])
+    model = Wavering(factors, jax.random.split(KEY, rows))
+    draws = [
+        np.asarray(reseed(model, jnp.broadcast_to(key, (rows,)))(None), np.float64)
+        for key in jax.random.split(jax.random.key(0), 10)
+    ]
+    alike = np.mean([softmax(logits[:, :3], axis=1) for logits in draws], axis=0)
+    x, labels = jnp.zeros((rows, 1, 1, 1)), jnp.zeros(rows, jnp.int32)
+    found = attacks.LLC().targets(model, x, labels)
+    np.testing.assert_array_equal(found, alike.argmin(axis=1))
+    # Planted: with the rejection among the probabilities rejected draws count less, and one draw is another.
+    with_rejection = np.mean([softmax(logits, axis=1)[:, :3] for logits in draws], axis=0)
+    assert (with_rejection.argmin(axis=1) != alike.argmin(axis=1)).sum() >= 3
+    assert (draws[0][:, :3].argmin(axis=1) != alike.argmin(axis=1)).sum() >= 3
 
 
 def test_targets_that_are_drawn_or_ranked_are_classes():
