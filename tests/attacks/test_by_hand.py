@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from conftest import Linear, make_images, make_linear
 from jax.tree_util import Partial
 
@@ -93,6 +94,30 @@ def test_cosine_shortens_the_steps_of_any_rule():
             steps.append(float(step[0, 0, 0, 0]))
         expected = 0.2 * np.array(signs) * np.array([1.0, 0.5 + 0.5**1.5, 0.5])
         np.testing.assert_allclose(steps, expected, atol=1e-7)
+
+
+def test_momentum_by_hand_row_by_row():
+    """Each row's gradient counts by its own L1 norm, whatever the others' are."""
+    rule = parts.Momentum(0.5)
+    first, second = (
+        jnp.asarray(rows).reshape(2, 1, 2, 1)
+        for rows in ([[1.0, -3.0], [100.0, 300.0]], [[2.0, 2.0], [0.0, -5.0]])
+    )
+    _, state = rule.update(first, rule.init(first), 0.1, "linf")
+    np.testing.assert_allclose(np.asarray(state).reshape(2, 2), [[0.25, -0.75], [0.25, 0.75]], rtol=1e-6)
+    step, state = rule.update(second, state, 0.1, "linf")
+    np.testing.assert_allclose(np.asarray(state).reshape(2, 2), [[0.625, 0.125], [0.125, -0.625]], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(step).reshape(2, 2), [[0.1, 0.1], [0.1, -0.1]], rtol=1e-6)
+
+
+def test_an_optax_rule_climbs():
+    model, x = make_linear(classes=2, seed=4), 0.4 + 0.2 * make_images(6)
+    labels = jnp.argmax(model(x), axis=-1)
+    rule = parts.Optax(optax.scale_by_adam())
+    x_adv = PGD(eps=0.1, step_size=0.02, steps=10, start=parts.at_input, rule=rule)(model, x, labels)
+    normal = (model.weights @ jnp.array([1.0, -1.0])).reshape(1, 4, 4, 1)  # of z_0 - z_1
+    best = x + 0.1 * jnp.sign(normal) * jnp.where(labels == 0, -1.0, 1.0)[:, None, None, None]
+    np.testing.assert_allclose(x_adv, best, atol=1e-5)
 
 
 def numpy_momentum(weights, bias, x, labels, eps, step_size, steps, decay):

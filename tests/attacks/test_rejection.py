@@ -150,6 +150,18 @@ def test_planted_an_attack_that_takes_a_rejection_for_a_success_is_caught():
     assert not np.asarray(outcome.success)[caught].any() and np.asarray(outcome.rejected)[caught].all()
 
 
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "square"])
+def test_attacks_in_a_ball_do_not_run_into_rejections(name):
+    x, labels = cases()
+    attack = ATTACKS[name](eps=0.3)
+    found, lured = (
+        judge(MODEL, x, attack(model, x, labels, key=KEY), labels)
+        for model in (MODEL, Blind(MODEL.model, MODEL.detector))
+    )
+    assert lured.rejected.mean() > 0.5, "planted: it takes a rejection for a success"
+    assert found.success.mean() >= lured.success.mean() + 0.3
+
+
 def test_a_guard_that_never_flags_is_attacked_like_its_model():
     x, labels = cases()
     never = Guarded(LINEAR, FittedDetector(Brightness()))  # its threshold is infinite
