@@ -222,6 +222,7 @@ class Wavering(Struct):
     keys: jax.Array  # [B]
 
     rejects: ClassVar[bool] = True
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
 
     def __call__(self, x):
         del x

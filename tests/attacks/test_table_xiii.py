@@ -135,7 +135,7 @@ OPTMARGIN = {
 
 
 @pytest.mark.parametrize("dataset", ROWS)
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [*(row for row in ROWS["mnist"] if "@" not in row), "square"])
 def test_strong_is_one_budget_100_steps_and_10_restarts(name, dataset):
     attack = preset(name, dataset, "strong")
     card = {field: entry["value"] for field, entry in preset_card(name, dataset, "strong").items()}

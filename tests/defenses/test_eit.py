@@ -11,14 +11,9 @@ from few import asked_of_training, base, digits, few  # noqa: F401
 from deepsec_jax import defenses
 from deepsec_jax.data import Split
 from deepsec_jax.defenses import EIT, DefenseError
-<<<<<<< HEAD
 from deepsec_jax.defenses.transformed import AccuracyThrough, LossThrough, Transformed
 from deepsec_jax.randomness import first_keys, one_per_row
-from deepsec_jax.training import cross_entropy
-=======
-from deepsec_jax.defenses.transformed import AccuracyThrough, LossThrough, Transformed, first_keys, row_keys
 from deepsec_jax.training import accuracy, cross_entropy
->>>>>>> 7815771 (scripts/mutants: deliberate faults and the tests that must notice; Table XIII and section IX-B by value)
 from deepsec_jax.transforms import crop_resize, jpeg, kept_pixels, to_levels, tv_minimised
 
 SMALL = EIT(crop=7, sweeps=5)
