@@ -18,8 +18,9 @@ from deepsec_jax.catalog import UnknownName
 from deepsec_jax.cli import InputError
 from deepsec_jax.cli import models as named
 from deepsec_jax.data import candidates_name
-from deepsec_jax.defenses import DEFENSES, DETECTORS, Base, DefenseError
+from deepsec_jax.defenses import DEFENSES, DETECTORS, Base, DefenseError, FittedDetector
 from deepsec_jax.defenses.base import REJECTED
+from deepsec_jax.defenses.detector import fitting_and_validation
 from deepsec_jax.defenses.presets import KINDS
 from deepsec_jax.evaluation.attack_jobs import attack_config
 from deepsec_jax.evaluation.records import cell_name
@@ -146,50 +147,22 @@ def test_presets_explain_themselves_and_build(name, dataset, kind):
         assert source in models.MODELS
 
 
-def test_paper_presets_are_section_ix_b():
-    mnist, cifar10 = (
-        {name: defenses.preset(name, data_set) for name in DEFENSES} for data_set in ("mnist", "cifar10")
+def thresholds(detector, rate, *images):
+    """The thresholds that a detector would have on other images."""
+    return [FittedDetector(detector.scorer).at_fpr(part, rate).threshold for part in images]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_threshold_is_set_on_held_out_images_that_nothing_was_fitted_to(name, fitted, base, digits):
+    detector, rate = fitted[1][name].detector, few(name).fpr
+    learned, held_out = (split.images for split in fitting_and_validation(base, digits))
+    # MagNet's first half has given the quantiles.
+    its_own, of_others = (
+        (held_out[1::2], [learned, held_out[::2]]) if name == "magnet" else (held_out, [learned])
     )
-    assert (mnist["nat"].sigma, mnist["nat"].largest, cifar10["nat"].sigma, cifar10["nat"].largest) == (
-        50,
-        0.3,
-        15,
-        0.1,
-    )
-    assert (mnist["pat"].steps, mnist["pat"].step_size, mnist["pat"].eps, mnist["pat"].natural) == (
-        40,
-        0.01,
-        0.3,
-        0,
-    )
-    assert (cifar10["pat"].steps, cifar10["pat"].step_size, cifar10["pat"].eps) == (7, 0.007843, 0.03137)
-    assert (mnist["eat"].eps, mnist["eat"].alpha, cifar10["eat"].eps, cifar10["eat"].alpha) == (
-        0.3,
-        0.05,
-        0.0625,
-        0.03125,
-    )
-    assert mnist["dd"].temperature == cifar10["dd"].temperature == 50
-    assert mnist["igr"].lam * 256 == 316 and cifar10["igr"].lam * 256 == 10
-    for at, crop in ((mnist["eit"], 26), (cifar10["eit"], 30)):
-        assert (at.crop, at.p, at.lam, at.quality, at.bits, at.sweeps) == (crop, 2, 0.03, 85, 4, 100)
-    assert (mnist["rt"].smallest, mnist["rt"].largest, mnist["rt"].pad) == (28, 31, 0)
-    assert (cifar10["rt"].smallest, cifar10["rt"].largest) == (32, 36)
-    assert (mnist["rc"].points, mnist["rc"].radius, cifar10["rc"].radius) == (1000, 0.3, 0.02)
-    assert defenses.preset("rt@grey", "cifar10").pad == 0.5 and defenses.preset("rc@search", "mnist").search
-    assert (mnist["pd"].eps, round(cifar10["pd"].eps * 255)) == (0.3, 16)
-    assert (mnist["pd"].filters, mnist["pd"].blocks, mnist["pd"].mixtures) == (160, 5, 10)
-    assert all(
-        (of["lid"].k, of["lid"].minibatch, of["lid"].examples) == (20, 100, 0) for of in (mnist, cifar10)
-    )
-    assert (mnist["lid"].eps, cifar10["lid"].eps) == (0.3, 0.1)
-    assert (mnist["te"].levels, mnist["te"].steps, mnist["te"].eps) == (16, 40, 0.3)
-    assert (cifar10["te"].levels, cifar10["te"].steps, cifar10["te"].eps) == (16, 7, 0.031)
-    by_sign = defenses.preset("te@sign", "mnist")
-    assert by_sign.sign and by_sign.step_size == 0.01 and not mnist["te"].sign
-    assert not defenses.preset("te@plain", "mnist", "small").adversarial
-    assert defenses.preset("pat@half", "mnist").natural == 1.0
-    assert defenses.preset("pat@free", "mnist", "small").replays == 8
+    assert thresholds(detector, rate, its_own) == pytest.approx([detector.threshold], rel=1e-6)
+    planted = thresholds(detector, rate, *of_others)
+    assert all(other != pytest.approx(detector.threshold, rel=1e-6) for other in planted)
 
 
 def test_unknown_names_have_near_matches():
