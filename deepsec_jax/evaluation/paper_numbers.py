@@ -57,7 +57,7 @@ def interval(column: Column, summary: Summary) -> str:
     if column.unit in TIMED and summary.n:
         return "n/a, timed once"  # for all images together, so that its mean has no interval
     if math.isnan(summary.low):
-        return "n/a, n = 1" if summary.n == 1 else "n/a"
+        return f"n/a, {'n = 1' if summary.n == 1 else 'all equal'}" if summary.n else "n/a"
     low, high = (figure(column, end).removesuffix(" %") for end in (summary.low, summary.high))
     if low == high:
         return low

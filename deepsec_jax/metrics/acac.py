@@ -12,5 +12,6 @@ def acac(record: AttackRecord) -> jax.Array:
 
 
 COLUMNS = (
-    Column("acac", "acac", "ACAC", "max_j P_j(x_adv)", "II-B1", "probability", "higher", "successful", acac),
-)
+    Column("acac", "acac", "ACAC", "max_j P_j(x_adv)", "II-B1", "probability", "higher", "successful", acac,
+           bounds=(0, 1)),
+)  # fmt: skip

@@ -11,4 +11,7 @@ def actc(record: AttackRecord) -> jax.Array:
     return jnp.take_along_axis(record.probabilities, record.labels[:, None], axis=-1)[:, 0]
 
 
-COLUMNS = (Column("actc", "actc", "ACTC", "P_y(x_adv)", "II-B1", "probability", "lower", "successful", actc),)
+COLUMNS = (
+    Column("actc", "actc", "ACTC", "P_y(x_adv)", "II-B1", "probability", "lower", "successful", actc,
+           bounds=(0, 1)),
+)  # fmt: skip

@@ -4,6 +4,8 @@ The paper's text divides by the norm of the clean image; its tables hold absolut
 the share of entries (pixels x channels) that differ after rounding to 8 bits.  Both forms are here.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -58,14 +60,15 @@ def linf_relative(record: AttackRecord) -> jax.Array:
 
 COLUMNS = (
     Column("l0", "ald", "L0", "share of entries with round(255 x_adv) != round(255 x)", "II-B2",
-           "share of entries", "lower", "successful", l0),
-    Column("l2", "ald", "L2", "|x_adv - x|_2", "II-B2", "images in [0, 1]", "lower", "successful", l2),
+           "share of entries", "lower", "successful", l0, bounds=(0, 1)),
+    Column("l2", "ald", "L2", "|x_adv - x|_2", "II-B2",
+           "images in [0, 1]", "lower", "successful", l2, bounds=(0, math.inf)),
     Column("linf", "ald", "L-inf", "max |x_adv - x|", "II-B2",
-           "images in [0, 1]", "lower", "successful", linf),
+           "images in [0, 1]", "lower", "successful", linf, bounds=(0, 1)),
     Column("l0_pixels", "ald", "L0 pixels", "share of pixels with any channel changed at 8 bits", "ours",
-           "share of pixels", "lower", "successful", l0_pixels, quick=False),
+           "share of pixels", "lower", "successful", l0_pixels, bounds=(0, 1), quick=False),
     Column("l2_relative", "ald", "L2 relative", "|x_adv - x|_2 / |x|_2, the text's form", "II-B2",
-           "ratio", "lower", "successful", l2_relative, quick=False),
+           "ratio", "lower", "successful", l2_relative, bounds=(0, math.inf), quick=False),
     Column("linf_relative", "ald", "L-inf relative", "|x_adv - x|_inf / |x|_inf, the text's form", "II-B2",
-           "ratio", "lower", "successful", linf_relative, quick=False),
+           "ratio", "lower", "successful", linf_relative, bounds=(0, math.inf), quick=False),
 )  # fmt: skip

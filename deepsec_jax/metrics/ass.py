@@ -51,7 +51,7 @@ def ass_original(record: AttackRecord) -> jax.Array:
 
 COLUMNS = (
     Column("ass", "ass", "ASS", "SSIM(x, x_adv), 7 x 7 uniform window, data range 1", "II-B2",
-           "similarity", "higher", "successful", ass),
+           "similarity", "higher", "successful", ass, bounds=(-1, 1)),
     Column("ass_original", "ass", "ASS original", "SSIM of levels 0..255 with data range 2, an oversight",
-           "code", "similarity", "higher", "successful", ass_original, quick=False),
+           "code", "similarity", "higher", "successful", ass_original, bounds=(-1, 1), quick=False),
 )  # fmt: skip

@@ -89,7 +89,7 @@ def score_interval(area: float, attacked: int, clean: int) -> tuple[float, float
 DETECTION_COLUMNS = (
     Column("auc", "auc", "AUC", "area under the ROC curve of successful adversarial against all clean test "
            "images: the share of pairs in order, ties for half", "IV-C", "share", "higher", "successful", auc,
-           host=True),
+           bounds=(0, 1), host=True),
     Column("auc_all", "auc", "AUC all", "the same of all attacked against all clean test images", "ours",
-           "share", "higher", "all", auc, host=True, quick=False),
+           "share", "higher", "all", auc, bounds=(0, 1), host=True, quick=False),
 )  # fmt: skip

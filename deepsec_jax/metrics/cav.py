@@ -13,5 +13,5 @@ def cav(record: DefenseRecord) -> jax.Array:
 
 DEFENSE_COLUMNS = (
     Column("cav", "cav", "CAV", "[F_D(x) = y] - [F(x) = y], on average Acc(F_D) - Acc(F) = CRR - CSR",
-           "II-D", "share", "higher", "all", cav),
+           "II-D", "share", "higher", "all", cav, rate=True, bounds=(-1, 1)),
 )  # fmt: skip

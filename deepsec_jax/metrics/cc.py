@@ -4,6 +4,8 @@ Wall time depends on the machine and the batch; gradients and forward passes do 
 divided by that of one bare gradient hardly does.
 """
 
+import math
+
 import jax
 
 from deepsec_jax.metrics.record import AttackRecord, Column
@@ -31,11 +33,11 @@ def cc_bare(record: AttackRecord) -> jax.Array:
 
 COLUMNS = (
     Column("cc", "cc", "CC", "wall time per image, compilation apart", "II-B4",
-           "s", "lower", "all", cc, measured_once=True),
+           "s", "lower", "all", cc, bounds=(0, math.inf), measured_once=True),
     Column("cc_gradients", "cc", "CC gradients", "gradients of the model per image", "ours",
-           "gradients", "lower", "all", cc_gradients),
+           "gradients", "lower", "all", cc_gradients, bounds=(0, math.inf)),
     Column("cc_forwards", "cc", "CC forwards", "forward passes per image beside the gradients", "ours",
-           "forwards", "lower", "all", cc_forwards, quick=False),
+           "forwards", "lower", "all", cc_forwards, bounds=(0, math.inf), quick=False),
     Column("cc_bare", "cc", "CC bare", "wall time / wall time of one bare gradient", "ours",
-           "bare gradients", "lower", "all", cc_bare, measured_once=True),
+           "bare gradients", "lower", "all", cc_bare, bounds=(0, math.inf), measured_once=True),
 )  # fmt: skip

@@ -17,5 +17,5 @@ def ccv(record: DefenseRecord) -> jax.Array:
 
 DEFENSE_COLUMNS = (
     Column("ccv", "ccv", "CCV", "|P(x)_y - P_D(x)_y|", "II-D",
-           "probability", "lower", "both correct", ccv, needs_confidences=True),
+           "probability", "lower", "both correct", ccv, bounds=(0, 1), needs_confidences=True),
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """COS, classification output stability: how far a defense moves the whole output."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,5 +42,5 @@ def divergence(p: jax.Array, q: jax.Array) -> jax.Array:
 
 DEFENSE_COLUMNS = (
     Column("cos", "cos", "COS", "Jensen-Shannon divergence of P(x) and P_D(x)", "II-D",
-           "nats", "lower", "both correct", cos, needs_confidences=True),
+           "nats", "lower", "both correct", cos, bounds=(0, math.log(2)), needs_confidences=True),
 )  # fmt: skip

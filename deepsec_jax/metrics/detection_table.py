@@ -25,7 +25,7 @@ attack).
 
 
 def summarise_detection(column: Column, record: DetectionRecord) -> Summary:
-    """Return mean, n and 95 % interval of a column: Wilson's for a rate, of both samples for an AUC.
+    """Return mean, n and 95 % interval of a column: that of both samples for an AUC.
 
     Args:
         column: one of :data:`DETECTION_METRICS`.

@@ -14,5 +14,5 @@ def nte(record: AttackRecord) -> jax.Array:
 
 COLUMNS = (
     Column("nte", "nte", "NTE", "max_j P_j(x_adv) - second largest P_j(x_adv)", "II-B3",
-           "probability", "higher", "successful", nte),
+           "probability", "higher", "successful", nte, bounds=(0, 1)),
 )  # fmt: skip

@@ -4,6 +4,8 @@ The paper's text weighs a change by 1 / std of the 3 x 3 window around its pixel
 tables, by 1 - std.  Both forms are here.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -39,7 +41,8 @@ def psd_inverse(record: AttackRecord) -> jax.Array:
 
 COLUMNS = (
     Column("psd", "psd", "PSD", "sum |x_adv - x| (1 - std_3x3(x))", "II-B2",
-           "images in [0, 1]", "lower", "successful", psd),
+           "images in [0, 1]", "lower", "successful", psd, bounds=(0, math.inf)),
     Column("psd_inverse", "psd", "PSD inverse", "sum |x_adv - x| / max(std_3x3(x), 1/255), the text's form",
-           "II-B2", "images in [0, 1]", "lower", "successful", psd_inverse, quick=False),
+           "II-B2", "images in [0, 1]", "lower", "successful", psd_inverse,
+           bounds=(0, math.inf), quick=False),
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """What a metric looks at: one immutable record of an attack's result, and success seen from outside."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -139,7 +140,10 @@ class Column:
         values: ``values(record) -> float[B]`` of an ``AttackRecord``, a ``DefenseRecord`` or a
             ``DetectionRecord``; a pure function on the device, or, where ``host`` is set, one that goes
             through a picture codec or NumPy on the host.
-        rate: values are successes and failures, so that the mean is a share.
+        rate: values are successes and failures, so that the mean is a share; or, with bounds (-1, 1),
+            differences of such.
+        bounds: the smallest and the largest possible value, which an interval of the mean keeps to; of a rate
+            (0, 1) where nothing is said.
         host: see ``values``.
         quick: whether it stands in tables by default.
         measured_once: one measurement shared by all images, so that it has no interval.
@@ -157,8 +161,16 @@ class Column:
     over: str
     values: Callable[[Any], Any]
     rate: bool = False
+    bounds: tuple[float, float] | None = None
     host: bool = False
     quick: bool = True
     measured_once: bool = False
     needs_confidences: bool = False
     needs_rejection: bool = False
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """``bounds``, infinite where nothing is known."""
+        if self.bounds is not None:
+            return self.bounds
+        return (0.0, 1.0) if self.rate else (-math.inf, math.inf)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from deepsec_jax.metrics.bounded_mean import bounded_mean_interval
+from deepsec_jax.metrics.paired import paired_interval
 from deepsec_jax.metrics.record import Column
 
 
@@ -16,7 +18,7 @@ class Summary:
     Attributes:
         mean: in the column's unit; NaN where n is 0.
         n: examples with a value that was averaged over.
-        low: lower end of the 95 % interval; NaN where there is none.
+        low: lower end of the 95 % interval, inside the column's bounds; NaN where there is none.
         high: upper end.
     """
 
@@ -29,8 +31,11 @@ class Summary:
 def summarise(column: Column, values: np.ndarray, success: np.ndarray) -> Summary:
     """Average a column over the examples it is meant for, in float64.
 
-    A share of yes and no has Wilson's interval, any other mean Student's, which for shares of draws ends at 0
-    and 1.  Values that are NaN (no such figure for this example) are left out of mean and n.
+    A mean of bounded values has Gaffke's interval, which of yes and no is Clopper and Pearson's; a difference
+    of yes and no over the same examples has Tango's.  A mean of values without an upper bound has
+    Student's, cut off at the bound that there is: none where n is 1 or all values are equal, which says
+    nothing about values that were not seen.  Nor has a time that was taken once for all.  Values that are
+    NaN (no such figure for this example) are left out of mean and n.
 
     Args:
         column: what the values are.
@@ -44,21 +49,20 @@ def summarise(column: Column, values: np.ndarray, success: np.ndarray) -> Summar
     n = len(chosen)
     if not n:
         return Summary(math.nan, 0, math.nan, math.nan)
-    mean = float(chosen.mean())
-    low, high = _interval(column, chosen, mean)
-    return Summary(mean, n, low, high)
+    low, high = _interval(column, chosen)
+    return Summary(float(chosen.mean()), n, low, high)
 
 
-def _interval(column: Column, values: np.ndarray, mean: float) -> tuple[float, float]:
-    if column.rate and bool(np.isin(values, (0.0, 1.0)).all()):
-        interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(0.95, method="wilson")
-        return float(interval.low), float(interval.high)
-    if len(values) < 2 or column.measured_once:
+def _interval(column: Column, values: np.ndarray) -> tuple[float, float]:
+    if column.measured_once:
         return math.nan, math.nan
-    error = float(values.std(ddof=1)) / math.sqrt(len(values))
-    if error == 0.0:
-        return mean, mean
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
-    if column.rate:  # Student's knows of no ends; near 0 and 1 it would leave what a share can be
-        return max(0.0, float(low)), min(1.0, float(high))
-    return float(low), float(high)
+    low, high = column.limits
+    if column.rate and low < 0.0 and bool(np.isin(values, (-1.0, 0.0, 1.0)).all()):
+        return paired_interval(int((values > 0).sum()), int((values < 0).sum()), len(values))
+    if math.isfinite(low) and math.isfinite(high):
+        return bounded_mean_interval(values, low, high)
+    error = float(stats.sem(values)) if len(values) > 1 and np.ptp(values) > 0 else 0.0
+    if not error > 0.0:
+        return math.nan, math.nan
+    ends = stats.t.interval(0.95, len(values) - 1, loc=float(values.mean()), scale=error)
+    return max(low, float(ends[0])), min(high, float(ends[1]))
