@@ -257,6 +257,20 @@ def rejects(model: Any) -> bool:
     return inner is not None and rejects(inner)
 
 
+def gives_confidences(model: Any) -> bool:
+    """Tell whether the softmax of a model's logits means how sure it is.
+
+    Of shares of votes it does not: all votes for one of ten classes would give it 23 %.  A model without
+    confidences says so by a class attribute ``confidences = False``; a wrapper is what the ``model`` that it
+    holds is; whoever says nothing has them.
+    """
+    said = getattr(model, "confidences", None)
+    if isinstance(said, bool):
+        return said
+    inner = getattr(model, "model", None)
+    return inner is None or gives_confidences(inner)
+
+
 def classes_of(model: Any, x: Any) -> int:
     """Return how many classes the model tells apart, "rejected" not counted; see ``logits_shape``."""
     return logits_shape(model, x)[-1] - rejects(model)

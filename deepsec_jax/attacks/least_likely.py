@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.answers import answered, least_likely
 from deepsec_jax.attacks.rejection import class_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import classes_of, jit_per_class
+from deepsec_jax.pytree import classes_of, gives_confidences, jit_per_class
 from deepsec_jax.randomness import is_randomised, reseed, root_key
 
 DRAWS = 10
@@ -18,19 +18,21 @@ DRAWS = 10
 def least_likely_class(model: Classifier, x: Images) -> Labels:
     """Return argmin of the logits on clean ``x``, int [B]; a class that is masked (-inf) is none.
 
-    A randomised model is averaged (softmax) over ten draws under fixed keys, the same for every row, so
-    that the target of an image depends on nothing but the image.
+    A randomised model is averaged over ten draws under fixed keys, the same for every row, so that the target
+    of an image depends on nothing but the image: its softmax, or, without confidences, its shares of votes.
     """
     if not is_randomised(model):
         return least_likely(class_logits(model, model(x)))
+
+    confident = gives_confidences(model)
 
     def draw(so_far: tuple[jax.Array, jax.Array], key: Key) -> tuple[tuple[jax.Array, jax.Array], None]:
         total, possible = so_far
         keys = jnp.broadcast_to(key, x.shape[:1])
         logits = class_logits(model, reseed(model, keys)(x)).astype(jnp.float32)
-        counts = answered(logits)[:, None]
-        total += jnp.where(counts, jax.nn.softmax(logits), 0.0)
-        return (total, possible | (counts & jnp.isfinite(logits))), None
+        counts = answered(logits)[:, None] & jnp.isfinite(logits)
+        total += jnp.where(counts, jax.nn.softmax(logits) if confident else logits, 0.0)
+        return (total, possible | counts), None
 
     nothing = jnp.zeros((x.shape[0], classes_of(model, x)))
     start = (nothing, jnp.zeros(nothing.shape, bool))

@@ -16,7 +16,7 @@ from deepsec_jax import models
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import rejects, typed_key
+from deepsec_jax.pytree import gives_confidences, rejects, typed_key
 from deepsec_jax.training import Recipe, Saved, accuracy, predictions, train
 from deepsec_jax.training.checkpoints import Build, load_network, save_model
 from deepsec_jax.training.loop import Objective, Score
@@ -169,6 +169,15 @@ def check_keepable(base: Base, folder: str | os.PathLike[str]) -> tuple[nnx.Modu
         if len(leaves[0]) != len(leaves[1]) or not all(map(np.array_equal, *leaves)):
             raise DefenseError(f"{folder} holds another model: choose another folder or remove it")
     return base.trained, base.recipe
+
+
+def check_confident(defense: Any, base: Base) -> None:
+    """Raise DefenseError where the base's model gives votes: their softmax is no confidence to compare."""
+    if not gives_confidences(base.trained):
+        raise DefenseError(
+            f"{type(defense).__name__} compares confidences, and {type(base.trained).__name__} gives votes: "
+            "guard the network behind it"
+        )
 
 
 def changed_recipe(defense: Any, recipe: Recipe, *, changes: Changes | None = None, part: str = "") -> Recipe:

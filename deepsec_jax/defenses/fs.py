@@ -12,7 +12,7 @@ from jax import lax
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
-from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
+from deepsec_jax.defenses.base import Base, DefenseError, check_confident, check_keepable, keep_network
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
 from deepsec_jax.models.guarded import Guarded
@@ -60,7 +60,6 @@ class FS(Struct):
     images: int = static(5000)
 
     keeps_network: ClassVar[bool] = True
-    confidences: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="FS",
         title="Feature squeezing",
@@ -78,7 +77,12 @@ class FS(Struct):
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
     ) -> FittedDetector:
-        """Return the score with its threshold; see :class:`deepsec_jax.protocols.Detector`."""
+        """Return the score with its threshold; see :class:`deepsec_jax.protocols.Detector`.
+
+        Raises:
+            DefenseError: a base that gives votes, no confidences, or a folder of another model.
+        """
+        check_confident(self, base)
         if folder is not None:
             check_keepable(base, folder)
             if has_arrays(folder):

@@ -17,6 +17,7 @@ from deepsec_jax.defenses.base import (
     Base,
     Changes,
     DefenseError,
+    check_confident,
     check_keepable,
     keep_network,
     retrain,
@@ -74,7 +75,6 @@ class MagNet(Struct):
     changes: Changes = static(())
 
     keeps_network: ClassVar[bool] = True
-    confidences: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="MagNet",
         title="Reconstruction by autoencoders",
@@ -108,8 +108,11 @@ class MagNet(Struct):
         its own images none lies beyond the greatest quantile.
 
         Raises:
-            DefenseError: images that the autoencoders do not take, too few of them, or another's folder.
+            DefenseError: images that the autoencoders do not take, too few of them, or another's folder;
+                temperatures, and a base that gives votes.
         """
+        if self.temperatures:
+            check_confident(self, base)
         if "pooled" in self.autoencoders and (data.image_shape[0] % 2 or data.image_shape[1] % 2):
             raise DefenseError(
                 f"MagNet's pooled autoencoder needs even sides, and {data.name} has images of "

@@ -113,7 +113,6 @@ class RC(Struct):
     search: bool = static(False)
     images: int = static(1000)
 
-    confidences: ClassVar[bool] = False
     keeps_network: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(

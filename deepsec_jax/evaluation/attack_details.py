@@ -10,7 +10,7 @@ from deepsec_jax.attacks import preset_card
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation import figures, paper_numbers
-from deepsec_jax.evaluation.attack_table import Result, found_classes
+from deepsec_jax.evaluation.attack_table import Result
 from deepsec_jax.evaluation.attack_warnings import as_row, distances
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.figures import Curve
@@ -61,8 +61,8 @@ def _pictures(cell: Cell, row: TableRow, section: Section) -> dict[str, Any]:
     probabilities = arrays["probabilities"]
     result = Result(
         row=as_row(row), x_adv=arrays["x_adv"], targets=arrays["targets"], success=arrays["success"],
-        predicted=found_classes(probabilities), confidence=probabilities.max(axis=1),
-        probabilities=probabilities, no_answer=arrays.get("no_answer", np.zeros(len(probabilities))),
+        predicted=arrays["predicted"], confidence=arrays["confidence"], probabilities=probabilities,
+        no_answer=arrays.get("no_answer", np.zeros(len(probabilities))),
     )  # fmt: skip
     candidates = Candidates(
         images=arrays["x"], labels=arrays["labels"], targets=arrays["targets"],
@@ -96,16 +96,18 @@ def _card(cell: Cell, section: Section) -> Mapping[str, Mapping[str, Any]]:
 
 def _charts(row: TableRow, anchor: str) -> list[dict[str, Any]]:
     hits = row.cell.arrays["success"] >= 0.5
-    confidence = row.cell.arrays["probabilities"].max(axis=1)[hits]
+    confidence = row.cell.arrays["confidence"][hits]
     delta = distances(row)
     curves = [
         (f"Success within {norm} distance", figures.success_distance(f"{anchor}-c{index}", norm, [curve]))
         for index, norm in enumerate(("L2", "L∞"))
         for curve in [Curve(row.name, delta[norm][hits], row.n)]
     ]
+    confident = row.cell.environment.get("confidences", True)
     spread = [
-        ("Confidence of the adversarial class, hits",
-         figures.distribution(f"{anchor}-p", "P(adversarial class)", confidence, (0.0, 1.0))),
+        *((("Confidence of the adversarial class, hits",
+            figures.distribution(f"{anchor}-p", "P(adversarial class)", confidence, (0.0, 1.0))),)
+          if confident else ()),
         ("L2 distance, hits", figures.distribution(f"{anchor}-d2", "L2 distance", delta["L2"][hits])),
         ("L∞ distance, hits", figures.distribution(f"{anchor}-di", "L∞ distance", delta["L∞"][hits])),
     ]  # fmt: skip

@@ -10,12 +10,14 @@ import numpy as np
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients, run_attack
+from deepsec_jax.evaluation.cells import ATTACK, VERSIONS
 from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
 from deepsec_jax.evaluation.runner import Job, OnBatch
 from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.protocols import Attack, Classifier
+from deepsec_jax.pytree import gives_confidences
 from deepsec_jax.randomness import root_key
 
 _MANY = 1000  # gradients per image taken for progress where an attack does not say
@@ -55,7 +57,7 @@ def attack_config(
             "name": name, "class": class_of(attack), "preset": preset,
             "hyperparameters": hyperparameters(attack), **fitted,
         },
-        "n": n, "seed": seed, "candidates": candidates, "images": images,
+        "n": n, "seed": seed, "candidates": candidates, "images": images, "version": VERSIONS[ATTACK],
     }  # fmt: skip
 
 
@@ -124,8 +126,8 @@ def attack_job(
         arrays = {
             "x_adv": result.x_adv, "x": candidates.images, "labels": candidates.labels,
             "targets": result.targets, "rows": candidates.rows.astype(np.int32),
-            "success": result.success, "probabilities": result.probabilities,
-            "no_answer": result.no_answer,
+            "success": result.success, "predicted": result.predicted, "confidence": result.confidence,
+            "probabilities": result.probabilities, "no_answer": result.no_answer,
         }  # fmt: skip
         environment = {
             "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
@@ -133,6 +135,7 @@ def attack_job(
             "gradient_seconds": gradient_seconds(), "fit_seconds": result.row.fit_seconds,
             "gradients": result.row.gradients, "forwards": result.row.forwards,
             "class_names": list(class_names), "findings": list(findings),
+            "confidences": gives_confidences(model),
             "started": started, "finished": now(),
         }  # fmt: skip
         return environment, arrays

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.attacks import (
     JSMA,
     UAP,
@@ -48,7 +47,7 @@ class Row:
         goal: ``untargeted`` or ``targeted``; a targeted success is a hit of the target.
         hyperparameters: field -> plain value, nested attacks written out.
         n: number of candidates; the base of both success rates.
-        success: share of n, in [0, 1].
+        success: share of n whose goal is reached by the attack, in [0, 1].
         success_8bit: the same after rounding the images to 8 bits.
         successes: number of images the distances are over.
         l2: Euclidean norm of the change.
@@ -61,6 +60,7 @@ class Row:
         fit_seconds: wall time of fitting the attack to training images (UAP), compilation and all.
         no_answer: images on which the model gives no answer (NaN or +inf), in one draw at least: neither
             right nor fooled.
+        clean_error: share of n whose goal is reached on the clean image, in [0, 1]; no success counts it.
     """
 
     attack: str
@@ -79,6 +79,7 @@ class Row:
     forwards: float | None = None
     fit_seconds: float = 0.0
     no_answer: int = 0
+    clean_error: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; NaN becomes None."""
@@ -105,11 +106,13 @@ class Result:
         row: the figures.
         x_adv: adversarial images, float32 [N, H, W, C].
         targets: classes the images were driven to, int32 [N]; -1 for an untargeted attack.
-        predicted: classes the model finds on the adversarial images, int32 [N]; -1 without an answer.
-        confidence: softmax probability of these classes, float32 [N]; NaN without an answer.
+        predicted: classes the model finds on the adversarial images, in most draws (of a success, of those
+            that succeeded), int32 [N]; K for "rejected", -1 without an answer.
+        confidence: softmax probability of these classes, a mean over the same draws, float32 [N]; NaN without
+            an answer, and of a model without confidences.
         success: 1 or 0; on a randomised model a share of draws; float32 [N].
         probabilities: softmax on the adversarial images, a mean over draws on a randomised model, float32
-            [N, K].
+            [N, K]; NaN of a model without confidences.
         no_answer: 1 where the model gives no answer (NaN or +inf), else 0; or a share of draws; float32 [N].
     """
 
@@ -165,10 +168,9 @@ def run_attack(
     seconds = time.perf_counter() - started
     counted = counter.means(len(candidates))
     targets = _targets(attack, model, candidates.images, labels, key, batch_size)
-    judged = _judge(model, candidates, x_adv, targets, batch_size)
-    rounded = _judge(model, candidates, to_8bit(x_adv), targets, batch_size)
+    judged = _judge(model, candidates, candidates.images, x_adv, targets, batch_size)
+    rounded = _judge(model, candidates, to_8bit(candidates.images), to_8bit(x_adv), targets, batch_size)
     successful = judged["success"] >= 0.5
-    probabilities = judged["probabilities"]
     row = Row(
         attack=name,
         goal="untargeted" if targets is None else "targeted",
@@ -186,23 +188,18 @@ def run_attack(
         forwards=forwards(attack) if counted is None else counted.forwards,
         fit_seconds=fit_seconds,
         no_answer=int((judged["no_answer"] > 0).sum()),
+        clean_error=float(judged["before"].mean()),
     )
     return Result(
         row=row,
         x_adv=x_adv,
         targets=np.full(len(candidates), -1, np.int32) if targets is None else targets,
-        predicted=found_classes(probabilities),
-        confidence=probabilities.max(axis=1),
+        predicted=judged["predicted"],
+        confidence=judged["confidence"],
         success=judged["success"],
-        probabilities=probabilities,
+        probabilities=judged["probabilities"],
         no_answer=judged["no_answer"],
     )
-
-
-def found_classes(probabilities: np.ndarray) -> np.ndarray:
-    """Return the class of the largest probability of each row [N, K], int32 [N]; -1 where it is NaN."""
-    silent = np.isnan(probabilities).any(axis=1)
-    return np.where(silent, NO_CLASS, probabilities.argmax(axis=1)).astype(np.int32)
 
 
 class _Calls(NamedTuple):
@@ -337,13 +334,14 @@ def _targets(
 
 
 def _judge(
-    model: Classifier, candidates: Candidates, x_adv: np.ndarray, targets: np.ndarray | None, batch_size: int
-) -> dict[str, np.ndarray]:
-    names = ("success", "probabilities", "no_answer", "l0", "l2", "linf")
+    model: Classifier, candidates: Candidates, x: np.ndarray, x_adv: np.ndarray, targets: np.ndarray | None,
+    batch_size: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    names = ("success", "before", "predicted", "confidence", "probabilities", "no_answer", "l0", "l2", "linf")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for rows in _batches(len(candidates), batch_size):
         outcome = judge(
-            model, candidates.images[rows], x_adv[rows], candidates.labels[rows],
+            model, x[rows], x_adv[rows], candidates.labels[rows],
             targets=None if targets is None else targets[rows], first=int(rows[0]),
         )  # fmt: skip
         for name in names:

@@ -36,7 +36,7 @@ def as_row(row: TableRow) -> Row:
     arrays, environment = row.cell.arrays, row.cell.environment
     hits = arrays["success"] >= 0.5
     delta = distances(row)
-    rounded = row.cell.columns.get("mr_8bit")
+    rounded, clean = (row.cell.columns.get(name) for name in ("mr_8bit", "clean_error"))
     gradients = environment.get("gradients")
     return Row(
         attack=row.name,
@@ -55,6 +55,7 @@ def as_row(row: TableRow) -> Row:
         forwards=environment.get("forwards"),
         fit_seconds=float(environment.get("fit_seconds") or 0.0),
         no_answer=silent_images(arrays),
+        clean_error=0.0 if clean is None or not row.n else float(np.mean(clean)),
     )
 
 

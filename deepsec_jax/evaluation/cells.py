@@ -22,13 +22,18 @@ CLEAN, DETECTION, SWEEP = "clean", "detection", "sweep"
 radius."""
 
 ARRAYS: dict[str, tuple[str, ...]] = {
-    ATTACK: ("x_adv", "x", "labels", "targets", "rows", "success", "probabilities"),
+    ATTACK: (
+        "x_adv", "x", "labels", "targets", "rows", "success", "predicted", "confidence", "probabilities",
+    ),
     UTILITY: (
         "labels", "logits_raw", "logits", "probabilities_raw", "probabilities", "correct_raw", "correct",
     ),
-    ROBUSTNESS: ("x_adv", "x", "labels", "rows", "clean", "correct", "probabilities"),
+    ROBUSTNESS: (
+        "x_adv", "x", "labels", "rows", "clean", "correct", "predicted", "confidence", "probabilities",
+    ),
     SIGHT: (
         "x_adv", "x", "labels", "rows", "seen", "seen_adv",
+        "predicted_raw", "predicted_raw_adv", "predicted", "predicted_adv",
         "probabilities_raw", "probabilities_raw_adv", "probabilities", "probabilities_adv",
     ),
     CLEAN: ("scores", "labels", "correct"),
@@ -36,11 +41,23 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     SWEEP: ("scores", "success", "rows"),
 }  # fmt: skip
 """Kind -> arrays.  x_adv, x: float32 [N, H, W, C]; labels, targets (-1: none), rows of the test split: int32
-[N]; success, correct (on x_adv, or on clean images without one), clean (correct on x), each a share of draws:
-float32 [N]; scores of a detector: float32 [N]; logits, probabilities (on x_adv where there is one): float32
-[N, K].  Where the model can reject, correct on x_adv counts what is rejected, and logits are [N, K+1].  Of a
-sight, seen and seen_adv: what the network sees of x and x_adv, float32 [N, any height, any width, C];
+[N]; success (the goal is reached on x_adv and was not on x), correct (on x_adv, or on clean images without
+one), clean (correct on x), each a share of draws: float32 [N]; predicted: class of x_adv in most draws (of a
+success, of those that succeeded), K for "rejected" and -1 for no answer, int32 [N]; its confidence, a mean
+over these draws, NaN of a model without confidences: float32 [N]; scores of a detector: float32 [N]; logits,
+probabilities (on x_adv where there is one; NaN of a model without confidences): float32 [N, K].  Where the
+model can reject, correct on x_adv counts what is rejected, and logits are [N, K+1].  Of a sight, seen and
+seen_adv: what the network sees of x and x_adv, float32 [N, any height, any width, C]; predicted and
 probabilities on x, and with _adv on x_adv."""
+
+VERSIONS: dict[str, int] = {
+    ATTACK: 2, UTILITY: 2, ROBUSTNESS: 2, SIGHT: 2, CLEAN: 2, DETECTION: 2, SWEEP: 2
+}  # fmt: skip
+"""Kind -> version of what its arrays and columns mean; ``version`` in the config, 1 where it says none.
+
+Raise it with every change of meaning: then no figure of an earlier version is taken for one of today.  Since
+2 an attack has no success where the goal is reached before it, ACAC, ACTC and NTE are over the draws that
+succeeded, and a model of votes has no probabilities."""
 
 NO_ANSWER: dict[str, tuple[str, ...]] = {
     ATTACK: ("no_answer",), UTILITY: ("no_answer_raw", "no_answer"),
@@ -63,14 +80,15 @@ class Cell:
     Attributes:
         name: folder name.
         config: ``data``, ``model`` (``name``; of a model folder also ``network``, ``recipe``,
-            ``test_accuracy``), and what its kind has. An attack (no ``kind``): ``attack`` (``name`` of the
-            preset row, ``class``, ``preset`` kind, ``hyperparameters``), ``n``, ``seed``, ``candidates``.
+            ``test_accuracy``), ``version``, and what its kind has. An attack (no ``kind``): ``attack``
+            (``name`` of the preset row, ``class``, ``preset`` kind, ``hyperparameters``), ``n``, ``seed``,
+            ``candidates``.
             The kinds of defenses: see :mod:`deepsec_jax.evaluation.defense_cells`; of detectors:
             :mod:`deepsec_jax.evaluation.detection_cells`.
         environment: ``versions``, ``device``, ``batch_size``, ``class_names``, ``seconds``,
             ``compile_seconds``, ``gradients``, ``started``, ``finished``, ``findings`` (what a look at the
-            model has found before its first attack); of an attack also ``gradient_seconds``, ``forwards``; of
-            a defense also ``folder``, ``confidences``, ``training``.
+            model has found before its first attack); of an attack also ``gradient_seconds``, ``forwards``,
+            ``confidences``; of a defense also ``folder``, ``confidences``, ``training``.
         arrays: name -> array, the names of :data:`ARRAYS`, of :data:`NO_ANSWER`, and of :data:`REJECTION`
             where it can reject; empty if it failed.
         columns: metric column -> values [N].
@@ -93,6 +111,15 @@ class Cell:
 def kind_of(config: Mapping[str, Any]) -> str:
     """Return a config's kind; one without is an attack."""
     return str(config.get("kind", ATTACK))
+
+
+def is_current(config: Mapping[str, Any]) -> bool:
+    """Tell whether a config's cell means what cells of its kind mean today, see :data:`VERSIONS`.
+
+    Raises:
+        LookupError: there is no such kind.
+    """
+    return int(config.get("version", 1)) == VERSIONS[kind_of(config)]
 
 
 def words_of(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """What the cells of a defense are asked: on clean test images, and on a sample under attack.
 
-A config of both kinds has ``kind``, ``data``, ``model`` (the undefended one, as in a cell of an attack),
-``defense`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``recipe``, ``base``),
-``weights`` (digests of the models), ``images`` (a hash over the test split) and ``draws`` (of a randomised
-model).  A cell of kind ``utility`` that asks about a part of the test split also has that part's ``n`` and
-``seed``.  A cell of kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and ``seed``; that of
-the undefended model has no ``defense``.
+A config of both kinds has ``kind``, ``version``, ``data``, ``model`` (the undefended one, as in a cell of an
+attack), ``defense`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``recipe``,
+``base``), ``weights`` (digests of the models), ``images`` (a hash over the test split) and ``draws`` (of a
+randomised model).  A cell of kind ``utility`` that asks about a part of the test split also has that part's
+``n`` and ``seed``.  A cell of kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and
+``seed``; that of the undefended model has no ``defense``.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from typing import Any
 from deepsec_jax.attacks import PGD, preset
 from deepsec_jax.defenses import Defended
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY
+from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY, VERSIONS
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import hash_tree, is_randomised, rejects
+from deepsec_jax.pytree import gives_confidences, hash_tree, is_randomised, rejects
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
 """Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD
@@ -52,7 +52,8 @@ class Subject:
         about: ``name``, ``preset``, ``class``, ``settings``, ``recipe``, ``base``: what decides it.
         classifier: the defended model, in evaluation mode.
         surrogate: what an adaptive attacker differentiates.
-        confidences: whether the softmax of its logits means confidence.
+        confidences: whether its confidences can be compared with those of the undefended model: it has some
+            (:func:`deepsec_jax.pytree.gives_confidences`), and does not reject.
         differentiable: whether the defended model has a gradient of its own.
         training: ``test_accuracy``, ``history`` and what else training has noted.
         folder: where it lies.
@@ -82,7 +83,7 @@ def subject_of(defended: Defended, folder: str = "") -> Subject:
         "settings": card["settings"], "base": card["base"], "recipe": saved.recipe.to_dict(),
     }  # fmt: skip
     # A detector leaves the confidences as they are, or refuses: CCV and COS would read as perfect.
-    confidences = defended.detector is None and bool(getattr(defended.defense, "confidences", True))
+    confidences = gives_confidences(defended.classifier) and not rejects(defended.classifier)
     differentiable = bool(getattr(defended.defense, "differentiable", True))
     return Subject(
         about, defended.classifier, defended.surrogate, confidences, differentiable, saved.figures, folder
@@ -206,7 +207,8 @@ class Question:
     def sight(self, subject: Subject, threat: Threat) -> dict[str, Any]:
         """Return the config of what a defended model makes of a few images of the adaptive attack."""
         made = self.adaptive(subject, threat)
-        return {**{name: value for name, value in made.items() if name != "access"}, "kind": SIGHT}
+        shared = {name: value for name, value in made.items() if name != "access"}
+        return {**shared, "kind": SIGHT, "version": VERSIONS[SIGHT]}
 
     def cascade(self, threat: Threat, *, joint: bool = False, search: str = "") -> dict[str, Any]:
         """Return what the adaptive attack is, ``joint`` on model and detector, with this ``search`` last."""
@@ -223,7 +225,10 @@ class Question:
         }  # fmt: skip
 
     def _shared(self, kind: str) -> dict[str, Any]:
-        return {"kind": kind, "data": self.data, "model": self.model, "images": self.images}
+        return {
+            "kind": kind, "version": VERSIONS[kind], "data": self.data, "model": self.model,
+            "images": self.images,
+        }  # fmt: skip
 
     def _defended(self, subject: Subject, **others: str) -> dict[str, Any]:
         return {

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.evaluation import figures
 from deepsec_jax.evaluation.attack_details import compared
-from deepsec_jax.evaluation.attack_table import found_classes
 from deepsec_jax.evaluation.cells import SIGHT, Cell
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
 from deepsec_jax.evaluation.defense_warnings import kept_epoch
-from deepsec_jax.evaluation.picture_grid import SILENT, example, examples_of, sight_example
+from deepsec_jax.evaluation.picture_grid import class_in_words, example, examples_of, sight_example
 from deepsec_jax.evaluation.robust_table import RobustRow, defense_key, eps_in_words
 from deepsec_jax.training import RECIPES
 
@@ -162,15 +162,12 @@ def _examples(cell: Cell) -> list[dict[str, Any]]:
     arrays = cell.arrays
     names = [str(name) for name in cell.environment["class_names"]]
     robust = np.minimum(arrays["clean"], arrays["correct"])
-    refused = arrays.get("rejected", np.zeros(len(robust))) >= 0.5
-    silent = arrays.get("no_answer", np.zeros(len(robust))) >= 0.5
-    classes = found_classes(arrays["probabilities"])
     return [
         example(
             arrays["x"][index], arrays["x_adv"][index], label=names[arrays["labels"][index]],
-            predicted="rejected" if refused[index] else SILENT if silent[index] else names[classes[index]],
-            confidence=float(arrays["probabilities"][index].max()),
-            success=bool(robust[index] < 0.5 and not silent[index]),
+            predicted=class_in_words(arrays["predicted"][index], names),
+            confidence=float(arrays["confidence"][index]),
+            success=bool(robust[index] < 0.5 and arrays["predicted"][index] != NO_CLASS),
         )
         for index in examples_of(arrays["labels"])
     ]  # fmt: skip

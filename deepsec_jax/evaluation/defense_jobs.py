@@ -42,7 +42,7 @@ from deepsec_jax.evaluation.store import Store
 from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.evaluation.utility import compare, measure_utility, utility_columns
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import rejects
+from deepsec_jax.pytree import gives_confidences, rejects
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
 Environment = dict[str, Any]
@@ -202,7 +202,8 @@ def jobs(
             compute = _robustness(each, raw, sample, store, min(batch_size, len(sample)))
         found.append(
             Job(
-                each.config, each.groups, _noted(compute, each, batch_size, dataset.class_names, findings),
+                each.config, each.groups,
+                _noted(compute, each, raw, batch_size, dataset.class_names, findings),
                 _measure(each),
                 images=each.config.get("n", len(dataset.test)),
                 gradients=each.gradients, measuring=0, after=each.after,  # columns are read off the arrays
@@ -215,7 +216,12 @@ Parts = Callable[[OnBatch], tuple[Environment, Arrays]]
 
 
 def _noted(
-    compute: Parts, planned: Planned, batch_size: int, class_names: Sequence[str], findings: Sequence[str]
+    compute: Parts,
+    planned: Planned,
+    raw: Classifier,
+    batch_size: int,
+    class_names: Sequence[str],
+    findings: Sequence[str],
 ) -> Parts:
     """Return a computation whose environment says where, when and on what."""
 
@@ -224,7 +230,7 @@ def _noted(
         environment, arrays = compute(on_batch)
         subject = planned.subject
         about = {"findings": list(findings)} if subject is None else {
-            "folder": subject.folder, "confidences": subject.confidences,
+            "folder": subject.folder, "confidences": _comparable(raw, subject),
             "training": dict(subject.training or {}), "findings": list(subject.findings),
         }  # fmt: skip
         return {
@@ -233,6 +239,11 @@ def _noted(
         }, arrays  # fmt: skip
 
     return noted
+
+
+def _comparable(raw: Classifier, subject: Subject) -> bool:
+    """Tell whether both models have confidences to compare."""
+    return subject.confidences and gives_confidences(raw)
 
 
 def _clean(planned: Planned, dataset: Dataset) -> Sample:
@@ -245,7 +256,7 @@ def _utility(planned: Planned, raw: Classifier, sample: Sample, batch_size: int)
     def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
         assert planned.subject is not None
         arrays = compare(
-            raw, planned.subject.classifier, sample, confidences=planned.subject.confidences,
+            raw, planned.subject.classifier, sample, confidences=_comparable(raw, planned.subject),
             batch_size=min(batch_size, len(sample)), draws=planned.config["draws"], on_batch=on_batch,
         )  # fmt: skip
         return {}, arrays
@@ -280,7 +291,8 @@ def _robustness(planned: Planned, raw: Classifier, sample: Sample, store: Store,
         refuses = {"rejected": answers.rejected, "clean_rejected": clean.rejected} if rejects(model) else {}
         return costs | notes, {
             "x_adv": made.x_adv, "x": sample.images, "labels": sample.labels, "rows": sample.rows,
-            "clean": clean.correct, "correct": answers.holds, "probabilities": answers.probabilities,
+            "clean": clean.correct, "correct": answers.holds, "predicted": answers.predicted,
+            "confidence": answers.confidence, "probabilities": answers.probabilities,
             "no_answer": answers.no_answer, "clean_no_answer": clean.no_answer, **refuses,
         }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What the cells of a detector are asked: scores of clean images, of an attack's images, of a sweep of FGSM.
 
-A config of the three kinds has ``kind``, ``data``, ``model`` (the guarded one, as in a cell of an attack),
-``detector`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``base``),
+A config of the three kinds has ``kind``, ``version``, ``data``, ``model`` (the guarded one, as in a cell of
+an attack), ``detector`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``base``),
 ``threshold``, ``weights`` (digests of model and fitted detector) and ``images`` (a hash over the test
 split).  A cell of kind ``detection`` also has ``source`` (the name of the attack's cell) and its
 ``attack``, ``n``, ``seed`` and ``candidates``; one of kind ``sweep`` has these without a source, and ``eps``.
@@ -15,7 +15,7 @@ from typing import Any
 from deepsec_jax.attacks import FGSM, preset
 from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP
+from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP, VERSIONS
 from deepsec_jax.pytree import hash_tree
 
 
@@ -58,7 +58,7 @@ class Asked:
 
     def clean(self, watcher: Watcher) -> dict[str, Any]:
         """Return the config of all clean test images."""
-        return {"kind": CLEAN, **self._shared(watcher)}
+        return self._shared(CLEAN, watcher)
 
     def detection(self, watcher: Watcher, source: str, attacked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config of an attack's images.
@@ -69,7 +69,7 @@ class Asked:
             attacked: its config.
         """
         kept = {name: attacked[name] for name in ("attack", "n", "seed", "candidates")}
-        return {"kind": DETECTION, **self._shared(watcher), "source": source, **kept}
+        return {**self._shared(DETECTION, watcher), "source": source, **kept}
 
     def sweep(
         self, watcher: Watcher, eps: float, *, channels: int, candidates: str, n: int, seed: int
@@ -80,13 +80,14 @@ class Asked:
             "hyperparameters": hyperparameters(swept_fgsm(self.data, eps, channels=channels)),
         }  # fmt: skip
         return {
-            "kind": SWEEP, **self._shared(watcher), "attack": attack, "eps": eps, "n": n, "seed": seed,
+            **self._shared(SWEEP, watcher), "attack": attack, "eps": eps, "n": n, "seed": seed,
             "candidates": candidates,
         }  # fmt: skip
 
-    def _shared(self, watcher: Watcher) -> dict[str, Any]:
+    def _shared(self, kind: str, watcher: Watcher) -> dict[str, Any]:
         return {
-            "data": self.data, "model": self.model, "images": self.images, "detector": watcher.about,
+            "kind": kind, "version": VERSIONS[kind], "data": self.data, "model": self.model,
+            "images": self.images, "detector": watcher.about,
             "threshold": threshold_of(watcher.detector),
             "weights": {"raw": self.raw, "detector": str(hash_tree(watcher.detector).hexdigest()[:16])},
         }  # fmt: skip

@@ -1,11 +1,13 @@
 """Success and distance, measured from outside: no attack says how well it did."""
 
+import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from deepsec_jax.metrics import classify
+from deepsec_jax.metrics import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, classes_of, jit_per_class, logits_shape
 from deepsec_jax.randomness import example_keys, is_randomised, root_key, typed_key
@@ -20,10 +22,20 @@ class Outcome(Struct):
     """What became of each image.
 
     Attributes:
-        success: 1 or 0 [B]; on a randomised model the share of draws that succeeded.
+        success: 1 or 0 [B]: the goal is reached on the adversarial image and was not on the clean one; on a
+            randomised model the share of draws in which it is so.
+        before: 1 or 0 [B], or the share of draws: the goal is reached on the clean image already, which is
+            no success.
+        correct: 1 or 0 [B], or the share of draws: the adversarial image gets its true class.  The mean is
+            the accuracy under attack, in which clean errors count as errors.
+        predicted: class of the adversarial image, int32 [B]: that of most draws, of those that succeeded
+            where at least half did; K says "rejected", -1 that there is no answer.
+        confidence: probability of that class, a mean over draws, of those that succeeded where at least half
+            did [B]; NaN of a model without confidences.
         logits: logits on the adversarial image [B, K], [B, K+1] of a model that rejects; on a randomised
             model their mean.
-        probabilities: softmax of those of the classes [B, K]; on a randomised model the mean of each draw's.
+        probabilities: softmax of those of the classes [B, K]; on a randomised model the mean of each draw's;
+            NaN of a model without confidences (:func:`deepsec_jax.pytree.gives_confidences`).
         l0: share of entries (pixels x channels) that changed [B].
         l1: sum of absolute changes [B].
         l2: Euclidean norm of the change [B].
@@ -35,6 +47,10 @@ class Outcome(Struct):
     """
 
     success: jax.Array
+    before: jax.Array
+    correct: jax.Array
+    predicted: Labels
+    confidence: jax.Array
     logits: Logits
     probabilities: jax.Array
     l0: jax.Array
@@ -56,7 +72,9 @@ def judge(
     draws: int | None = None,
     first: int = 0,
 ) -> Outcome:
-    """Classify the adversarial images and measure how far they are from the clean ones.
+    """Classify clean and adversarial images and measure how far they are from each other.
+
+    An attack that changes nothing has no success, on any model: what the clean image says counts before it.
 
     Args:
         model: the model under attack.
@@ -72,9 +90,64 @@ def judge(
     Returns:
         An :class:`Outcome`.
     """
+    x, x_adv = jnp.asarray(x), jnp.asarray(x_adv)
+    told: dict[str, Any] = {"key": key, "draws": draws, "first": first}
+    clean = answers_of(model, x, labels, targets, **told)
+    found = answers_of(model, x_adv, labels, targets, before=clean.reached, **told)
+    return Outcome(
+        success=found.success,
+        before=jnp.mean(clean.reached, axis=0, dtype=jnp.float32),
+        correct=found.correct,
+        predicted=found.predicted,
+        confidence=confidence_of(found),
+        logits=found.logits,
+        probabilities=found.probabilities,
+        **_distances(x, x_adv),
+        rejected=found.rejected,
+        no_answer=found.no_answer,
+    )
+
+
+def answers_of(
+    model: Classifier,
+    images: Images,
+    labels: Labels,
+    targets: Labels | None = None,
+    *,
+    before: jax.Array | None = None,
+    key: Key | None = None,
+    draws: int | None = None,
+    first: int | jax.Array = 0,
+) -> Answers:
+    """Return what a model says of images, under the judge's draws.
+
+    One program for images with and without ``before``: two could round apart, and an image that was not
+    changed must get the same answer.
+
+    Args:
+        model: the model.
+        images: [B, H, W, C].
+        labels: true classes [B].
+        targets: classes that are the goal [B]; None for any class but the label.
+        before: ``reached`` of the images before the attack, bool [draws, B]; None counts nothing as reached.
+        key: root of the draws; default a fixed one that no attack draws from.
+        draws: number of draws of a randomised model; default :func:`draws_of` it.
+        first: index of the first image in its data set.
+    """
     root = root_key(_JUDGE) if key is None else typed_key(key)
-    draws = draws_of(model) if draws is None else draws
-    return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws=draws)
+    draws = draws_of(model) if draws is None or not is_randomised(model) else draws
+    rows = images.shape[0]
+    before = jnp.zeros((draws, rows), bool) if before is None else before
+    return _answers(model, images, labels, targets, before, root, first, draws=draws)
+
+
+def confidence_of(answers: Answers) -> jax.Array:
+    """Return the mean probability [B] of the class predicted; NaN of "rejected", no answer or votes."""
+    classes = answers.probabilities.shape[-1]
+    chosen = jnp.clip(answers.predicted, min=0, max=classes - 1)[:, None]
+    mean = jnp.take_along_axis(answers.probabilities, chosen, axis=-1)[:, 0]
+    named = (answers.predicted >= 0) & (answers.predicted < classes)
+    return jnp.where(answers.success >= 0.5, answers.adversarial, jnp.where(named, mean, jnp.nan))
 
 
 def draws_of(model: Classifier) -> int:
@@ -110,23 +183,29 @@ def judging_keys(
 
 
 @partial(jit_per_class, static_argnames=("draws",))
-def _judge(model, x, x_adv, labels, targets, root, first, *, draws) -> Outcome:
-    if not x.shape[0]:  # a model may not even accept an empty batch (reshape(0, -1))
-        one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-        nothing = jnp.zeros(0)
-        logits, none = jnp.zeros((0, logits_shape(model, one)[-1])), jnp.zeros((0, classes_of(model, one)))
-        return Outcome(nothing, logits, none, *(nothing,) * 6)
-    keys = judging_keys(model, x.shape[0], first=first, root=root, draws=draws)
-    found = classify(model, x_adv, labels, targets, keys)
-    delta = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32)).reshape(x.shape[0], -1)
-    return Outcome(
-        success=found.success,
-        logits=found.logits,
-        probabilities=found.probabilities,
-        l0=jnp.mean(delta > 0, axis=1, dtype=jnp.float32),
-        l1=jnp.sum(delta, axis=1),
-        l2=jnp.linalg.norm(delta, axis=1),
-        linf=jnp.max(delta, axis=1, initial=0.0),
-        rejected=found.rejected,
-        no_answer=found.no_answer,
-    )
+def _answers(model, images, labels, targets, before, root, first, *, draws) -> Answers:
+    rows = images.shape[0]
+    if rows:
+        keys = judging_keys(model, rows, first=first, root=root, draws=draws)
+        return classify(model, images, labels, targets, keys, before)
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)  # a model may not accept an empty batch
+    nothing, none = jnp.zeros(0), jnp.zeros(0, jnp.int32)
+    return Answers(
+        reached=before, success=nothing, correct=nothing, predicted=none,
+        logits=jnp.zeros((0, logits_shape(model, one)[-1])),
+        probabilities=jnp.zeros((0, classes_of(model, one))),
+        adversarial=nothing, true=nothing, lead=nothing, rejected=nothing, no_answer=nothing,
+    )  # fmt: skip
+
+
+@jax.jit
+def _distances(x: Images, x_adv: Images) -> dict[str, jax.Array]:
+    """Return the norms of the changes [B] by name."""
+    change = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32))
+    delta = change.reshape(x.shape[0], math.prod(x.shape[1:]))  # -1 would not do for an empty batch
+    return {
+        "l0": jnp.mean(delta > 0, axis=1, dtype=jnp.float32),
+        "l1": jnp.sum(delta, axis=1),
+        "l2": jnp.linalg.norm(delta, axis=1),
+        "linf": jnp.max(delta, axis=1, initial=0.0),
+    }

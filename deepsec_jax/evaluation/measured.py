@@ -11,8 +11,8 @@ import numpy as np
 
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
-from deepsec_jax.evaluation.judge import judging_keys
-from deepsec_jax.metrics import METRICS, AttackRecord, classify, measure
+from deepsec_jax.evaluation.judge import answers_of, judging_keys
+from deepsec_jax.metrics import METRICS, AttackRecord, measure
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels
 from deepsec_jax.pytree import jit_per_class
 from deepsec_jax.randomness import example_keys, reseed, root_key
@@ -45,20 +45,20 @@ def record_of(
         forwards: further forward passes per image.
         gradient_seconds: wall time per image of one bare gradient.
     """
-    costs = (seconds, gradients, forwards, gradient_seconds)
-    return _record(model, x, x_adv, labels, targets, first, np.asarray(costs, np.float32))
-
-
-@jit_per_class
-def _record(model, x, x_adv, labels, targets, first, costs) -> AttackRecord:
+    x, x_adv, labels = jnp.asarray(x), jnp.asarray(x_adv), jnp.asarray(labels)
+    targets = None if targets is None else jnp.asarray(targets)
+    before = answers_of(model, x, labels, targets, first=first).reached
+    found = answers_of(model, x_adv, labels, targets, before=before, first=first)
     rows = x.shape[0]
-    draws = judging_keys(model, rows, first=first)
-    found = classify(model, x_adv, labels, targets, draws)
-    seconds, gradients, forwards, gradient_seconds = (jnp.full(rows, cost) for cost in costs)
+    costs = {
+        "seconds": seconds, "gradients": gradients, "forwards": forwards, "gradient_seconds": gradient_seconds
+    }  # fmt: skip
     return AttackRecord(
-        model=model, x=x, x_adv=x_adv, labels=labels, targets=targets, draws=draws,
-        success=found.success, logits=found.logits, probabilities=found.probabilities, seconds=seconds,
-        gradients=gradients, forwards=forwards, gradient_seconds=gradient_seconds, rejected=found.rejected,
+        model=model, x=x, x_adv=x_adv, labels=labels, targets=targets,
+        draws=judging_keys(model, rows, first=first), before=before, success=found.success,
+        logits=found.logits, probabilities=found.probabilities, adversarial=found.adversarial,
+        true=found.true, lead=found.lead, rejected=found.rejected,
+        **{name: jnp.full(rows, cost, jnp.float32) for name, cost in costs.items()},
     )  # fmt: skip
 
 

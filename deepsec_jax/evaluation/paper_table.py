@@ -153,6 +153,7 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
     note = _why_untitled(cells, dataset, preset)
     rows = [_row(cell, dataset, preset, kept, note) for cell in cells]
     rows.sort(key=lambda row: (row.goal != "UAs", published.position(row.name)))
+    further = [c for c in kept if c.name in measured and (not c.quick or _hidden(c, rows))]
     return Section(
         title=f"Attacks on {model}, {dataset}, {preset} settings"
         if note
@@ -168,8 +169,9 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
             if c.quick
             and (c.name in measured or c.name in published.columns())
             and (not c.needs_rejection or any(row.entries[c.name].summary.n for row in rows))
+            and not _hidden(c, rows)
         ),
-        further=tuple(c for c in kept if not c.quick and c.name in measured),
+        further=tuple(further),
         missing=_missing(dataset, preset, {row.name for row in rows}),
     )
 
@@ -188,6 +190,11 @@ def _why_untitled(cells: Sequence[Cell], dataset: str, preset: str) -> str:
         {"hyperparameters of": changed if preset == "paper" else ()},
     )  # fmt: skip
     return why_untitled(published.table_of(dataset), published.LACKING, "the model", used)
+
+
+def _hidden(column: Column, rows: Sequence[TableRow]) -> bool:
+    """Tell whether a column would be a column of noughts that says nothing."""
+    return column.hides_zero and not any(row.entries[column.name].summary.mean > 0 for row in rows)
 
 
 def _missing(dataset: str, preset: str, present: set[str]) -> dict[str, str]:
@@ -252,6 +259,8 @@ def _absent(cell: Cell, column: Column, summary: Summary) -> str:
         return "not measured"
     if column.needs_rejection:
         return "cannot reject"
+    if column.needs_confidences and not cell.environment.get("confidences", True):
+        return "votes, no confidences"
     if column.over == "successful" and not bool((cell.arrays["success"] >= 0.5).any()):
         return "no success"
     return "no value for any image"

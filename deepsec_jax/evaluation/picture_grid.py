@@ -15,7 +15,7 @@ from PIL import Image
 from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import Result, found_classes
+from deepsec_jax.evaluation.attack_table import Result
 
 EXAMPLES = 8
 """Images shown of each attack."""
@@ -69,7 +69,7 @@ def _example(
     return example(
         candidates.images[index], result.x_adv[index],
         label=class_names[candidates.labels[index]],
-        predicted=SILENT if result.predicted[index] == NO_CLASS else class_names[result.predicted[index]],
+        predicted=class_in_words(result.predicted[index], class_names),
         confidence=float(result.confidence[index]), success=bool(result.success[index] >= 0.5),
         target=class_names[target] if target >= 0 else None,
     )  # fmt: skip
@@ -105,11 +105,10 @@ def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index:
     """Return what a template shows of one image of a ``sight`` cell: given and seen, clean and attacked."""
 
     def answer(which: str) -> dict[str, Any]:
-        probabilities = arrays[which][index]
-        found = int(found_classes(probabilities[None])[0])
+        found = int(arrays[f"predicted{which}"][index])
         return {
-            "class": SILENT if found == NO_CLASS else names[found] if found < len(names) else "rejected",
-            "confidence": _share(float(probabilities[found])),
+            "class": class_in_words(found, names),
+            "confidence": _share(float(arrays[f"probabilities{which}"][index][found])) if found >= 0 else "",
             "right": found == int(arrays["labels"][index]),
         }
 
@@ -119,15 +118,23 @@ def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index:
             {
                 "what": what, "given": _png(arrays[f"x{ending}"][index]),
                 "seen": _png(arrays[f"seen{ending}"][index]),
-                "raw": answer(f"probabilities_raw{ending}"), "defended": answer(f"probabilities{ending}"),
+                "raw": answer(f"_raw{ending}"), "defended": answer(ending),
             }
             for what, ending in (("clean", ""), ("attacked", "_adv"))
         ],
     }  # fmt: skip
 
 
+def class_in_words(predicted: int, names: Sequence[str]) -> str:
+    """Return the name of a class that was found, also of none: one more than there are says "rejected"."""
+    if predicted == NO_CLASS:
+        return SILENT
+    return names[predicted] if predicted < len(names) else "rejected"
+
+
 def _share(confidence: float) -> str:
-    return "n/a" if math.isnan(confidence) else f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%"
+    """Return a confidence in percent; nothing where there is none, as of votes."""
+    return "" if math.isnan(confidence) else f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%"
 
 
 UP, DOWN = np.array([0.79, 0.16, 0.11]), np.array([0.12, 0.38, 0.71])  # brighter, darker

@@ -76,19 +76,23 @@ def terminal_table(rows: Sequence[Row], title: str) -> Table:
     """Return the results as a table for ``rich.print``, 80 columns wide."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     table.padding = 0
+    erring = any(row.clean_error for row in rows)
     table.caption = (
         "success: share of n; 8-bit: the same after rounding to 256 levels;\n"
-        "L2, Linf, L0: median over the hits; s: for all n, compilation apart\n"
+        + ("error: share of n that is wrong without the attack, never a success;\n" if erring else "")
+        + "L2, Linf, L0: median over the hits; s: for all n, compilation apart\n"
         "(comp s); grads: gradients per image"
     )
     table.add_column("attack", no_wrap=True)
     table.add_column("goal", no_wrap=True)
-    for name in ("n", "success", "8-bit", "L2", "Linf", "L0", "s", "comp s", "grads"):
+    shares = ("success", "error", "8-bit") if erring else ("success", "8-bit")
+    for name in ("n", *shares, "L2", "Linf", "L0", "s", "comp s", "grads"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.attack, "any" if row.goal == "untargeted" else "target", str(row.n),
-            _percent(row.success), _percent(row.success_8bit),
+            _percent(row.success), *((_percent(row.clean_error),) if erring else ()),
+            _percent(row.success_8bit),
             number(row.l2.median), number(row.linf.median), _percent(row.l0.median),
             f"{row.seconds:.2f}", f"{row.compile_seconds:.1f}",
             "n/a" if row.gradients is None else f"{row.gradients:.4g}",

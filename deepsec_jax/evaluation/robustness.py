@@ -14,11 +14,11 @@ from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.parts import Cosine, Momentum
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.evaluation.clock import compile_clock
-from deepsec_jax.evaluation.judge import judge
+from deepsec_jax.evaluation.judge import answers_of, confidence_of
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import example_keys, jit_per_class, rejects, reseed, typed_key
+from deepsec_jax.pytree import example_keys, jit_per_class, reseed, typed_key
 
 OnBatch = Callable[[int], Any]
 
@@ -53,7 +53,9 @@ class Answers:
         fooled: share of draws with a wrong class, float32 [N]: what an attacker wants.
         rejected: share of draws that are rejected, float32 [N]; NaN of a model that cannot reject.
         no_answer: share of draws without an answer (NaN or +inf), neither right nor fooled, float32 [N].
-        probabilities: float32 [N, K].
+        predicted: class of most draws, int32 [N]; K says "rejected", -1 that there is no answer.
+        confidence: probability of that class, float32 [N]; NaN of a model without confidences.
+        probabilities: float32 [N, K]; NaN of a model without confidences.
         margins: largest other logit less the true class's, or that of "rejected" if it is larger, float32
             [N]; above 0 is wrong.
     """
@@ -63,6 +65,8 @@ class Answers:
     fooled: np.ndarray
     rejected: np.ndarray
     no_answer: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
     probabilities: np.ndarray
     margins: np.ndarray
 
@@ -75,13 +79,15 @@ def ask(
     for first in range(0, len(images), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
         batch, true = jnp.asarray(images[rows]), jnp.asarray(labels[rows])
-        found = judge(model, batch, batch, true, key=key, first=first)
+        found = answers_of(model, batch, true, key=key, first=first)
         margins = losses.max_margin(open_logits(model, found.logits, true, targeted=False), true)
         holds = jnp.maximum(1.0 - found.success - found.no_answer, 0.0)
-        correct = jnp.maximum(holds - found.rejected, 0.0) if rejects(model) else holds
         parts.append(
-            (correct, holds, found.success, found.rejected, found.no_answer, found.probabilities, margins)
-        )
+            (
+                found.correct, holds, found.success, found.rejected, found.no_answer, found.predicted,
+                confidence_of(found), found.probabilities, margins,
+            )
+        )  # fmt: skip
     return Answers(*(np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True)))
 
 

@@ -39,9 +39,10 @@ def sight_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.n
     found = {"x": x, "x_adv": x_adv, "labels": labels, "rows": rows}
     for ending, images in (("", x), ("_adv", x_adv)):
         found[f"seen{ending}"] = np.asarray(look(keyed, jnp.asarray(images)), np.float32)
-        for name, model in (("probabilities_raw", raw), ("probabilities", defended)):
+        for whose, model in (("_raw", raw), ("", defended)):
             answers = ask(model, images, labels, batch_size=len(chosen))
-            found[f"{name}{ending}"] = _answered(answers, model)
+            found[f"predicted{whose}{ending}"] = answers.predicted
+            found[f"probabilities{whose}{ending}"] = _answered(answers, model)
     return found
 
 

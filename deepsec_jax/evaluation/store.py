@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from deepsec_jax.evaluation.aside import StoreError, write_aside, write_error
-from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.cells import Cell, is_current
 from deepsec_jax.evaluation.records import (
     DamagedError,
     cell_name,
@@ -70,20 +70,31 @@ class Store:
                 check_cell(self._cell(name))
 
     def plan(self) -> dict[str, dict[str, Any]]:
-        """Return cell name -> config of all cells that were ever asked for, in order."""
+        """Return cell name -> config of all cells that were ever asked for, in order.
+
+        Raises:
+            StoreError: damaged, or of another version of deepsec_jax, whose figures mean something else.
+        """
         path = self.folder / "plan.json"
         if not path.is_file():
             return {}
         try:
             cells = json.loads(path.read_text())["cells"]
-            if all(cell_name(config) == name for name, config in cells.items()):
-                return cells
+            belong = all(cell_name(config) == name for name, config in cells.items())
+            other = next((name for name, config in cells.items() if not is_current(config)), None)
             reason = "a config does not belong to its name"
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            reason = str(error)
-        raise DamagedError(
-            f"{path} is damaged ({reason}): remove it, and the same commands write it again"
-        ) from None
+            belong, other, reason = False, None, str(error)
+        if not belong:
+            raise DamagedError(
+                f"{path} is damaged ({reason}): remove it, and the same commands write it again"
+            )
+        if other is not None:
+            raise StoreError(
+                f"{self.folder} holds cells of another version of deepsec_jax ({other}), whose figures mean "
+                "something else than today's: choose another --run-dir, or remove this one"
+            )
+        return cells
 
     def add_to_plan(self, configs: Iterable[Mapping[str, Any]]) -> None:
         """Add the cells that the plan lacks; another process may do the same at the same time."""

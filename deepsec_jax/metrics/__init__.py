@@ -32,6 +32,7 @@ from deepsec_jax.metrics.detection_record import DetectionRecord as DetectionRec
 from deepsec_jax.metrics.detection_table import DETECTION_METRICS as DETECTION_METRICS
 from deepsec_jax.metrics.detection_table import summarise_detection as summarise_detection
 from deepsec_jax.metrics.measure import measure as measure
+from deepsec_jax.metrics.record import Answers as Answers
 from deepsec_jax.metrics.record import AttackRecord as AttackRecord
 from deepsec_jax.metrics.record import Column as Column
 from deepsec_jax.metrics.record import classify as classify

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from deepsec_jax.metrics.record import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct, is_randomised, jit_per_class, static
+from deepsec_jax.pytree import Struct, gives_confidences, is_randomised, jit_per_class, static
 
-NO_CONFIDENCES = "the defended model gives votes or flags, no confidences"
+NO_CONFIDENCES = "the raw or the defended model gives votes or flags, no confidences"
 """Why CCV and COS of such a model are NaN."""
 
 
@@ -57,7 +57,7 @@ def defense_record_of(
     *,
     raw_draws: Keys | None = None,
     draws: Keys | None = None,
-    confidences: bool = True,
+    confidences: bool | None = None,
 ) -> DefenseRecord:
     """Return what both models say of clean images.
 
@@ -68,7 +68,8 @@ def defense_record_of(
         labels: true classes [N].
         raw_draws: keys [D, N] over which a randomised raw model is averaged.
         draws: keys [D, N] over which a randomised defended model is averaged.
-        confidences: whether the softmax of the defended model's logits means confidence.
+        confidences: whether the softmax of both models' logits means confidence; default what they say of
+            themselves (:func:`deepsec_jax.pytree.gives_confidences`).
 
     Raises:
         ValueError: a randomised model without draws, or confidences over different classes.
@@ -76,6 +77,8 @@ def defense_record_of(
     for model, keys, name in ((raw, raw_draws, "raw_draws"), (defended, draws, "draws")):
         if keys is None and is_randomised(model):
             raise ValueError(f"the model is randomised: pass {name}= keys [draws, {len(images)}]")
+    if confidences is None:
+        confidences = gives_confidences(raw) and gives_confidences(defended)
     before = _outputs(raw, images, labels, raw_draws)
     after = _outputs(defended, images, labels, draws)
     if confidences and after.probabilities.shape != before.probabilities.shape:
@@ -86,18 +89,18 @@ def defense_record_of(
     return DefenseRecord(
         labels=jnp.asarray(labels), logits_raw=before.logits, logits=after.logits,
         probabilities_raw=before.probabilities, probabilities=after.probabilities,
-        correct_raw=before.success, correct=after.success, rejected=after.rejected,
+        correct_raw=before.correct, correct=after.correct, rejected=after.rejected,
         no_answer_raw=before.no_answer, no_answer=after.no_answer, confidences=confidences,
     )  # fmt: skip
 
 
 @jit_per_class
 def _outputs(model: Classifier, images: Images, labels: Labels, draws: Keys | None) -> Answers:
-    """Return what a model says; ``success`` is the share of draws that are correct [N].
+    """Return what a model says.
 
     One program a model: two in one could round apart, and a defense that changes nothing would change bits.
     """
-    return classify(model, images, labels, labels, draws)  # with labels as targets, success is being correct
+    return classify(model, images, labels, None, draws)
 
 
 def both_correct(record: DefenseRecord) -> jax.Array:

@@ -1,24 +1,41 @@
-"""MR, misclassification rate: the share of attacked images on which the attack reached its goal."""
+"""MR, misclassification rate: the share of attacked images on which the attack reached its goal.
+
+An attack is not credited with what the model gets wrong anyway.  A randomised model errs in some draws on
+images that nobody attacked, so its success is counted draw by draw: the goal must be reached on x_adv and
+not on x, under the same keys.  That is the clean answer less min(clean, attacked) of each draw, as the
+tables of defenses under attack take it.  Choosing candidates that are right in every draw of the judge
+would favour the images that the model is surest of, and leave an error in the next draw; on a model that
+always errs somewhere it would find none.  The clean error stands beside MR.
+"""
 
 import jax
+import jax.numpy as jnp
 
-from deepsec_jax.metrics.record import AttackRecord, Column, success_on
+from deepsec_jax.metrics.record import AttackRecord, Column, classify, success_on
 from deepsec_jax.transforms import to_levels
 
 
 def mr(record: AttackRecord) -> jax.Array:
-    """Return the success of each image [B]: not the label, or the target of a targeted attack."""
+    """Return the success of each image [B]: the goal is reached, and was not on the clean image."""
     return record.success
 
 
+def clean_error(record: AttackRecord) -> jax.Array:
+    """Return the share of draws in which the goal is reached on the clean image already [B]."""
+    return jnp.mean(record.before, axis=0, dtype=jnp.float32)
+
+
 def mr_8bit(record: AttackRecord) -> jax.Array:
-    """Return the success [B] of each image after it is rounded to 8 bits, as a picture file would."""
-    return success_on(record, to_levels(record.x_adv))
+    """Return the success [B] when both images are rounded to 8 bits, as picture files would."""
+    clean = classify(record.model, to_levels(record.x), record.labels, record.targets, record.draws)
+    return success_on(record, to_levels(record.x_adv), before=clean.reached)
 
 
 COLUMNS = (
-    Column("mr", "mr", "MR", "share of images with argmax F(x_adv) != y, or == target", "II-B1",
-           "share", "higher", "all", mr, rate=True),
+    Column("mr", "mr", "MR", "share of images with argmax F(x_adv) != y, or == target, and F(x) not so",
+           "II-B1", "share", "higher", "all", mr, rate=True),
+    Column("clean_error", "mr", "Clean error", "share of images whose goal is reached before the attack, "
+           "never counted in MR", "ours", "share", "neither", "all", clean_error, rate=True, hides_zero=True),
     Column("mr_8bit", "mr", "MR 8 bit", "MR of round(255 x_adv) / 255", "ours",
            "share", "higher", "all", mr_8bit, rate=True),
 )  # fmt: skip

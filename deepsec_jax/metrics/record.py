@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deepsec_jax.answers import answered, named, succeeded
+from deepsec_jax.answers import NO_CLASS, answered, named, succeeded
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct, rejects, reseed
+from deepsec_jax.pytree import Struct, gives_confidences, rejects, reseed
 
 
 class AttackRecord(Struct):
@@ -24,9 +24,15 @@ class AttackRecord(Struct):
         labels: true classes [B].
         targets: classes the images were driven to [B], or None where any wrong class counts.
         draws: None, or on a randomised model the keys [D, B] over which predictions are averaged.
+        before: whether the goal is reached on ``x`` already, in each draw, bool [D, B]; [1, B] on a
+            deterministic model.  What is reached there is no success of the attack.
         success: share of draws that succeeded [B]; 0 or 1 on a deterministic model.
         logits: mean logits on ``x_adv`` [B, K]; [B, K+1] of a model that rejects.
-        probabilities: mean softmax of the logits of the classes on ``x_adv`` [B, K].
+        probabilities: mean softmax of the logits of the classes on ``x_adv`` [B, K]; NaN of a model without
+            confidences.
+        adversarial: probability of the class found, a mean over the draws that succeeded [B]; NaN without.
+        true: probability of the true class, a mean over the same draws [B].
+        lead: how far the class found is ahead of the next one, a mean over the same draws [B].
         seconds: wall time that the attack spent per image [B], compilation apart.
         gradients: gradients of the model that the attack spent per image [B]; NaN if not known.
         forwards: further forward passes per image [B]; NaN if not known.
@@ -40,9 +46,13 @@ class AttackRecord(Struct):
     labels: Labels
     targets: Labels | None
     draws: Keys | None
+    before: jax.Array
     success: jax.Array
     logits: Logits
     probabilities: jax.Array
+    adversarial: jax.Array
+    true: jax.Array
+    lead: jax.Array
     seconds: jax.Array
     gradients: jax.Array
     forwards: jax.Array
@@ -54,71 +64,148 @@ class Answers(NamedTuple):
     """What a model says of images, float32; means over draws on a randomised model.
 
     Attributes:
-        success: share of draws that succeed [B].
+        reached: whether the goal is reached, in each draw, bool [D, B]; [1, B] on a deterministic model.
+        success: share of draws in which it is reached, and was not before [B].
+        correct: share of draws in which the class is the label [B].
+        predicted: class found in most of the draws that succeeded, where at least half of all did, else in
+            most of all, int32 [B]; K says "rejected", NO_CLASS that there is no answer in any draw.
         logits: [B, K]; [B, K+1] of a model that rejects.
-        probabilities: softmax of the logits of the classes [B, K].
+        probabilities: softmax of the logits of the classes [B, K]; NaN of a model without confidences.
+        adversarial: probability of the class found, a mean over the draws that succeeded [B]; NaN where none
+            did, and of a model without confidences.
+        true: probability of the label, a mean over the same draws [B].
+        lead: largest less second largest probability, a mean over the same draws [B].
         rejected: share of draws in which the image is refused [B]; NaN of a model that cannot.
         no_answer: share of draws in which the logits are no answer (NaN or +inf) [B]: neither success nor
             refusal, and left out of the means of logits and probabilities, which are NaN where none is left.
     """
 
+    reached: jax.Array
     success: jax.Array
+    correct: jax.Array
+    predicted: Labels
     logits: Logits
     probabilities: jax.Array
+    adversarial: jax.Array
+    true: jax.Array
+    lead: jax.Array
     rejected: jax.Array
     no_answer: jax.Array
 
 
+class _Totals(NamedTuple):
+    """Sums over draws: of one draw what it found."""
+
+    success: jax.Array  # [B], as all but the last four
+    correct: jax.Array
+    adversarial: jax.Array
+    true: jax.Array
+    lead: jax.Array
+    rejected: jax.Array
+    no_answer: jax.Array
+    logits: jax.Array  # [B, K or K+1], of draws with an answer
+    probabilities: jax.Array  # [B, K], of these, too
+    found: jax.Array  # [B, K or K+1]: how many draws have found which class
+    found_in_success: jax.Array  # how many that succeeded
+
+
 def classify(
-    model: Classifier, images: Images, labels: Labels, targets: Labels | None, draws: Keys | None
+    model: Classifier,
+    images: Images,
+    labels: Labels,
+    targets: Labels | None,
+    draws: Keys | None,
+    before: jax.Array | None = None,
 ) -> Answers:
     """Return what the model says of the images, and on which of them the goal is reached.
 
-    Success is any class but the label, or the target where there are targets; "rejected" is neither, and no
-    answer (NaN) is none.
+    The goal is any class but the label, or the target where there are targets; "rejected" is neither, and no
+    answer (NaN) is none.  What an image says before it is attacked is not the attack's doing: a draw in
+    which the goal was reached ``before`` is no success.  On a randomised model that is the only fair
+    comparison, draw by draw under the same keys: a model that errs in 5 % of its draws errs in them on
+    adversarial images as well.  One draw after the other, so that memory does not grow with their number.
+
+    Args:
+        model: the classifier.
+        images: [B, H, W, C].
+        labels: true classes [B].
+        targets: [B], or None.
+        draws: keys [D, B] of a randomised model, or None.
+        before: ``reached`` of the images before the attack, bool [D, B]; None counts nothing as reached.
 
     Raises:
         ValueError: labels or targets are not [B].
     """
-    refuses = rejects(model)
+    refuses, confident = rejects(model), gives_confidences(model)
     goal, targeted = (labels, False) if targets is None else (targets, True)
     for name, classes in (("labels", labels), ("targets", goal)):
         if jnp.shape(classes) != images.shape[:1]:  # else they would be compared all with all
             raise ValueError(f"{name} must be [{images.shape[0]}], got {list(jnp.shape(classes))}")
+    count = 1 if draws is None else draws.shape[0]
+    earlier = jnp.zeros((count, images.shape[0]), bool) if before is None else before
 
-    def once(keys: Keys | None) -> Answers:
+    def once(keys: Keys | None, earlier: jax.Array) -> tuple[_Totals, jax.Array]:
         chosen = model if keys is None else reseed(model, keys)
         logits = chosen(images).astype(jnp.float32)
-        hit, silent = succeeded(logits, goal, targeted=targeted), (~answered(logits)).astype(jnp.float32)
-        if not refuses:
-            nothing = jnp.full(logits.shape[0], jnp.nan, jnp.float32)
-            return Answers(hit.astype(jnp.float32), logits, jax.nn.softmax(logits, axis=-1), nothing, silent)
-        classes = logits[:, :-1]
-        refused = named(logits) == classes.shape[-1]
-        return Answers(
-            (hit & ~refused).astype(jnp.float32), logits, jax.nn.softmax(classes, axis=-1),
-            refused.astype(jnp.float32), silent,
-        )  # fmt: skip
+        classes = logits[:, :-1] if refuses else logits
+        found, spoke = named(logits), answered(logits)
+        refused = found == classes.shape[-1]
+        reached = succeeded(logits, goal, targeted=targeted) & ~refused
+        success = reached & ~earlier
+        shares = jax.nn.softmax(classes, axis=-1) if confident else jnp.full_like(classes, jnp.nan)
+        top, second = jnp.moveaxis(lax.top_k(shares, 2)[0], -1, 0)
+        of_label = jnp.take_along_axis(shares, labels[:, None], axis=-1)[:, 0]
+        counted = jax.nn.one_hot(found, logits.shape[-1])  # of NO_CLASS nothing
+
+        def if_success(values: jax.Array) -> jax.Array:
+            return jnp.where(success, values, 0.0)
+
+        return _Totals(
+            success=success.astype(jnp.float32), correct=(found == labels).astype(jnp.float32),
+            adversarial=if_success(top), true=if_success(of_label), lead=if_success(top - second),
+            rejected=refused.astype(jnp.float32) if refuses else jnp.full(top.shape, jnp.nan, jnp.float32),
+            no_answer=(~spoke).astype(jnp.float32),
+            logits=jnp.where(spoke[:, None], logits, 0.0),
+            probabilities=jnp.where(spoke[:, None], shares, 0.0),
+            found=counted, found_in_success=jnp.where(success[:, None], counted, 0.0),
+        ), reached  # fmt: skip
+
+    def add(totals: _Totals, draw: tuple[Keys, jax.Array]) -> tuple[_Totals, jax.Array]:
+        more, reached = once(*draw)
+        return jax.tree.map(jnp.add, totals, more), reached
 
     if draws is None:
-        return once(None)
-    each = lax.map(once, draws)
-    spoke = each.no_answer == 0.0
+        totals, reached = once(None, earlier[0])
+        return _averages(totals, reached[None])
+    shapes = jax.eval_shape(once, draws[0], earlier[0])[0]
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return _averages(*lax.scan(add, nothing, (draws, earlier)))
+
+
+def _averages(totals: _Totals, reached: jax.Array) -> Answers:
+    """Return the means over as many draws as ``reached`` [D, B] has; NaN where there is none to average."""
+    draws = jnp.float32(reached.shape[0])
+    spoke, successes = draws - totals.no_answer, totals.success
+    often = jnp.where((2.0 * successes >= draws)[:, None], totals.found_in_success, totals.found)
+    predicted = jnp.where(spoke > 0, jnp.argmax(often, axis=-1).astype(jnp.int32), NO_CLASS)
     return Answers(
-        each.success.mean(axis=0), _mean_where(spoke, each.logits), _mean_where(spoke, each.probabilities),
-        each.rejected.mean(axis=0), each.no_answer.mean(axis=0),
+        reached=reached, success=successes / draws, correct=totals.correct / draws, predicted=predicted,
+        logits=totals.logits / spoke[:, None], probabilities=totals.probabilities / spoke[:, None],
+        adversarial=totals.adversarial / successes, true=totals.true / successes,
+        lead=totals.lead / successes, rejected=totals.rejected / draws, no_answer=totals.no_answer / draws,
     )  # fmt: skip
 
 
-def _mean_where(chosen: jax.Array, parts: jax.Array) -> jax.Array:
-    """Return the mean over those draws [D, B] that are chosen, of parts [D, B, K]; NaN where none is."""
-    count = jnp.sum(chosen, axis=0, dtype=jnp.float32)[:, None]
-    return jnp.sum(jnp.where(chosen[..., None], parts, 0.0), axis=0) / count
+def success_on(record: AttackRecord, images: Images, *, before: jax.Array | None = None) -> jax.Array:
+    """Return [B]: does the attack's goal still hold when the model sees these images instead.
 
-
-def success_on(record: AttackRecord, images: Images) -> jax.Array:
-    """Return [B]: does the attack's goal still hold when the model sees these images instead."""
-    return classify(record.model, images, record.labels, record.targets, record.draws).success
+    Args:
+        record: the attack's result.
+        images: [B, H, W, C].
+        before: what is reached without the attack, bool [D, B]; default on the clean images, as they are.
+    """
+    before = record.before if before is None else before
+    return classify(record.model, images, record.labels, record.targets, record.draws, before).success
 
 
 @dataclass(frozen=True)
@@ -147,8 +234,9 @@ class Column:
         host: see ``values``.
         quick: whether it stands in tables by default.
         measured_once: one measurement shared by all images, so that it has no interval.
-        needs_confidences: of a defended model; NaN where it gives none.
+        needs_confidences: NaN of a model that gives none, see :func:`deepsec_jax.pytree.gives_confidences`.
         needs_rejection: NaN on a model that cannot reject, whose tables leave the column out.
+        hides_zero: tables leave the column out where all its values are 0.
     """
 
     name: str
@@ -167,6 +255,7 @@ class Column:
     measured_once: bool = False
     needs_confidences: bool = False
     needs_rejection: bool = False
+    hides_zero: bool = False
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 """FS: its score by NumPy and SciPy, its threshold, and a surrogate that flags the same without saturating."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,8 @@ from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.defenses.detector_files import ARRAYS
 from deepsec_jax.defenses.fs import FS, IDENTICAL, Rounded, SmoothlyRounded, log_odds, odds_of
-from deepsec_jax.models.wrappers import Scaled
+from deepsec_jax.defenses.rc import RegionVotes
+from deepsec_jax.models.wrappers import EOT, Scaled
 from deepsec_jax.training import load_network
 
 
@@ -183,3 +186,12 @@ def test_a_folder_brings_the_detector_back(base, digits, tmp_path):
 def test_squeezers_that_make_no_sense(options):
     with pytest.raises(DefenseError, match=r"no squeezer|between 0 .* and 16"):
         FS(**options)
+
+
+@pytest.mark.parametrize("detector", [FS(), defenses.MagNet(temperatures=(10.0,))])
+def test_detectors_that_compare_confidences_refuse_votes(detector, base, digits):
+    votes = RegionVotes(base.trained, 0.1, jax.random.split(jax.random.key(0), 1), 5)
+    message = f"{type(detector).__name__} compares confidences, and RegionVotes gives votes"
+    for model in (votes, EOT(votes, 2)):
+        with pytest.raises(DefenseError, match=message if model is votes else "and EOT gives votes"):
+            detector.fit(replace(base, trained=model), digits, key=jax.random.key(0))

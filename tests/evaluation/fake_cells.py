@@ -6,7 +6,7 @@ import numpy as np
 
 from deepsec_jax import attacks, training
 from deepsec_jax.evaluation.attack_table import class_of, hyperparameters
-from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.cells import VERSIONS, Cell
 from deepsec_jax.evaluation.paper_title import DIGESTS
 from deepsec_jax.metrics import METRICS
 
@@ -34,8 +34,8 @@ def config_of(name="bim", *, data="mnist", model="mnist-paper", preset="paper", 
         "hyperparameters": hyperparameters(attack),
     }  # fmt: skip
     return {
-        "data": data, "model": model_of(model), "images": images_of(data),
-        "attack": described, "n": n, "seed": seed, "candidates": f"{data}-{n}-{seed}", **others,
+        "data": data, "model": model_of(model), "images": images_of(data), "attack": described, "n": n,
+        "seed": seed, "candidates": f"{data}-{n}-{seed}", "version": VERSIONS["attack"], **others,
     }  # fmt: skip
 
 
@@ -63,7 +63,8 @@ def fake_cell(name="bim", *, rate=0.75, side=8, columns=None, seconds=1.5, clean
     arrays = {
         "x_adv": x_adv.astype(np.float32), "x": x.astype(np.float32), "labels": labels,
         "targets": targets.astype(np.int32), "rows": np.arange(n, dtype=np.int32), "success": success,
-        "probabilities": probabilities.astype(np.float32),
+        "probabilities": probabilities.astype(np.float32), "predicted": found.astype(np.int32),
+        "confidence": probabilities.max(axis=1).astype(np.float32),
     }  # fmt: skip
     environment = {
         "versions": {"jax": "0.10.2"}, "device": "1 x cpu", "batch_size": 4, "seconds": seconds,
@@ -77,6 +78,7 @@ def fake_cell(name="bim", *, rate=0.75, side=8, columns=None, seconds=1.5, clean
     given = {
         "mr": success,
         "mr_8bit": success,
+        "clean_error": np.zeros(n),
         "cc": np.full(n, seconds / n),
         "cc_forwards": np.full(n, np.nan),
     }

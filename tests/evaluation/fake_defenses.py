@@ -9,7 +9,7 @@ from deepsec_jax import defenses, training
 from deepsec_jax.defenses.base import changed_recipe
 from deepsec_jax.defenses.folders import settings_of
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.cells import VERSIONS, Cell
 from deepsec_jax.evaluation.defense_cells import paper_pgd
 from deepsec_jax.evaluation.defense_jobs import column_of
 from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
@@ -38,8 +38,8 @@ def about(name="nat", *, data="mnist", model="mnist-paper", preset="paper", **se
 
 def shared(kind, *, data="mnist", model="mnist-paper", weights=None):
     return {
-        "kind": kind, "data": data, "model": model_of(model), "images": images_of(data),
-        "weights": weights or {"raw": f"raw-{model}"}, "draws": 1,
+        "kind": kind, "version": VERSIONS[kind], "data": data, "model": model_of(model),
+        "images": images_of(data), "weights": weights or {"raw": f"raw-{model}"}, "draws": 1,
     }  # fmt: skip
 
 
@@ -135,8 +135,10 @@ def fake_robustness(
         "x_adv": np.clip(x + eps * np.sign(rng.normal(size=x.shape)), 0, 1).astype(np.float32), "x": x,
         "labels": labels, "rows": np.arange(n, dtype=np.int32),
         "clean": (np.arange(n) < round(clean * n)).astype(np.float32), "correct": correct,
+        "predicted": np.where(correct > 0, labels, (labels + 1) % CLASSES).astype(np.int32),
         "probabilities": _probabilities(rng, np.where(correct > 0, labels, (labels + 1) % CLASSES)),
     }  # fmt: skip
+    arrays["confidence"] = arrays["probabilities"].max(axis=1)
     columns = {
         column: np.asarray(ROBUSTNESS_COLUMNS[column].values(arrays), float)
         for column in ("clean", column_of(access))

@@ -8,7 +8,7 @@ from fake_cells import config_of, images_of, model_of
 from deepsec_jax import defenses
 from deepsec_jax.defenses.folders import settings_of
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.cells import VERSIONS, Cell
 from deepsec_jax.evaluation.detection_cells import swept_fgsm
 
 CLEAN, N = 200, 40
@@ -25,8 +25,8 @@ def usual(name, data, preset):
 
 def shared(kind, name="fs", *, data="mnist", model="mnist-paper", preset="paper", threshold=1.7, **settings):
     return {
-        "kind": kind, "data": data, "model": model_of(model), "images": images_of(data),
-        "threshold": threshold,
+        "kind": kind, "version": VERSIONS[kind], "data": data, "model": model_of(model),
+        "images": images_of(data), "threshold": threshold,
         "detector": {
             "name": name, "preset": preset, "class": CLASSES.get(name, name.upper()), "base": model,
             "settings": usual(name, data, preset) | settings,

@@ -24,6 +24,7 @@ if __name__ == "__main__":
     sys.modules["deepsec_jax.evaluation"] = evaluation
 
 from deepsec_jax.evaluation import store as store_module
+from deepsec_jax.evaluation.cells import VERSIONS
 from deepsec_jax.evaluation.runner import Job, run_plan
 from deepsec_jax.evaluation.store import Store
 
@@ -40,6 +41,7 @@ def config(index: int) -> dict:
         "n": ROWS,
         "seed": 0,
         "candidates": "c",
+        "version": VERSIONS["attack"],
     }
 
 
@@ -51,6 +53,7 @@ def arrays(index: int) -> dict[str, np.ndarray]:
         "labels": np.arange(ROWS, dtype=np.int32), "targets": np.full(ROWS, -1, np.int32),
         "rows": np.arange(ROWS, dtype=np.int32),
         "probabilities": rng.uniform(size=(ROWS, 3)).astype(np.float32),
+        "predicted": np.zeros(ROWS, np.int32), "confidence": np.ones(ROWS, np.float32),
     }  # fmt: skip
 
 

@@ -294,7 +294,8 @@ def test_what_replays_a_failed_cell_fails_and_the_rest_goes_on(tmp_path, monkeyp
 
 
 def test_names_of_attack_cells_are_what_they_were():
-    assert cell_name(fake_run.config(0)) == "fake0-paper-none-fake-s0-22a4f8de8db1"
+    """Since version 2 of their meaning."""
+    assert cell_name(fake_run.config(0)) == "fake0-paper-none-fake-s0-f2fcdb094d0d"
 
 
 def test_a_name_follows_from_everything_that_decides():

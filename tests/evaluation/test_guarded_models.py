@@ -52,11 +52,14 @@ MODEL = guarded(Brightness(), fpr=0.3)
 
 
 def test_success_and_rejection_are_counted_apart():
-    predicted = np.asarray(MODEL(X_ADV)).argmax(axis=1)
+    clean, predicted = (np.asarray(MODEL(images)).argmax(axis=1) for images in (X, X_ADV))
     targets = (LABELS + 1) % 3
-    for goal, wanted in ((None, (predicted != LABELS) & (predicted != 3)), (targets, predicted == targets)):
+    for goal, reached in (
+        (None, lambda found: (found != LABELS) & (found != 3)), (targets, lambda found: found == targets)
+    ):  # fmt: skip
         outcome = judge(MODEL, X, X_ADV, LABELS, targets=goal)
-        np.testing.assert_array_equal(outcome.success, wanted)
+        np.testing.assert_array_equal(outcome.success, reached(predicted) & ~reached(clean))
+        np.testing.assert_array_equal(outcome.before, reached(clean))
         np.testing.assert_array_equal(outcome.rejected, predicted == 3)
     assert 0 < (predicted == 3).sum() < 30
     classes = np.asarray(LINEAR(X_ADV), np.float64)
@@ -78,12 +81,16 @@ def test_metrics_are_over_the_classes():
     names = ("mr", "rejected", "acac", "actc", "nte", "mr_8bit")
     found = measure_cell(MODEL, arrays, names=names, batch_size=8)
     p = softmax(np.asarray(LINEAR(X_ADV), np.float64), axis=1)
-    predicted = np.asarray(MODEL(X_ADV)).argmax(axis=1)
-    np.testing.assert_array_equal(found["mr"], (predicted != LABELS) & (predicted != 3))
+    clean, predicted = (np.asarray(MODEL(images)).argmax(axis=1) for images in (X, X_ADV))
+    before, reached = ((found != LABELS) & (found != 3) for found in (clean, predicted))
+    hit = reached & ~before
+    np.testing.assert_array_equal(found["mr"], hit)
     np.testing.assert_array_equal(found["rejected"], predicted == 3)
-    np.testing.assert_allclose(found["acac"], p.max(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(found["actc"], p[np.arange(30), LABELS], rtol=1e-5)
-    np.testing.assert_allclose(found["nte"], np.diff(np.sort(p, axis=1)[:, -2:], axis=1)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found["acac"][hit], p.max(axis=1)[hit], rtol=1e-5)
+    np.testing.assert_allclose(found["actc"][hit], p[np.arange(30), LABELS][hit], rtol=1e-5)
+    leads = np.diff(np.sort(p, axis=1)[:, -2:], axis=1)[:, 0]
+    np.testing.assert_allclose(found["nte"][hit], leads[hit], atol=1e-5)
+    assert hit.any() and np.isnan(found["acac"][~hit]).all()
 
 
 def test_what_is_rejected_is_an_error_where_it_is_clean_and_holds_where_it_was_made():

@@ -43,20 +43,27 @@ def test_l0_counts_entries_not_pixels():
 
 
 def test_untargeted_success_is_any_wrong_class():
-    """Row 3 is wrong before it is touched: the judge looks at the end only."""
-    np.testing.assert_array_equal(judge(PIXELS, CLEAN, MOVED, LABELS).success, [0, 1, 1, 1])
+    """Row 3 is wrong before it is touched, which is no success and still no right answer."""
+    outcome = judge(PIXELS, CLEAN, MOVED, LABELS)
+    np.testing.assert_array_equal(outcome.success, [0, 1, 1, 0])
+    np.testing.assert_array_equal(outcome.before, [0, 0, 0, 1])
+    np.testing.assert_array_equal(outcome.correct, [1, 0, 0, 0])
+    np.testing.assert_array_equal(outcome.predicted, [0, 1, 2, 2])
 
 
 def test_targeted_success_is_the_target_only():
     targets = jnp.array([1, 1, 1, 2])
-    np.testing.assert_array_equal(judge(PIXELS, CLEAN, MOVED, LABELS, targets=targets).success, [0, 1, 0, 1])
+    outcome = judge(PIXELS, CLEAN, MOVED, LABELS, targets=targets)
+    np.testing.assert_array_equal(outcome.success, [0, 1, 0, 0])
+    np.testing.assert_array_equal(outcome.before, [0, 0, 0, 1])  # at its target before the attack
 
 
 def test_numpy_in_and_bfloat16():
     outcome = judge(PIXELS, np.asarray(CLEAN), np.asarray(MOVED), np.asarray(LABELS))
-    np.testing.assert_array_equal(outcome.success, [0, 1, 1, 1])
+    np.testing.assert_array_equal(outcome.success, [0, 1, 1, 0])
     half = judge(PIXELS, CLEAN.astype(jnp.bfloat16), MOVED.astype(jnp.bfloat16), LABELS)
-    assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {jnp.dtype("float32")}
+    floats = jax.tree.leaves(half.replace(predicted=half.success))
+    assert {leaf.dtype for leaf in floats} == {jnp.dtype("float32")} and half.predicted.dtype == jnp.int32
     np.testing.assert_array_equal(half.l1, outcome.l1)
 
 
@@ -99,26 +106,29 @@ def toss(size=64, **options):
     return judge(coin(size), x, x, jnp.zeros(size, jnp.int32), **options)
 
 
-def test_randomised_success_is_a_share_of_ten_fresh_draws():
-    success = np.asarray(toss().success)
-    np.testing.assert_allclose(success * 10, np.round(success * 10), atol=1e-5)
-    assert len(np.unique(np.round(success * 10))) >= 4, "rows toss their own coins"
-    assert 0.4 < success.mean() < 0.6
-    np.testing.assert_allclose(toss().logits[:, 1], success, atol=1e-6)  # the mean over the same draws
+def test_a_randomised_answer_is_a_share_of_ten_fresh_draws():
+    wrong = 1 - np.asarray(toss().correct)
+    np.testing.assert_allclose(wrong * 10, np.round(wrong * 10), atol=1e-5)
+    assert len(np.unique(np.round(wrong * 10))) >= 4, "rows toss their own coins"
+    assert 0.4 < wrong.mean() < 0.6
+    np.testing.assert_allclose(toss().logits[:, 1], wrong, atol=1e-6)  # the mean over the same draws
+    np.testing.assert_allclose(toss().before, wrong, atol=1e-6)  # nobody has touched the images
+    assert not toss().success.any()
 
 
 def test_randomised_judging_is_repeatable_and_keyed():
-    one = toss().success
-    np.testing.assert_array_equal(one, toss().success)
-    assert not np.array_equal(one, toss(key=jax.random.key(1)).success)
-    four = np.asarray(toss(draws=4).success) * 4
+    one = toss().correct
+    np.testing.assert_array_equal(one, toss().correct)
+    assert not np.array_equal(one, toss(key=jax.random.key(1)).correct)
+    four = np.asarray(toss(draws=4).correct) * 4
     np.testing.assert_allclose(four, np.round(four), atol=1e-5)
 
 
 def test_randomised_targets():
     x = jnp.zeros((64, 1, 1, 1))
     outcome = judge(coin(64), x, x, jnp.zeros(64, jnp.int32), targets=jnp.zeros(64, jnp.int32))
-    np.testing.assert_allclose(outcome.success, 1 - toss().success, atol=1e-6)
+    np.testing.assert_allclose(outcome.before, toss().correct, atol=1e-6)
+    assert not outcome.success.any()
 
 
 SEEN: set[bytes] = set()
@@ -190,6 +200,6 @@ def test_draws_do_not_depend_on_the_batch():
     x, labels = make_images(rows=6), jnp.zeros(6, jnp.int32)
     whole = judge(model, x, x, labels)
     part = judge(model, x[4:], x[4:], labels[4:], first=4)
-    np.testing.assert_array_equal(part.success, whole.success[4:])
+    np.testing.assert_array_equal(part.correct, whole.correct[4:])
     unaware = judge(model, x[4:], x[4:], labels[4:])  # planted: the draws of rows 0 and 1
     assert np.any(np.asarray(unaware.logits) != np.asarray(whole.logits[4:]))

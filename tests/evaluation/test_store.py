@@ -1,5 +1,6 @@
 """The run directory: names, what is never overwritten, damage, disks that refuse."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from deepsec_jax.evaluation import aside
 from deepsec_jax.evaluation import store as store_module
 from deepsec_jax.evaluation.aside import StoreError, check_room, write_aside
+from deepsec_jax.evaluation.cells import ARRAYS, VERSIONS, is_current
 from deepsec_jax.evaluation.records import DamagedError
 from deepsec_jax.evaluation.runner import CELL
 from deepsec_jax.evaluation.store import Store, cell_name, read_cells
@@ -100,6 +102,31 @@ def test_read_cells_needs_a_run_and_leaves_out_what_is_only_planned(store, tmp_p
     names = fake_run.fill(store)
     store.add_to_plan([fake_run.config(5)])
     assert [cell.name for cell in read_cells(store.folder)] == names
+
+
+@pytest.mark.parametrize("version", [None, 1, 99])
+def test_figures_of_another_version_are_never_taken_for_todays(store, version):
+    """What a success is has changed: neither a report nor a further run may mix both."""
+    today = fake_run.config(0)
+    config = {key: value for key, value in today.items() if key != "version"}
+    config |= {} if version is None else {"version": version}
+    store.folder.mkdir(parents=True, exist_ok=True)
+    name, plan = cell_name(config), store.folder / "plan.json"
+    plan.write_text(json.dumps({"cells": {name: config}}))
+    further = [fake_run.config(1)]
+    for ask in (store.check, lambda: store.add_to_plan(further), lambda: read_cells(store.folder)):
+        with pytest.raises(StoreError, match=f"another version .*{name}.*choose another --run-dir"):
+            ask()
+    plan.write_text(json.dumps({"cells": {cell_name(today): today}}))
+    store.check()
+    assert list(store.plan()) == [cell_name(today)] != [name]
+
+
+def test_every_config_says_its_version():
+    assert set(VERSIONS) == set(ARRAYS)
+    for kind, version in VERSIONS.items():
+        assert is_current({"kind": kind, "version": version}) and not is_current({"kind": kind})
+    assert is_current({"version": VERSIONS["attack"]})
 
 
 def test_a_lock_is_for_one_and_ends_with_it(store):
