@@ -29,7 +29,7 @@ def misclassified(model, eps, x, labels, key):
     """Return the share of wrong predictions under PGD of this eps, for the given key."""
     attack = attacks.PGD(eps=eps, step_size=2.5 * eps / 20, steps=20)
     x_adv = attack(model, x, labels, key=key)
-    return judge(model, x, x_adv, labels).success.mean()
+    return 1 - judge(model, x, x_adv, labels).correct.mean()
 
 
 grid = jnp.linspace(0.0, 0.5, 16)

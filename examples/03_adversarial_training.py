@@ -57,5 +57,5 @@ for title, eps in (("plain", 0.0), ("adversarial", EPS)):
     model = trained(eps)
     clean = (np.asarray(model(x_test).argmax(-1)) == y_test).mean()
     x_adv = attacks.run_in_batches(strong, model, x_test, y_test, key=jax.random.key(0), batch_size=150)
-    robust = 1 - judge(model, x_test, x_adv, y_test).success.mean()
+    robust = judge(model, x_test, x_adv, y_test).correct.mean()
     print(f"{title:12s} training: accuracy {clean:.1%}, under PGD-30 x 3 at eps {EPS}: {robust:.1%}")

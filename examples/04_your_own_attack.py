@@ -98,4 +98,4 @@ mine = {
 for name, attack in mine.items():
     x_adv = attacks.run_in_batches(attack, model, x, labels, key=jax.random.key(0), batch_size=100)
     outcome = judge(model, x, x_adv, labels)
-    print(f"{name:22s} misclassified {outcome.success.mean():6.1%}, largest change {outcome.linf.max():.3f}")
+    print(f"{name:22s} success {outcome.success.mean():6.1%}, largest change {outcome.linf.max():.3f}")

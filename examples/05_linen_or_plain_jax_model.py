@@ -71,7 +71,7 @@ attack = attacks.PGD(eps=0.1, step_size=0.02)
 for name, model in (("Linen", Partial(linen.apply, variables)), ("plain JAX", Partial(plain_net, params))):
     clean = (np.asarray(model(x_test).argmax(-1)) == y_test).mean()
     x_adv = attack(model, x_test, y_test, key=jax.random.key(0))
-    robust = 1 - judge(model, x_test, x_adv, y_test).success.mean()
+    robust = judge(model, x_test, x_adv, y_test).correct.mean()
     print(f"{name:10s} accuracy {clean:.1%}, under PGD at eps 0.1: {robust:.1%}")
 
 try:  # a closure would bake its weights into the compiled program, so it is refused, with the remedy
