@@ -17,7 +17,7 @@ from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import example_keys, jit_per_class, reseed
+from deepsec_jax.pytree import example_keys, gives_confidences, jit_per_class, reseed
 
 ROWS = 16
 """Images of one look; a defended model may be slow."""
@@ -163,7 +163,7 @@ def _output_findings(look: _Look) -> list[str]:
 
 def _are_probabilities(look: _Look) -> bool:
     """Tell whether all rows that are answers are distributions, and not declared to be votes."""
-    if not _declares_confidences(look.model):
+    if not gives_confidences(look.model):
         return False
     rows = look.classes[_answered(look.logits)]
     rounding = 0.02 if jnp.finfo(look.kind).bits < 32 else 1e-3
@@ -173,15 +173,6 @@ def _are_probabilities(look: _Look) -> bool:
 def _are_one_hot(look: _Look) -> bool:
     """Tell whether an argmax was taken: its missing gradient is the finding then."""
     return bool(np.isin(look.classes[_answered(look.logits)], (0.0, 1.0)).all()) and not _has_gradient(look)
-
-
-def _declares_confidences(model: Any) -> bool:
-    """Return False for a model of vote shares, which says so by an attribute ``confidences``."""
-    said = getattr(model, "confidences", None)
-    if isinstance(said, bool):
-        return said
-    inner = getattr(model, "model", None)
-    return inner is None or _declares_confidences(inner)
 
 
 def _sameness_findings(look: _Look, keys: Keys) -> list[str]:
