@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.attacks.call import check_model
 from deepsec_jax.metrics import classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, classes_of, jit_per_class, logits_shape
@@ -71,7 +72,11 @@ def judge(
 
     Returns:
         An :class:`Outcome`.
+
+    Raises:
+        TypeError: the model is no pytree callable; says which adapter makes one of it.
     """
+    check_model(model)
     root = root_key(_JUDGE) if key is None else typed_key(key)
     draws = draws_of(model) if draws is None else draws
     return _judge(model, jnp.asarray(x), jnp.asarray(x_adv), labels, targets, root, first, draws=draws)

@@ -402,6 +402,15 @@ def test_refused_in_one_line_with_the_remedy(name):
 
 
 @pytest.mark.parametrize(
+    "name", ["mlp", "vmap", "haiku net", "keras net", "linen module", "name", "function"]
+)
+def test_refused_by_the_judge(name):
+    make, message = REFUSED[name]
+    with pytest.raises(TypeError, match=message):
+        judge(make(), X, X, jnp.zeros(8, jnp.int32))
+
+
+@pytest.mark.parametrize(
     "name", ["mlp", "vmap", "haiku net", "keras net", "keras draws", "linen flag", "branch"]
 )
 def test_refused_at_the_command_line(name, tmp_path, monkeypatch, capsys):
