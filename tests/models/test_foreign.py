@@ -23,9 +23,8 @@ from deepsec_jax import attacks, models
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.cli.main import main
 from deepsec_jax.evaluation import judge
-from deepsec_jax.models.wrappers import Randomised, Scaled
-from deepsec_jax.pytree import hash_tree
-from deepsec_jax.randomness import is_randomised, reseed
+from deepsec_jax.models import wrappers
+from deepsec_jax.pytree import hash_tree, is_randomised, reseed
 
 SHAPE, CLASSES = (6, 5, 2), 4
 X = jax.random.uniform(jax.random.key(9), (8, *SHAPE))
@@ -299,7 +298,7 @@ def two_outputs(weights, x):
 def nested_in_training():
     net = NnxNet(nnx.Rngs(0))
     net.train()
-    return Scaled(net, 2.0)
+    return wrappers.Scaled(net, 2.0)
 
 
 class Counting(eqx.Module):
@@ -320,7 +319,7 @@ WEIGHTS = jnp.ones((60, CLASSES))
 REFUSED = {
     "mlp": (lambda: eqx.nn.MLP(60, 4, 8, 1, key=KEY), r"\.activation is .*relu.*from_equinox\(module\)"),
     "vmap": (lambda: jax.vmap(eqx.nn.MLP(60, 4, 8, 1, key=KEY)), r"Equinox module .*from_equinox\(module\)"),
-    "eqx net": (lambda: Scaled(equinox_net(0)[0]), r"axis_name is 'batch', .*from_equinox\(module\)"),
+    "eqx net": (lambda: wrappers.Scaled(equinox_net(0)[0]), r"axis_name is 'batch', .*from_equinox\(module\)"),
     "dropout": (lambda: eqx.nn.Dropout(0.5), r"inference is False, no array.*from_equinox\(module\)"),
     "eqx training": (
         lambda: models.from_equinox(*equinox_net(0)), r"training mode \(layers\[1\]\).*inference_mode"
@@ -489,8 +488,8 @@ def test_models_that_draw_are_reseeded_inside_an_adapter():
     mlp = eqx.nn.MLP(60, CLASSES, 8, 1, key=KEY)
     declared = models.from_equinox(NoisyModule(mlp, jax.random.split(KEY, 8)), batched=True)
     handed = [
-        Randomised(models.from_callable(noisy_batch, mlp)),
-        Randomised(models.from_equinox(TakesKey(mlp))),
+        wrappers.Randomised(models.from_callable(noisy_batch, mlp)),
+        wrappers.Randomised(models.from_equinox(TakesKey(mlp))),
     ]
     keys = jax.random.split(jax.random.key(5), 8)
     expected = noisy_batch(mlp, X, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0))
