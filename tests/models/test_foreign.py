@@ -319,7 +319,7 @@ WEIGHTS = jnp.ones((60, CLASSES))
 REFUSED = {
     "mlp": (lambda: eqx.nn.MLP(60, 4, 8, 1, key=KEY), r"\.activation is .*relu.*from_equinox\(module\)"),
     "vmap": (lambda: jax.vmap(eqx.nn.MLP(60, 4, 8, 1, key=KEY)), r"Equinox module .*from_equinox\(module\)"),
-    "eqx net": (lambda: wrappers.Scaled(equinox_net(0)[0]), r"axis_name is 'batch', .*from_equinox\(module\)"),
+    "eqx net": (lambda: wrappers.Scaled(equinox_net(0)[0]), r"is 'batch', .*from_equinox\(module\)"),
     "dropout": (lambda: eqx.nn.Dropout(0.5), r"inference is False, no array.*from_equinox\(module\)"),
     "eqx training": (
         lambda: models.from_equinox(*equinox_net(0)), r"training mode \(layers\[1\]\).*inference_mode"
