@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.attacks.call import check_model
 from deepsec_jax.metrics import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, classes_of, jit_per_class, logits_shape
@@ -89,6 +90,9 @@ def judge(
 
     Returns:
         An :class:`Outcome`.
+
+    Raises:
+        TypeError: the model is no pytree callable; says which adapter makes one of it.
     """
     x, x_adv = jnp.asarray(x), jnp.asarray(x_adv)
     told: dict[str, Any] = {"key": key, "draws": draws, "first": first}
@@ -134,6 +138,7 @@ def answers_of(
         draws: number of draws of a randomised model; default :func:`draws_of` it.
         first: index of the first image in its data set.
     """
+    check_model(model)
     root = root_key(_JUDGE) if key is None else typed_key(key)
     draws = draws_of(model) if draws is None or not is_randomised(model) else draws
     rows = images.shape[0]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.foreign import described, in_training, library_of, why_no_model
-from deepsec_jax.protocols import Images, Logits
+from deepsec_jax.protocols import Images, Keys, Logits
 from deepsec_jax.pytree import Struct, static
 
 
@@ -59,72 +59,63 @@ def adapted(
             raise ValueError(problem)
     if not isinstance(channels_first, bool):
         raise ValueError(f"channels_first must be True or False, got {channels_first!r}")
-    paths, structure = jax.tree_util.tree_flatten_with_path(
-        (function, params, options), is_leaf=lambda node: node is None
-    )
+    paths, structure = jax.tree_util.tree_flatten_with_path((function, params, options), is_leaf=_is_none)
     arrays, others = [], []
     for index, (path, leaf) in enumerate(paths):
         array = _as_array(leaf)
+        arrays.append(array)
         if array is None:
             others.append((index, type(leaf), _checked(path, leaf)))
-        else:
-            arrays.append(array)
-    if not arrays:
+    if len(others) == len(arrays):
         raise TypeError(
             f"{described(function)} comes without arrays, so that its weights would be baked in: pass them, "
             "as in from_callable(apply, params) with a module-level apply(params, x)"
         )
-    return Adapted(tuple(arrays), Fixed(structure, hash(structure), tuple(others)), channels_first)
+    return Adapted(jax.tree.unflatten(structure, arrays), Fixed(tuple(others)), channels_first)
 
 
 @dataclass(frozen=True, repr=False)
 class Fixed:
-    """What is no array in a function with its arguments, and where the arrays go.
+    """What is no array in a function with its arguments.
 
     Attributes:
-        structure: of ``(function, params, options)``; None counts as a leaf.
-        kind: its hash, which tells classes apart that jax takes for one (:class:`Struct`).
-        others: position, type and value of every leaf that is no array; 1 and True are not the same.
+        others: position among all leaves, type and value of each; 1 and True are not the same.
     """
 
-    structure: jax.tree_util.PyTreeDef
-    kind: int
     others: tuple[tuple[int, type, Any], ...]
 
-    def joined(
-        self, arrays: tuple[jax.Array, ...]
-    ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """Return function, params and options with the arrays in their places."""
-        fixed, rest = {index: value for index, _, value in self.others}, iter(arrays)
-        leaves = [
-            fixed[index] if index in fixed else next(rest) for index in range(self.structure.num_leaves)
-        ]
-        return jax.tree.unflatten(self.structure, leaves)
+    def joined(self, arrays: Any) -> Any:
+        """Return a pytree of arrays with these values in the places of the Nones."""
+        leaves, structure = jax.tree.flatten(arrays, is_leaf=_is_none)
+        for index, _, value in self.others:
+            leaves[index] = value
+        return jax.tree.unflatten(structure, leaves)
 
     def __repr__(self) -> str:
         # In hash_tree: tells relu from tanh, the same in every process.
-        return f"Fixed({self.structure}, {[(index, described(value)) for index, _, value in self.others]})"
+        return f"Fixed({[(index, described(value)) for index, _, value in self.others]})"
 
 
 class Adapted(Struct):
     """A function with its weights and options as a model; made by ``from_callable`` and its sisters.
 
     Attributes:
-        arrays: all that is traced: weights, statistics, keys.
-        fixed: the rest, static.
+        arrays: ``(function, params, options)`` with None for what is not traced.  Classes inside keep what
+            they say of themselves, such as ``row_keys``.
+        fixed: what stands in the places of the Nones, static.
         channels_first: whether the function takes [B, C, H, W], static.
     """
 
-    arrays: tuple[jax.Array, ...]
+    arrays: tuple[Any, Any, Any]
     fixed: Fixed = static(None)
     channels_first: bool = static(False)
 
-    def __call__(self, x: Images) -> Logits:
-        """Return logits [B, K] of images [B, H, W, C]."""
+    def __call__(self, x: Images, *keys: Keys) -> Logits:
+        """Return logits [B, K] of images [B, H, W, C]; keys [B] go on to a function that takes them."""
         function, params, options = self.fixed.joined(self.arrays)
         given = jnp.moveaxis(x, -1, 1) if self.channels_first else x
         try:
-            return function(*params, given, **options)
+            return function(*params, given, *keys, **options)
         except (jax.errors.JAXTypeError, StateChanged):
             raise
         except (TypeError, ValueError) as error:
@@ -147,6 +138,10 @@ def unchanged(before: Any, after: Any, remedy: str) -> None:
     was, now = jax.tree.leaves(before), jax.tree.leaves(after)
     if len(was) != len(now) or any(one is not other for one, other in zip(was, now, strict=True)):
         raise StateChanged(f"the model changes its state while it answers, as in training: {remedy}")
+
+
+def _is_none(node: Any) -> bool:
+    return node is None
 
 
 def _as_array(leaf: Any) -> jax.Array | None:

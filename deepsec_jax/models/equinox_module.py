@@ -6,7 +6,7 @@ import jax
 
 from deepsec_jax.foreign import library_of
 from deepsec_jax.models.adapted import Adapted, adapted, unchanged
-from deepsec_jax.protocols import Images, Logits
+from deepsec_jax.protocols import Images, Keys, Logits
 
 
 def from_equinox(
@@ -55,12 +55,12 @@ def from_equinox(
     return adapted(asked, (module, state), {}, channels_first=channels_first)
 
 
-def _whole(module: Any, x: Images) -> Logits:
-    return module(x)
+def _whole(module: Any, x: Images, *keys: Keys) -> Logits:
+    return module(x, *keys)
 
 
-def _each(module: Any, x: Images) -> Logits:
-    return jax.vmap(module)(x)
+def _each(module: Any, x: Images, *keys: Keys) -> Logits:
+    return jax.vmap(module)(x, *keys)
 
 
 def _whole_with_state(module: Any, state: Any, x: Images) -> Logits:

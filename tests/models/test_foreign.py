@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import haiku as hk
@@ -23,8 +23,8 @@ from deepsec_jax import attacks, models
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.cli.main import main
 from deepsec_jax.evaluation import judge
-from deepsec_jax.models.wrappers import Scaled
-from deepsec_jax.pytree import hash_tree
+from deepsec_jax.models import wrappers
+from deepsec_jax.pytree import hash_tree, is_randomised, reseed
 
 SHAPE, CLASSES = (6, 5, 2), 4
 X = jax.random.uniform(jax.random.key(9), (8, *SHAPE))
@@ -298,7 +298,7 @@ def two_outputs(weights, x):
 def nested_in_training():
     net = NnxNet(nnx.Rngs(0))
     net.train()
-    return Scaled(net, 2.0)
+    return wrappers.Scaled(net, 2.0)
 
 
 class Counting(eqx.Module):
@@ -319,7 +319,7 @@ WEIGHTS = jnp.ones((60, CLASSES))
 REFUSED = {
     "mlp": (lambda: eqx.nn.MLP(60, 4, 8, 1, key=KEY), r"\.activation is .*relu.*from_equinox\(module\)"),
     "vmap": (lambda: jax.vmap(eqx.nn.MLP(60, 4, 8, 1, key=KEY)), r"Equinox module .*from_equinox\(module\)"),
-    "eqx net": (lambda: Scaled(equinox_net(0)[0]), r"axis_name is 'batch', .*from_equinox\(module\)"),
+    "eqx net": (lambda: wrappers.Scaled(equinox_net(0)[0]), r"is 'batch', .*from_equinox\(module\)"),
     "dropout": (lambda: eqx.nn.Dropout(0.5), r"inference is False, no array.*from_equinox\(module\)"),
     "eqx training": (
         lambda: models.from_equinox(*equinox_net(0)), r"training mode \(layers\[1\]\).*inference_mode"
@@ -401,6 +401,15 @@ def test_refused_in_one_line_with_the_remedy(name):
 
 
 @pytest.mark.parametrize(
+    "name", ["mlp", "vmap", "haiku net", "keras net", "linen module", "name", "function"]
+)
+def test_refused_by_the_judge(name):
+    make, message = REFUSED[name]
+    with pytest.raises(TypeError, match=message):
+        judge(make(), X, X, jnp.zeros(8, jnp.int32))
+
+
+@pytest.mark.parametrize(
     "name", ["mlp", "vmap", "haiku net", "keras net", "keras draws", "linen flag", "branch"]
 )
 def test_refused_at_the_command_line(name, tmp_path, monkeypatch, capsys):
@@ -441,6 +450,55 @@ def test_an_equinox_module_that_takes_the_batch():
         eqx.nn.inference_mode(Whole(module)), state, batched=True, channels_first=True
     )
     np.testing.assert_allclose(whole(X), equinox_batchnorm(0).model(X), rtol=1e-5, atol=1e-6)
+
+
+# Models that draw.
+
+
+class NoisyModule(eqx.Module):
+    """An Equinox module of a whole batch, with one key per row."""
+
+    inner: Any
+    keys: jax.Array
+
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
+
+    def __call__(self, x):
+        return jax.vmap(noisy_logits, in_axes=(None, 0, 0))(self.inner, x, self.keys)
+
+
+def noisy_logits(inner, image, key):
+    return inner(image.ravel() + 0.3 * jax.random.normal(key, (60,)))
+
+
+def noisy_batch(inner, x, keys):
+    return jax.vmap(noisy_logits, in_axes=(None, 0, 0))(inner, x, keys)
+
+
+class TakesKey(eqx.Module):
+    """An Equinox module of one image that takes its key in the call."""
+
+    inner: Any
+
+    def __call__(self, image, key):
+        return noisy_logits(self.inner, image, key)
+
+
+def test_models_that_draw_are_reseeded_inside_an_adapter():
+    mlp = eqx.nn.MLP(60, CLASSES, 8, 1, key=KEY)
+    declared = models.from_equinox(NoisyModule(mlp, jax.random.split(KEY, 8)), batched=True)
+    handed = [
+        wrappers.Randomised(models.from_callable(noisy_batch, mlp)),
+        wrappers.Randomised(models.from_equinox(TakesKey(mlp))),
+    ]
+    keys = jax.random.split(jax.random.key(5), 8)
+    expected = noisy_batch(mlp, X, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0))
+    for model in (declared, *handed):
+        assert is_randomised(model)
+        np.testing.assert_allclose(reseed(model, keys)(X), expected, rtol=1e-5, atol=1e-6)
+        assert not np.allclose(model(X), expected, atol=1e-2)
+    with pytest.raises(ValueError, match=r"PRNG keys .* of which no class says what it is.*Randomised"):
+        is_randomised(models.from_callable(noisy_batch, mlp, keys))
 
 
 def optimizer():
@@ -520,7 +578,7 @@ def keeps(first, *rest, **options):
 def test_the_traced_part_is_equinoxs_own():
     for module in (equinox_net(0)[0], eqx.nn.MLP(60, CLASSES, 8, 1, key=KEY)):
         module = eqx.nn.inference_mode(module)
-        ours = models.from_callable(keeps, module).arrays
+        ours = jax.tree.leaves(models.from_callable(keeps, module))
         theirs = jax.tree.leaves(eqx.partition(module, eqx.is_array)[0])
         assert len(ours) == len(theirs) and all(a is b for a, b in zip(ours, theirs, strict=True))
 
@@ -535,8 +593,9 @@ def test_arrays_of_any_library_are_traced_and_flags_and_sizes_are_not():
         keras.Variable(np.ones(2)),
     ]
     fixed = [3, 0.5, True, None, "relu", jax.nn.relu, np.int64(4), np.bool_(True), jnp.float32, (1, "a")]
-    assert len(models.from_callable(keeps, *traced).arrays) == len(traced)
-    assert len(models.from_callable(keeps, *traced, *fixed, dtype=jnp.bfloat16).arrays) == len(traced)
+    for others in ((), fixed):
+        model = models.from_callable(keeps, *traced, *others, dtype=jnp.bfloat16)
+        assert len(jax.tree.leaves(model)) == len(traced)
     seen = models.from_callable(lambda *args, **options: (args, options), jnp.ones(2), *fixed, size=3)(X)
     assert seen[0][1:-1] == tuple(fixed) and seen[0][-1] is X and seen[1] == {"size": 3}
 
