@@ -18,7 +18,7 @@ from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import jit_per_class
-from deepsec_jax.randomness import example_keys, reseed
+from deepsec_jax.randomness import example_keys, reseed, root_key
 
 ROWS = 16
 """Images of one look; a defended model may be slow."""
@@ -190,9 +190,9 @@ def _sameness_findings(look: _Look, keys: Keys) -> list[str]:
     again = look.ask(look.x, keys)[1]
     if gap := _most_differ(look.logits, again, SAME):
         return [
-            f"Two calls on the same images differ, by {gap} of the range of the logits. The model draws random "
-            "numbers that it does not declare, or keeps a state. Let it draw from keys in a field that "
-            "row_keys names, so that attacks and judge can draw anew (docs/your-own-model.md)."
+            f"Two calls on the same images differ, by {gap} of the range of the logits. The model draws "
+            "random numbers that it does not declare, or keeps a state. Let it draw from keys in a field "
+            "that row_keys names, so that attacks and judge can draw anew (docs/your-own-model.md)."
         ]
     rows = len(look.x)
     few = np.arange(rows) % min(3, rows)  # the first three images, again and again
