@@ -341,7 +341,8 @@ class Bright(Struct):
         validation = fitting_and_validation(base, data)[1]
         fitted = FittedDetector(Brightness()).at_fpr(validation.images, self.fpr)
         if folder is not None:
-            keep_network(base, data, folder, figures={"threshold": fitted.threshold})
+            whole = Guarded(base.trained, fitted)
+            keep_network(base, data, folder, answers=whole, figures={"threshold": fitted.threshold})
             keep_arrays(folder, threshold=fitted.threshold, spread=fitted.spread)
         return fitted
 
