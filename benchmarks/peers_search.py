@@ -123,7 +123,7 @@ def train_images(options: argparse.Namespace, tests: Subject) -> np.ndarray:
     """Return the images that UAPs are fitted to; of a random model, those it is judged on."""
     if ":" in options.subject:
         return tests.images[: options.train_images]
-    recipe = training.load_model(options.subject).recipe
+    recipe = training.load_network(options.subject).recipe
     images = data.load(recipe.data, data_dir=options.data_dir).train.images
     order = np.random.default_rng(0).permutation(len(images))[: options.train_images]
     return data.unit_images(np.asarray(images[np.sort(order)]))

@@ -1,6 +1,6 @@
 """What the benchmarks measure: a model with images it classifies correctly, their labels and random targets.
 
-A subject is named on the command line: a model folder (``training.load_model``), ``plain`` or
+A subject is named on the command line: a model folder (``defenses.load``), ``plain`` or
 ``plain-nhwc`` (networks that are not ours, see :func:`plain_network`), or ``random:<model>`` for a freshly
 initialised model of the package (``random:mnist_cnn``), good for memory and timing only.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deepsec_jax import data, models, training
+from deepsec_jax import data, defenses, models
 
 SHAPES = {"mnist_cnn": (28, 28, 1), "small_cnn": (8, 8, 1), "resnet20": (32, 32, 3), "resnet56": (32, 32, 3)}
 _forward = jax.jit(lambda model, x: model(x))
@@ -62,7 +62,10 @@ def load_subject(name: str, n: int, *, data_dir: str | None = None, seed: int = 
         module: Any = models.build(network, SHAPES[network], 10, seed=seed)
         module.eval()
         return _with_noise_images(name, module, network, SHAPES[network], n, seed)
-    saved = training.load_model(name)
+    found = defenses.load(name)
+    if not found.is_network:
+        raise SystemExit(f"{name} is more than its network: peers are given networks alone")
+    saved = found.saved
     dataset = data.load(saved.recipe.data, data_dir=data_dir)
     images = data.unit_images(np.asarray(dataset.test.images))
     right = int((answers(saved.model, images) == dataset.test.labels).sum())

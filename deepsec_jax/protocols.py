@@ -69,7 +69,7 @@ class Detector(Protocol):
 
         Args:
             base: :class:`deepsec_jax.defenses.Base`: the model to guard.
-            data: :class:`deepsec_jax.data.Dataset`; its test split is not looked at.
+            data: :class:`deepsec_jax.data.Dataset`; its test split is not looked at but for the accuracy.
             key: decides all that is drawn.
             folder: model folder to write, where an interrupted training goes on; None keeps nothing.
         """

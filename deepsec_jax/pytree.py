@@ -213,12 +213,36 @@ def logits_shape(model: Any, x: Any) -> tuple[int, ...]:
     Args:
         model: a classifier; a randomised one is given as many keys as ``x`` has rows.
         x: images [B, H, W, C], or their ``jax.ShapeDtypeStruct``.
+
+    Raises:
+        TypeError: the model returns no array, or decides by a value that is traced.
     """
 
     def logits(model: Any, x: jax.Array) -> Any:
         return reseed(copied_at_call(model), jax.random.split(root_key(0), x.shape[0]))(x)
 
-    return tuple(getattr(jax.eval_shape(logits, model, x), "shape", ()))
+    try:
+        found = jax.eval_shape(logits, model, x)
+    except jax.errors.ConcretizationTypeError as error:
+        raise TypeError(_decides(str(error))) from error
+    if not hasattr(found, "shape"):
+        parts = f"{type(found).__name__} of {len(found)}" if hasattr(found, "__len__") else repr(found)
+        raise TypeError(
+            f"the model must return logits [B, K], got a {parts}: wrap it in a function that returns the "
+            "logits alone (deepsec_jax.models.from_equinox, from_haiku and from_keras drop the state)"
+        )
+    return tuple(found.shape)
+
+
+def _decides(message: str) -> str:
+    """Return what to do about a model that branches on a traced value, which jax's message names."""
+    named = re.search(r"depends on the value of the argument (\S+?)\.?\s", message)
+    what = named[1] if named else "a traced value"
+    if what.startswith("model"):
+        remedy = "pass deepsec_jax.models.from_callable(model), which does not trace flags and sizes"
+    else:
+        remedy = "use jnp.where in the place of if"
+    return f"the model decides by the value of {what}, which is traced: {remedy}"
 
 
 def rejects(model: Any) -> bool:

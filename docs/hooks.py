@@ -16,6 +16,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"\[([^\]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2`)", filled)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Show what a docstring refers to as code: Markdown leaves the ``:class:`` of Sphinx before it."""
+    return re.sub(r":(?:attr|class|data|exc|func|meth|mod):<code>~?([^<]+)</code>", r"<code>\1</code>", html)
+
+
 def attacks_table() -> str:
     """Return the attacks as a Markdown table."""
     from deepsec_jax.attacks import ATTACKS

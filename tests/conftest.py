@@ -29,6 +29,10 @@ if jax.__version_info__[:2] == (0, 10):
     cheap += " --xla_cpu_parallel_codegen_split_count=1 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", cheap)  # read when jax first looks for devices
 
+# Before anything imports keras, which would take TensorFlow, and write its settings into the home folder.
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ["KERAS_HOME"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "keras")
+
 keep_freed_memory()
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

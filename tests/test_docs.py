@@ -20,6 +20,7 @@ from deepsec_jax import attacks, data, metrics, training
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").glob("*.md"))]
+EVERY_PAGE = [*PAGES, *sorted((CHECKOUT / "benchmarks").rglob("*.md"))]
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(deepsec_jax.__path__, "deepsec_jax.")
@@ -157,6 +158,12 @@ def test_tables_in_pages_come_from_the_code(hooks, monkeypatch):
     )
 
 
+def test_references_in_docstrings_are_shown_as_code(hooks):
+    html = "see :class:<code>~deepsec_jax.attacks.PGD</code>, :data:<code>ATTACKS</code>: <code>x</code>"
+    shown = "see <code>deepsec_jax.attacks.PGD</code>, <code>ATTACKS</code>: <code>x</code>"
+    assert hooks.on_page_content(html) == shown
+
+
 def test_reference_has_every_public_module(hooks):
     listed = re.findall(r"^::: (.+)$", hooks.on_page_markdown("<!-- reference -->"), re.MULTILINE)
     assert listed == MODULES
@@ -182,3 +189,27 @@ def test_commands_and_files_in_pages_exist(page):
             assert (CHECKOUT / script).exists(), script
     for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def cut_tables(text: str) -> list[int]:
+    """Lines that begin a run of table rows without a header and the rule under it: a table was cut there."""
+    lines, found, fenced = text.split("\n"), [], False
+    for number, line in enumerate(lines):
+        fenced ^= line.lstrip().startswith("```")
+        begins = line.lstrip().startswith("|") and not (number and lines[number - 1].lstrip().startswith("|"))
+        rule = lines[number + 1].strip() if number + 1 < len(lines) else ""
+        if begins and not fenced and not re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", rule):
+            found.append(number + 1)
+    return found
+
+
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
+def test_no_table_is_cut_by_a_blank_line(page):
+    assert cut_tables(page.read_text()) == []
+
+
+def test_a_cut_table_is_found():
+    table = "| a | b |\n|---|---|\n| 1 | 2 |\n"
+    assert cut_tables(table) == [] and cut_tables(f"text\n\n{table}") == []
+    assert cut_tables(f"{table}\n| 3 | 4 |\n| 5 | 6 |\n") == [5]
+    assert cut_tables(f"```text\n{table}\n| 3 | 4 |\n```\n") == []

@@ -8,16 +8,21 @@ import pytest
 import deepsec_jax
 
 ROOT = Path(deepsec_jax.__file__).parent
-FOUNDATION = ("protocols", "randomness", "pytree", "catalog", "progress", "memory", "convolutions")
+FOUNDATION = (
+    "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
+    "foreign",
+)  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
+    "answers": ("protocols",),
     "randomness": ("protocols",),
     "pytree": ("protocols", "randomness"),
     "catalog": (),
     "progress": (),
     "memory": (),
     "convolutions": (),
+    "foreign": (),
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,

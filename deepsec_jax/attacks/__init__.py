@@ -11,6 +11,7 @@ from deepsec_jax.attacks import functional as functional
 from deepsec_jax.attacks import losses as losses
 from deepsec_jax.attacks import parts as parts
 from deepsec_jax.attacks.apgd import APGD as APGD
+from deepsec_jax.attacks.autoattack import AutoAttack as AutoAttack
 from deepsec_jax.attacks.batching import check_values as check_values
 from deepsec_jax.attacks.batching import run_in_batches as run_in_batches
 from deepsec_jax.attacks.bim import BIM as BIM
@@ -27,6 +28,7 @@ from deepsec_jax.attacks.cw2 import CW2 as CW2
 from deepsec_jax.attacks.ddn import DDN as DDN
 from deepsec_jax.attacks.deepfool import DeepFool as DeepFool
 from deepsec_jax.attacks.ead import EAD as EAD
+from deepsec_jax.attacks.fab import FAB as FAB
 from deepsec_jax.attacks.fgsm import FGSM as FGSM
 from deepsec_jax.attacks.fmn import FMN as FMN
 from deepsec_jax.attacks.given import Given as Given
@@ -34,6 +36,7 @@ from deepsec_jax.attacks.illc import ILLC as ILLC
 from deepsec_jax.attacks.jsma import JSMA as JSMA
 from deepsec_jax.attacks.llc import LLC as LLC
 from deepsec_jax.attacks.masked import Masked as Masked
+from deepsec_jax.attacks.model_outputs import check_model_outputs as check_model_outputs
 from deepsec_jax.attacks.optmargin import OptMargin as OptMargin
 from deepsec_jax.attacks.pgd import PGD as PGD
 from deepsec_jax.attacks.presets import ROWS as ROWS
@@ -57,3 +60,4 @@ from deepsec_jax.attacks.uap import UAP as UAP
 from deepsec_jax.attacks.uap import Perturbation as Perturbation
 from deepsec_jax.attacks.uap import prepare as prepare
 from deepsec_jax.attacks.umifgsm import UMIFGSM as UMIFGSM
+from deepsec_jax.attacks.within import Within as Within

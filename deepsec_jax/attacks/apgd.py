@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsec_jax.attacks.aims import likeliest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
 from deepsec_jax.attacks.geometry import project, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
-from deepsec_jax.attacks.losses import AimedLoss, Loss, dlr_to, logit_gap, max_margin, succeeded
+from deepsec_jax.attacks.losses import AimedLoss, Loss, dlr_to, logit_gap, max_margin, ranked, succeeded
 from deepsec_jax.attacks.parts import Start, at_input, at_radius
-from deepsec_jax.attacks.rejection import class_logits, open_logits
+from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
@@ -98,10 +99,8 @@ class APGD(Struct):
         rows = x.shape[0]
         aims, forwards = None, 0.0
         if self.aims:
-            aims, forwards = (
-                _likeliest(at_steps(model, streams.model, _zeros(rows)), x, labels, self.aims),
-                1.0,
-            )
+            asked = at_steps(model, streams.model, _zeros(rows))
+            aims, forwards = likeliest_wrong(asked, x, labels, self.aims)[0], 1.0
         runs = self.restarts * (1 if aims is None else aims.shape[1])
         clean = x.astype(jnp.float32)
         nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
@@ -165,13 +164,6 @@ def _zeros(rows: int) -> jax.Array:
     return jnp.zeros(rows, jnp.int32)
 
 
-def _likeliest(model: Classifier, x: Images, labels: Labels, count: int) -> jax.Array:
-    """Return the wrong classes of largest logit on the clean images, int [B, k]."""
-    logits = class_logits(model, model(x)).astype(jnp.float32)
-    wrong = jnp.where(jax.nn.one_hot(labels, logits.shape[-1], dtype=bool), -jnp.inf, logits)
-    return lax.top_k(wrong, min(count, logits.shape[-1] - 1))[1]
-
-
 def _begin(attack: APGD, clean: Images, keys: Keys | None, run: jax.Array) -> _Climb:
     """Return the state of rows before the first gradient of their runs."""
     own = None if keys is None else jax.vmap(jax.random.fold_in)(keys, run)
@@ -200,12 +192,14 @@ def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
         success = succeeded(logits, labels, targeted=attack.targeted)
         if state.aims is None:
             loss = sign * attack.loss(logits, labels)
-            return loss, (success, loss)
-        return attack.aimed(logits, labels, aim), (success, max_margin(logits, labels))
+            rank = ranked(loss, logits)
+            return loss, (success, rank, rank)
+        loss = attack.aimed(logits, labels, aim)
+        return loss, (success, ranked(loss, logits), ranked(max_margin(logits, labels), logits))
 
     climb = state.climb
     stored = towards(climb.x, x)
-    loss, (success, score), gradient = value_and_gradient(objective, stored.astype(jnp.float32))
+    _, (success, loss, score), gradient = value_and_gradient(objective, stored.astype(jnp.float32))
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
     climb, gradient = _looked_back(attack, _noted(climb, loss, gradient), gradient)
     clean = x.astype(jnp.float32)

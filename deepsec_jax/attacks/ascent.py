@@ -8,7 +8,7 @@ from jax import lax
 
 from deepsec_jax.attacks.geometry import project, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.losses import Loss, succeeded
+from deepsec_jax.attacks.losses import Loss, ranked, succeeded
 from deepsec_jax.attacks.parts import Start, StepRule
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
@@ -83,7 +83,8 @@ def ascend(
 
     One step returns x_1 as it is (one gradient, no forward).  More steps return, per row, the
     successful one of x_0 .. x_steps with the highest loss, or, if none succeeded, the one with the
-    highest loss: ``steps`` gradients and one forward.
+    highest loss: ``steps`` gradients and one forward.  Where the model answers none of them (NaN), the clean
+    image comes back.
 
     Args:
         model: a classifier in evaluation mode.
@@ -106,18 +107,20 @@ def ascend(
     clean = x.astype(jnp.float32)
     sign = -1.0 if targeted else 1.0
 
-    def judged(logits: Logits) -> tuple[jax.Array, jax.Array]:
+    def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Return what is climbed, and by what iterates are compared: their rank and success."""
         logits = open_logits(model, logits, labels, targeted=targeted)
-        return sign * loss(logits, labels), succeeded(logits, labels, targeted=targeted)
+        values = sign * loss(logits, labels)
+        return values, (ranked(values, logits), succeeded(logits, labels, targeted=targeted))
 
     def gradient_at(step: jax.Array | int, x_i: Images) -> tuple[jax.Array, jax.Array, Images]:
         model_i = at_step(model, streams.model, step)
 
-        def objective(point: Images) -> tuple[jax.Array, jax.Array]:
+        def objective(point: Images) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             return judged(model_i(point.astype(x.dtype)))
 
-        values, success, gradient = value_and_gradient(objective, towards(x_i, x).astype(jnp.float32))
-        return values, success, jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+        _, (rank, success), gradient = value_and_gradient(objective, towards(x_i, x).astype(jnp.float32))
+        return rank, success, jnp.where(jnp.isfinite(gradient), gradient, 0.0)
 
     def moved(x_i: Images, gradient: Images, state: Any) -> tuple[Images, Any]:
         step, state = rule.update(gradient, state, step_size, norm)
@@ -129,14 +132,14 @@ def ascend(
         return towards(moved(x_0, gradient, rule.init(clean))[0], x)
 
     def body(step: jax.Array, state: _State) -> _State:
-        values, success, gradient = gradient_at(step, state.x)
-        best = better(state.best, towards(state.x, x), success, values)
+        rank, success, gradient = gradient_at(step, state.x)
+        best = better(state.best, towards(state.x, x), success, rank)
         x_next, rule_state = moved(state.x, gradient, state.rule)
         return _State(x_next, rule_state, best)
 
     rows = x.shape[0]
-    nothing = Best(towards(x_0, x), jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+    nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
     last = lax.fori_loop(0, steps, body, _State(x_0, rule.init(clean), nothing))
     x_last = towards(last.x, x)
-    values, success = judged(at_step(model, streams.model, steps)(x_last))
-    return better(last.best, x_last, success, values).x
+    _, (rank, success) = judged(at_step(model, streams.model, steps)(x_last))
+    return better(last.best, x_last, success, rank).x

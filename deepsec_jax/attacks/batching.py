@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from deepsec_jax.attacks.call import check_mode, check_model
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.pytree import classes_of, example_keys, jit_per_class, typed_key
 
@@ -133,7 +134,10 @@ def _filled(array: Any, padding: int) -> Any:
 
 
 def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_size: int = 1024) -> None:
-    """Look at every image and label once; raise ValueError with the first bad value and the remedy."""
+    """Look at every image and label once; raise ValueError with the first bad value and the remedy.
+
+    TypeError for a model that is no pytree callable.
+    """
     if x.ndim != 4 or not (np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16"):
         raise ValueError(
             f"x must be float images [N, H, W, C] in [0, 1], got {x.dtype}{list(x.shape)}"
@@ -156,6 +160,8 @@ def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_
                 "bring images to [0, 1], without NaN"
             )
     if len(x):
+        check_model(model)
+        check_mode(model)
         sample = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
         classes = classes_of(model, sample)
         low, high = int(labels.min()), int(labels.max())

@@ -31,13 +31,13 @@ class BLB(Struct):
 
     with loss = -log p_t towards a target and -log(1 - p_y) away from the label, p being the softmax of s z,
     divided by s; in forms that do not saturate while the goal is missed.  s = 40 / (largest - smallest logit
-    of the clean image): where they lie 40 apart it is plain cross-entropy, and on any other scale of the
-    logits the minimum lies as near to the decision boundary.  c is searched as in CW2, each run from the
-    clean image; it is large enough where the minimum succeeds.  The objective has many minima, and a
-    hair's breadth decides which one a descent ends in: where the first move is a long one, a run goes down
-    ``descents`` times, each with a shorter limit of that move, and the lowest end counts.  Returns the
-    closest success of all points that were looked at, the clean image where there is none.  At most
-    search_steps x steps gradients per example, and one forward.
+    of the clean image, masked classes apart): where they lie 40 apart it is plain cross-entropy, and on any
+    other scale of the logits the minimum lies as near to the decision boundary.  c is searched as in CW2,
+    each run from the clean image; it is large enough where the minimum succeeds.  The objective has many
+    minima, and a hair's breadth decides which one a descent ends in: where the first move is a long one, a
+    run goes down ``descents`` times, each with a shorter limit of that move, and the lowest end counts.
+    Returns the closest success of all points that were looked at, the clean image where there is none.  At
+    most search_steps x steps gradients per example, and one forward.
 
     Attributes:
         c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
@@ -76,8 +76,7 @@ class BLB(Struct):
         clean = at_step(model, streams.model, 0)(x)
         opened = open_logits(model, clean, labels, targeted=self.targeted)
         logits = class_logits(model, clean).astype(jnp.float32)
-        spread = jnp.max(logits, axis=-1) - jnp.min(logits, axis=-1)
-        sharpness = SHARPNESS / jnp.maximum(spread, 1e-6)
+        sharpness = SHARPNESS / jnp.maximum(_spread(logits), 1e-6)
         (best,), calls = search_constant(
             _Descent(self, model),
             first_problem(x, labels, streams.model, self.c, fixed=sharpness),
@@ -86,6 +85,14 @@ class BLB(Struct):
         )  # fmt: skip
         gradients = calls.astype(jnp.float32)
         return Counted(best.x, jnp.ones_like(gradients), gradients)
+
+
+def _spread(logits: Logits) -> jax.Array:
+    """Return largest minus smallest logit of the classes that are not masked [B]."""
+    there = jnp.isfinite(logits)
+    largest = jnp.max(jnp.where(there, logits, -jnp.inf), axis=-1)
+    smallest = jnp.min(jnp.where(there, logits, jnp.inf), axis=-1)
+    return jnp.where(jnp.any(there, axis=-1), largest - smallest, 0.0)
 
 
 def missing(logits: Logits, labels: Labels, sharpness: jax.Array, *, targeted: bool) -> jax.Array:

@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 
 from deepsec_jax.attacks.closest import Counted
 from deepsec_jax.attacks.geometry import NORMS
+from deepsec_jax.foreign import in_training, why_no_model
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import example_keys, is_key, is_randomised, jit_per_class, logits_shape, rejects
 
@@ -91,26 +91,22 @@ def label_targets(
 
 
 def check_model(model: Any) -> None:
-    """Raise TypeError for what is no pytree callable: a bare function, or nothing to call."""
-    if not callable(model):
-        raise TypeError(f"model must be a pytree callable (images -> logits), got {type(model).__name__}")
-    if jax.tree_util.all_leaves([model]):
-        raise TypeError(
-            f"model is the plain function {getattr(model, '__name__', model)!r}, whose weights would be "
-            "baked in: pass jax.tree_util.Partial(apply, params) with a module-level apply(params, x)"
-        )
+    """Raise TypeError, with the remedy, for what is no pytree callable with arrays as its leaves."""
+    problem = why_no_model(model)
+    if problem is not None:
+        raise TypeError(problem)
+
+
+def check_mode(model: Any) -> None:
+    """Raise ValueError, with the remedy, for a model in training mode."""
+    problem = in_training(model)
+    if problem is not None:
+        raise ValueError(problem)
 
 
 def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
     """Raise ValueError for a model in training mode and for arrays that do not fit together."""
-    for part in jax.tree.leaves(model, is_leaf=lambda node: isinstance(node, nnx.Module)):
-        for path, module in nnx.iter_modules(part) if isinstance(part, nnx.Module) else ():
-            training = getattr(module, "deterministic", True) is False or (
-                getattr(module, "use_running_average", True) is False
-            )
-            if training:
-                where = ".".join(map(str, path)) or type(module).__name__
-                raise ValueError(f"the model is in training mode ({where}): call model.eval() first")
+    check_mode(model)
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"x must be float images [B, H, W, C] in [0, 1], got {x.dtype}{list(x.shape)}"

@@ -9,7 +9,7 @@ from jax import lax
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.live import phase_sizes
-from deepsec_jax.attacks.losses import max_margin, succeeded
+from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct
@@ -85,7 +85,7 @@ def _attack_survivors(
         goal = labels[chosen] if targets is None else targets[chosen]
         logits = open_logits(model, logits, goal, targeted=targets is not None)
         success = succeeded(logits, goal, targeted=targets is not None)
-        loss = max_margin(logits, goal) * (1.0 if targets is None else -1.0)
+        loss = ranked(max_margin(logits, goal) * (1.0 if targets is None else -1.0), logits)
         before = Best(*(part[chosen] for part in best))
         # A row that has fallen keeps its image, though the batch had room for it.
         after = better(before, x_adv, success & ~before.success, jnp.where(before.success, -jnp.inf, loss))

@@ -14,7 +14,7 @@ from jax import lax
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
-from deepsec_jax.attacks.losses import max_margin, succeeded
+from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct, classes_of, example_keys, static
@@ -33,7 +33,7 @@ def _candidate(
     sign = 1.0 if targets is None else -1.0
     logits = open_logits(model, logits, goal, targeted=targets is not None)
     success = succeeded(logits, goal, targeted=targets is not None)
-    return Best(x_adv, success, sign * max_margin(logits, goal))
+    return Best(x_adv, success, ranked(sign * max_margin(logits, goal), logits))
 
 
 def _fold(keys: Any, index: jax.Array | int) -> Any:

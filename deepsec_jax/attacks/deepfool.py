@@ -30,10 +30,10 @@ class DeepFool(Struct):
         x_{i+1} = clip(x + (1 + overshoot) r, 0, 1)
 
     with q = 2 and d_j = w_j / ||w_j||_2, or, for L-inf, q = 1 and d_j = sign(w_j).  The gradients of the
-    ``k`` likeliest wrong classes of the clean image come from one forward.  A row stops at the first
-    image that is misclassified, without a further step; one that is not after ``steps`` steps, or whose
-    gradients are all zero, comes back clean.  At most ``steps`` x k gradients per example, and a forward
-    per step.
+    ``k`` likeliest wrong classes of the clean image come from one forward; a masked class (-inf) is out of
+    reach.  A row stops at the first image that is misclassified, without a further step; one that is not
+    after ``steps`` steps, or whose gradients are all zero, comes back clean.  At most ``steps`` x k gradients
+    per example, and a forward per step.
 
     Attributes:
         overshoot: how far beyond the linearised boundary to go, relative.
@@ -121,13 +121,16 @@ def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
     label = jax.nn.one_hot(state.labels, classes, dtype=jnp.float32)
     logits, normals = pullbacks(logits_of, point, rival - label[None])
     normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
-    gaps = jnp.abs(jnp.einsum("bk,nbk->nb", logits, rival - label[None], precision="highest"))
+    # Picked out, not multiplied: 0 times the -inf of a masked class is no number.
+    true = jnp.take_along_axis(logits, state.labels[:, None], axis=1)
+    gaps = jnp.abs(jnp.take_along_axis(logits, state.rivals, axis=1) - true).T
     if attack.norm == "linf":
         lengths = jnp.sum(jnp.abs(normals), axis=(2, 3, 4))
     else:
         lengths = jax.vmap(l2_norm)(normals)
     # A class whose gradient vanishes is out of reach, not at distance zero.
-    distances = jnp.where(lengths > 0, gaps / jnp.where(lengths > 0, lengths, 1.0), jnp.inf)
+    reachable = (lengths > 0) & jnp.isfinite(gaps)
+    distances = jnp.where(reachable, gaps / jnp.where(reachable, lengths, 1.0), jnp.inf)
     nearest = jnp.argmin(distances, axis=0)
     distance = jnp.min(distances, axis=0)
     stuck = ~jnp.isfinite(distance)

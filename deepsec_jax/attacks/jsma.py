@@ -144,8 +144,18 @@ def _class_gradients(
     classes = jax.eval_shape(logits_of, point).shape[-1]
     target = jax.nn.one_hot(targets, classes, dtype=jnp.float32)
     if attack.saliency == "logits":
-        logits, gradients = pullbacks(logits_of, point, jnp.stack([target, 1.0 - target]))
-        return logits, [gradients[0], gradients[1]]
+
+        def both(point: Images) -> jax.Array:
+            logits = logits_of(point).astype(jnp.float32)
+            ours = jnp.sum(jnp.where(target > 0, logits, 0.0), axis=-1)
+            # A masked class loses nothing.
+            others = jnp.sum(jnp.where((target > 0) | ~jnp.isfinite(logits), 0.0, logits), axis=-1)
+            return jnp.concatenate([ours[:, None], others[:, None], logits], axis=1)
+
+        chosen = jax.nn.one_hot(jnp.arange(2), classes + 2, dtype=jnp.float32)
+        chosen = jnp.broadcast_to(chosen[:, None], (2, len(targets), classes + 2))
+        values, gradients = pullbacks(both, point, chosen)
+        return values[:, 2:], [gradients[0], gradients[1]]
 
     def log_probability(point: Images) -> jax.Array:
         logits = logits_of(point).astype(jnp.float32)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.answers import answered, least_likely
 from deepsec_jax.attacks.rejection import class_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import classes_of, jit_per_class
@@ -15,22 +16,26 @@ DRAWS = 10
 
 
 def least_likely_class(model: Classifier, x: Images) -> Labels:
-    """Return argmin of the logits on clean ``x``, int [B].
+    """Return argmin of the logits on clean ``x``, int [B]; a class that is masked (-inf) is none.
 
     A randomised model is averaged (softmax) over ten draws under fixed keys, the same for every row, so
     that the target of an image depends on nothing but the image.
     """
     if not is_randomised(model):
-        return jnp.argmin(class_logits(model, model(x)), axis=-1)
+        return least_likely(class_logits(model, model(x)))
 
-    def draw(total: jax.Array, key: Key) -> tuple[jax.Array, None]:
+    def draw(so_far: tuple[jax.Array, jax.Array], key: Key) -> tuple[tuple[jax.Array, jax.Array], None]:
+        total, possible = so_far
         keys = jnp.broadcast_to(key, x.shape[:1])
-        logits = class_logits(model, reseed(model, keys)(x))
-        return total + jax.nn.softmax(logits.astype(jnp.float32)), None
+        logits = class_logits(model, reseed(model, keys)(x)).astype(jnp.float32)
+        counts = answered(logits)[:, None]
+        total += jnp.where(counts, jax.nn.softmax(logits), 0.0)
+        return (total, possible | (counts & jnp.isfinite(logits))), None
 
     nothing = jnp.zeros((x.shape[0], classes_of(model, x)))
-    total, _ = jax.lax.scan(draw, nothing, jax.random.split(root_key(0), DRAWS))
-    return jnp.argmin(total, axis=-1)
+    start = (nothing, jnp.zeros(nothing.shape, bool))
+    (total, possible), _ = jax.lax.scan(draw, start, jax.random.split(root_key(0), DRAWS))
+    return least_likely(jnp.where(possible, total, -jnp.inf))
 
 
 _compiled = jit_per_class(least_likely_class)

@@ -1,4 +1,4 @@
-"""Attack losses that cannot saturate in float32, and the one definition of success.
+"""Attack losses that cannot saturate in float32, and how an attack compares its images.
 
 Every loss maps logits [B, K] and labels [B] to [B] and grows as ``labels`` loses to the other classes.
 A targeted attack climbs the same function with its sign turned, ``labels`` being the targets.
@@ -12,6 +12,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.answers import answered
+from deepsec_jax.answers import succeeded as succeeded
 from deepsec_jax.protocols import Labels, Logits
 
 Loss = Callable[[Logits, Labels], jax.Array]
@@ -45,8 +47,8 @@ def max_margin(logits: Logits, labels: Labels) -> jax.Array:
 def dlr(logits: Logits, labels: Labels) -> jax.Array:
     """Return the margin divided by the gap from first to third logit: blind to the logits' scale.
 
-    Difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  The denominator is held
-    constant where it vanishes.
+    Difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  The denominator is 1 where it
+    vanishes, and where the third class is masked (-inf).
 
     Raises:
         ValueError: fewer than three classes, where the ratio is not defined.
@@ -55,7 +57,7 @@ def dlr(logits: Logits, labels: Labels) -> jax.Array:
         raise ValueError(f"the DLR loss needs 3 classes or more, got {logits.shape[-1]}: use loss=max_margin")
     top = jax.lax.top_k(logits.astype(jnp.float32), 3)[0]
     spread = top[:, 0] - top[:, 2]
-    return max_margin(logits, labels) / jnp.where(spread > 0, spread, 1.0)
+    return max_margin(logits, labels) / _usable(spread)
 
 
 def margin_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
@@ -68,14 +70,19 @@ def dlr_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
 
     The targeted difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  With fewer than
     four classes it is z_aim - z_y alone: a ratio to z_1 - z_3 is constant where the aim is the third class.
-    The denominator is held constant where it vanishes.
+    The denominator is 1 where it vanishes, and where a class that it needs is masked (-inf).
     """
     margin = margin_to(logits, labels, aims)
     if logits.shape[-1] < 4:
         return margin
     top = jax.lax.top_k(logits.astype(jnp.float32), 4)[0]
     spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
-    return margin / jnp.where(spread > 0, spread, 1.0)
+    return margin / _usable(spread)
+
+
+def _usable(spread: jax.Array) -> jax.Array:
+    """Return the spread of the first logits [B], 1 where it is zero or infinite: a masked class has none."""
+    return jnp.where((spread > 0) & jnp.isfinite(spread), spread, 1.0)
 
 
 def _picked(logits: Logits, classes: Labels) -> jax.Array:
@@ -98,7 +105,9 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def succeeded(logits: Logits, labels: Labels, *, targeted: bool) -> jax.Array:
-    """Return bool [B]: the prediction is the target, or, untargeted, any class but the label."""
-    hit = jnp.argmax(logits, axis=-1) == labels
-    return hit if targeted else ~hit
+def ranked(values: jax.Array, logits: Logits) -> jax.Array:
+    """Return the values [B] by which an attack ranks its images: NaN, which is never kept, without an answer.
+
+    A loss alone does not show it: +inf among the other classes' logits is the highest loss there is.
+    """
+    return jnp.where(answered(logits), values, jnp.nan)

@@ -133,5 +133,7 @@ class Optax(Struct):
     def update(self, gradient: Images, state: Any, step_size: Scalar, norm: str) -> tuple[Images, Any]:
         """Return the transformed gradient times step_size; the norm only matters in the projection."""
         del norm
-        updates, state = jax.vmap(self.transformation.update)(gradient, state)
+        # optax mixes kinds of numbers in Adam's bias correction, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = jax.vmap(self.transformation.update)(gradient, state)
         return step_size * updates, state

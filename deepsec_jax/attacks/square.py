@@ -1,4 +1,4 @@
-"""Square: random search by squares of the ball's corners, for models without a gradient to follow."""
+"""Square: random search by squares, in L-inf or L2, for models without a gradient to follow."""
 
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +12,8 @@ from deepsec_jax.attacks.closest import Counted, at_steps, per_row
 from deepsec_jax.attacks.geometry import project, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
-from deepsec_jax.attacks.losses import Loss, max_margin, succeeded
+from deepsec_jax.attacks.losses import Loss, max_margin, ranked, succeeded
+from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Attack, Classifier, Images, Keys, Labels, Logits, Scalar
@@ -29,10 +30,14 @@ class Square(Struct):
         x'  = x_i, but x + eps s_c in a square of h x h pixels, s_c = +-1, drawn by channel
         x_{i+1} = x' if loss(x') > loss(x_i) else x_i,   h^2 = p H W, p falling as queries are spent
 
+    In L2 x_0 is a grid of 5 x 5 small pyramids.  A query takes the change of one square of h x h pixels away
+    and adds it to another one as a pyramid of random signs; the whole keeps length eps (``pyramids.py``).
+
     Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success; without
-    one the image of highest loss comes back.  At most ``queries`` forwards.  Where a model draws at random a
-    rise may be luck, and so may a success: search its expectation, and go on to the last query
-    (``stops=False``), for single draws may hold where the expectation is fooled.
+    one the image of highest loss comes back, the clean one where the model answers none (NaN).  At most
+    ``queries`` forwards.  Where a model draws at random a rise may be luck, and so may a success: search its
+    expectation, and go on to the last query (``stops=False``), for single draws may hold where the
+    expectation is fooled.
 
     What to change where a surrogate's gradient leads some way and no further, as PD's does
     (docs/defenses.md): ``start`` at the images that it led to (``Given``), let half of the squares take
@@ -40,7 +45,8 @@ class Square(Struct):
     possible to the end.
 
     Attributes:
-        eps: L-inf radius, in units of the [0, 1] pixel range.
+        eps: radius of the ball, in units of the [0, 1] pixel range.
+        norm: "linf" or "l2", static.
         queries: forwards at most, the one of x_0 among them, static.
         share: p at first, of the pixels of an image.
         start: attack of the same goal whose images are x_0; its forwards and gradients are not counted.
@@ -57,6 +63,7 @@ class Square(Struct):
     """
 
     eps: Scalar = 0.3
+    norm: str = static("linf")
     queries: int = static(1000)
     share: Scalar = 0.8
     start: Attack | None = None
@@ -78,6 +85,8 @@ class Square(Struct):
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
+        if self.norm == "l2" and self.guided:
+            raise ValueError("Square.guided takes signs of pixels, which L2 has not: set guided=False")
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
@@ -100,7 +109,8 @@ class Square(Struct):
 
         last = while_live(step, live, state)
         asked, nothing = last.asked.astype(jnp.float32), jnp.zeros(rows, jnp.float32)
-        return Counted(last.x_adv, *((nothing, asked) if self.guided else (asked, nothing)))
+        found = jnp.where(per_row(last.success | (last.loss > -jnp.inf)), last.x_adv, x)
+        return Counted(found, *((nothing, asked) if self.guided else (asked, nothing)))
 
     def _first(self, model: Classifier, x: Images, labels: Labels, keys: Any) -> Images:
         """Return x_0 in the dtype of ``x``."""
@@ -109,6 +119,11 @@ class Square(Struct):
                 raise ValueError("Square.start and Square.targeted have two goals: give them one")
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
             return self.start(model, x, labels, key=own)
+        if self.norm == "l2":
+            clean = x.astype(jnp.float32)
+            return towards(
+                project(clean + self.eps * first_pyramids(keys, x.shape), clean, self.eps, "l2"), x
+            )
         shape = (1, x.shape[2], x.shape[3])
         half = jnp.float32(0.5)  # as Python's 0.5 it would be drawn with 64 bits under jax_enable_x64
         heads = jax.vmap(lambda key: jax.random.bernoulli(key, half, shape))(keys)
@@ -130,31 +145,46 @@ class _State(NamedTuple):
 def _asked(attack: Square, model: Classifier, state: _State) -> _State:
     """Return the state after one more query of every row; the first is x_0 itself."""
     side = _side(attack, state.asked, state.x.shape[1], state.x.shape[2])
-    draw = jax.vmap(partial(_square, attack, state.x.shape))
     keys: Any = state.keys  # attack_call has made sure that they are there
-    inside, signs, follows = draw(jax.vmap(jax.random.fold_in)(keys, state.asked), side)
-    if state.gradient is not None:
-        signs = jnp.where(per_row(follows) & (state.gradient != 0), jnp.sign(state.gradient), signs)
-    edge = _at_edge(state.x, signs, attack.eps)
-    proposed = jnp.where(inside & per_row(state.asked > 0), edge, state.x_adv)
+    own = jax.vmap(jax.random.fold_in)(keys, state.asked)
+    proposal = _pyramid_moved if attack.norm == "l2" else _square_set
+    proposed = jnp.where(per_row(state.asked > 0), proposal(attack, state, own, side), state.x_adv)
     model = at_steps(model, state.model_keys, state.asked)
 
-    def judged(logits: Logits) -> tuple[jax.Array, jax.Array]:
+    def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """Return what the gradient is of, and by what images are compared: their rank and success."""
         logits = open_logits(model, logits, state.labels, targeted=attack.targeted)
-        loss = (-1.0 if attack.targeted else 1.0) * attack.loss(logits, state.labels)
-        return loss, succeeded(logits, state.labels, targeted=attack.targeted)
+        values = (-1.0 if attack.targeted else 1.0) * attack.loss(logits, state.labels)
+        return values, (ranked(values, logits), succeeded(logits, state.labels, targeted=attack.targeted))
 
     if state.gradient is None:
-        loss, success = judged(forward(model, proposed))
+        _, (loss, success) = judged(forward(model, proposed))
         gradient = None
     else:
         point = proposed.astype(jnp.float32)
-        loss, success, found = value_and_gradient(lambda at: judged(model(at.astype(state.x.dtype))), point)
+        _, (loss, success), found = value_and_gradient(
+            lambda at: judged(model(at.astype(state.x.dtype))), point
+        )
         gradient = jnp.where(jnp.isfinite(found), found, 0.0)
     success &= ~jnp.isnan(loss)
     takes = jnp.where(success == state.success, loss > state.loss, success)
     new = state._replace(x_adv=proposed, gradient=gradient, loss=loss, success=success)
     return rows_where(takes, new, state)._replace(asked=state.asked + 1)
+
+
+def _square_set(attack: Square, state: _State, keys: Keys, side: jax.Array) -> Images:
+    """Return the images with a random square at the edge of the ball."""
+    inside, signs, follows = jax.vmap(partial(_square, attack, state.x.shape))(keys, side)
+    if state.gradient is not None:
+        signs = jnp.where(per_row(follows) & (state.gradient != 0), jnp.sign(state.gradient), signs)
+    return jnp.where(inside, _at_edge(state.x, signs, attack.eps), state.x_adv)
+
+
+def _pyramid_moved(attack: Square, state: _State, keys: Keys, side: jax.Array) -> Images:
+    """Return the images with the change of one square moved to another one, on the sphere and in the box."""
+    clean = state.x.astype(jnp.float32)
+    delta = moved_mass(keys, state.x_adv.astype(jnp.float32) - clean, side, attack.eps)
+    return towards(project(clean + delta, clean, attack.eps, "l2"), state.x)
 
 
 def _at_edge(x: Images, signs: jax.Array, eps: Scalar) -> Images:

@@ -9,6 +9,7 @@ from deepsec_jax.attacks.cw2 import CW2
 from deepsec_jax.attacks.ddn import DDN
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.ead import EAD
+from deepsec_jax.attacks.fab import FAB
 from deepsec_jax.attacks.fgsm import FGSM
 from deepsec_jax.attacks.fmn import FMN
 from deepsec_jax.attacks.illc import ILLC
@@ -42,6 +43,7 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "cw2": CW2,
     "ead": EAD,
     "apgd": APGD,
+    "fab": FAB,
     "fmn": FMN,
     "ddn": DDN,
     "sigmazero": SigmaZero,

@@ -141,7 +141,7 @@ def search_constant(
         looks = (problem.step % look == 0) if abort_early else jnp.zeros_like(search.hit)
         looks &= search.run < search_steps
         # The lowest so far, not the latest: accelerated methods swing, and a swing is no standstill.
-        lowest = jnp.minimum(search.lowest, progress.objective)
+        lowest = jnp.fmin(search.lowest, progress.objective)  # an objective that is no number tells nothing
         stuck = looks & (lowest > (1.0 - least_gain) * search.checked)
         checked = jnp.where(looks, lowest, search.checked)
         taken = problem.step + 1

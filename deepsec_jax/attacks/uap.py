@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.answers import NO_CLASS, named
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, check_model, one_float_kind
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.geometry import towards
@@ -49,7 +50,8 @@ class UAP(Struct):
 
     Images are visited in a new order in every pass.  The v that fools most training images after a pass
     is kept; fitting ends when it fools ``fooling_rate`` of them.  An image is fooled when its prediction
-    changes.  (The authors visit one image at a time; a batch does the same work in parallel.)
+    changes; one on which the model gives no answer (NaN) never is, and moves nothing.  (The authors visit one
+    image at a time; a batch does the same work in parallel.)
 
     Attributes:
         eps: radius of the ball that holds v.
@@ -183,16 +185,15 @@ def _in_batches(function: Callable[..., jax.Array], batch_size: int, *arrays: ja
 
 @partial(jit_per_class, static_argnames=("batch_size",))
 def _predict(model: Classifier, images: Images, *, batch_size: int) -> Labels:
-    return _in_batches(
-        lambda x: jnp.argmax(class_logits(model, _logits(model, x)), axis=-1), batch_size, images
-    )
+    return _in_batches(lambda x: named(class_logits(model, _logits(model, x))), batch_size, images)
 
 
 @partial(jit_per_class, static_argnames=("batch_size",))
 def _fooled(model: Classifier, images: Images, clean: Labels, v: jax.Array, *, batch_size: int) -> jax.Array:
     def changed(x: Images, before: Labels) -> jax.Array:
         logits = _logits(model, towards(_added(x, v), x))
-        return succeeded(open_logits(model, logits, before, targeted=False), before, targeted=False)
+        fooled = succeeded(open_logits(model, logits, before, targeted=False), before, targeted=False)
+        return fooled & (before != NO_CLASS)
 
     return jnp.mean(_in_batches(changed, batch_size, images, clean), dtype=jnp.float32)
 
@@ -217,7 +218,9 @@ def _one_pass(
         at_v = _added(images[chosen], v)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(draw_key, chosen)
         # DeepFool leaves an image that is fooled already where it is, at no cost.
-        lacking = inner(model, at_v, clean[chosen], key=keys) - at_v
+        before = clean[chosen]
+        lacking = inner(model, at_v, jnp.maximum(before, 0), key=keys) - at_v
+        lacking = jnp.where((before != NO_CLASS)[:, None, None, None], lacking, 0.0)
         moved = v + jnp.sum(lacking, axis=0)
         return _into_ball(moved, attack.eps, attack.norm), None
 

@@ -12,6 +12,7 @@ import tyro
 from deepsec_jax.cli import InputError, models
 from deepsec_jax.cli.batch_size import BatchSize, choose
 from deepsec_jax.cli.batch_size import check as check_batch_size
+from deepsec_jax.cli.findings import follow_gradients, look_at
 from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Attack:
         channels = dataset.image_shape[2]
         presets = {name: attacks.preset(name, dataset.name, self.preset, channels=channels) for name in names}
         models.check(loaded.model, dataset)
+        loaded.warn()
         settings = {
             "model": loaded.about["name"], "data": loaded.data,
             "n": self.n, "seed": self.seed, "preset": self.preset,
@@ -73,6 +75,10 @@ class Attack:
         }  # fmt: skip
         folder = self.run_dir or _default_folder(settings)
         _check_folder(folder, settings)
+        findings = _findings_of(folder)
+        if findings is None:
+            gradients = follow_gradients(presets.values())
+            findings = look_at(loaded.model, dataset, settings["model"], gradients=gradients)
         if self.dry_run:
             self._show(folder, settings, presets, loaded.model, dataset)
             return
@@ -81,7 +87,7 @@ class Attack:
         if not (folder / "settings.json").exists():
             write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
         results = self._results(folder, loaded.model, candidates, presets, dataset)
-        self._write(folder, settings, loaded.facts, results, candidates, dataset)
+        self._write(folder, settings, loaded, results, candidates, dataset, findings)
 
     def _check_values(self, names: tuple[str, ...]) -> None:
         at_least("--n", self.n, 1)
@@ -140,8 +146,8 @@ class Attack:
         return results
 
     def _write(
-        self, folder: Path, settings: dict[str, Any], facts: dict[str, str], results: "list[Result]",
-        candidates: "Candidates", dataset: "Dataset",
+        self, folder: Path, settings: dict[str, Any], loaded: models.Loaded, results: "list[Result]",
+        candidates: "Candidates", dataset: "Dataset", findings: list[str],
     ) -> None:  # fmt: skip
         from rich.console import Console
 
@@ -154,12 +160,14 @@ class Attack:
         title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"
         console = Console()
         console.print(terminal_table(rows, title))
-        for warning in warnings(rows):
+        about = [*loaded.warnings, *(f"{settings['model']}: {finding}" for finding in findings)]
+        said = [*about, *warnings(rows)]
+        for warning in said:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         table, report = folder / "table.json", folder / "report.html"
         if not table.exists():
             figures = [row.to_dict() for row in rows]
-            content = {"settings": settings, "rows": figures, "warnings": warnings(rows)}
+            content = {"settings": settings, "rows": figures, "warnings": said, "findings": findings}
             write_aside(table, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
         if not report.exists():
             cards = {
@@ -167,12 +175,21 @@ class Attack:
                 for name in settings["attacks"]
             }
             facts = {
-                **facts, "Data": settings["data"], "Hyperparameters": self.preset,
+                **loaded.facts, "Data": settings["data"], "Hyperparameters": self.preset,
                 "Candidates": f"{self.n} correctly classified test images, seed {self.seed}",
                 **machine_facts(),
             }  # fmt: skip
-            write_report(report, render(title, facts, results, cards, candidates, dataset.class_names))
+            page = render(title, facts, results, cards, candidates, dataset.class_names, said=about)
+            write_report(report, page)
         console.print(f"report {report}", soft_wrap=True)
+
+
+def _findings_of(folder: Path) -> list[str] | None:
+    """Return what an earlier run has found wrong with the model; None if none has finished."""
+    table = folder / "table.json"
+    if not table.is_file():
+        return None
+    return [str(finding) for finding in json.loads(table.read_text()).get("findings", [])]
 
 
 def _default_folder(settings: dict[str, Any]) -> Path:
@@ -200,7 +217,7 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{folder} exists and holds something else: choose another --run-dir or empty it")
 
 
-_ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success", "probabilities")
+_ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success", "probabilities", "no_answer")
 
 
 def _save(path: Path, result: "Result", candidates: "Candidates") -> None:
@@ -224,6 +241,7 @@ def _read(path: Path) -> "Result":
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             row = Row.from_dict(json.loads(str(archive["figures"])))
-            return Result(row=row, **{name: archive[name] for name in _ARRAYS})
+            arrays = {name: archive[name] for name in _ARRAYS if name in archive or name != "no_answer"}
+            return Result(row=row, **{"no_answer": np.zeros(len(arrays["success"])), **arrays})
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}): remove it, and it is made again") from None

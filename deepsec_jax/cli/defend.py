@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from deepsec_jax.cli import InputError
+from deepsec_jax.cli import InputError, models
 from deepsec_jax.cli.options import at_least
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
+    from deepsec_jax.defenses import ModelFolder
     from deepsec_jax.training import Recipe
 
 
@@ -20,7 +21,8 @@ class Defend:
 
     Attributes:
         defense: Name of a defense, e.g. pat or pat@free, see deepsec list defenses.
-        model: Folder of the undefended model, which deepsec train has written; or --model.
+        model: Folder of the model to defend, which deepsec train has written; or --model. rt, pd, rc, lid, fs
+            and magnet also go around a network that nat, eat, pat, dd or igr has trained.
         data: Data set name or path of an .npz; default the set that the model was trained on.
         data_dir: Where TFDS sets lie; default TFDS's own folder.
         preset: Hyperparameters: the paper's, the origin paper's, or what two cores can train.
@@ -43,14 +45,16 @@ class Defend:
     def run(self) -> None:
         """Fit the defense and print its folder and accuracy."""
         at_least("--seed", self.seed, 0)
-        from deepsec_jax import data, defenses, training
+        from deepsec_jax import data, defenses
         from deepsec_jax.evaluation.aside import check_room
         from deepsec_jax.randomness import root_key
 
-        saved = _folder(self.model)
+        found = _base_folder(self.model)
+        saved = found.saved
         dataset = data.load(self.data or saved.recipe.data, data_dir=self.data_dir)
         channels = dataset.image_shape[2]
         defense: Any = defenses.preset(self.defense, dataset.name, self.preset, channels=channels)
+        _check_stack(self.model, found, defense)
         folder = self.run_dir or (
             Path("runs") / "defenses" / f"{self.defense}-{self.preset}-{Path(self.model).resolve().name}"
         )
@@ -63,24 +67,54 @@ class Defend:
         card = {
             "name": self.defense, "preset": self.preset, "base": Path(self.model).resolve().name,
         }  # fmt: skip
-        defenses.fit_into(folder, defense, base, dataset, key=root_key(self.seed), card=card)
-        figures = training.load_model(folder).figures
+        fitted = defenses.fit_into(folder, defense, base, dataset, key=root_key(self.seed), card=card)
+        said = _accuracy(defenses.ModelFolder(fitted.classifier, fitted.saved, fitted))
+        before = 100 * saved.figures["test_accuracy"]
         print(
-            f"{folder}: {defense.card.name} ({self.preset}) on {dataset.name}, "
-            f"test accuracy {100 * figures['test_accuracy']:.2f} % of n = {figures['test_images']}, "
-            f"undefended {100 * saved.figures['test_accuracy']:.2f} %"
+            f"{folder}: {defense.card.name} ({self.preset}) on {dataset.name}, {said}, "
+            f"without it {before:.2f} %"
         )
 
 
-def _folder(model: str) -> Any:
-    from deepsec_jax.training import load_model
+def _accuracy(found: "ModelFolder") -> str:
+    """Return the accuracy of a fitted defense in words."""
+    from deepsec_jax.defenses.base import REJECTED
 
+    figures = found.saved.figures
+    if found.test_accuracy is None:
+        return "test accuracy not known: this detector was fitted by an earlier version"
+    refused = f" ({100 * figures[REJECTED]:.2f} % rejected)" if REJECTED in figures else ""
+    return f"test accuracy {100 * found.test_accuracy:.2f} % of n = {figures['test_images']}{refused}"
+
+
+def _base_folder(model: str) -> "ModelFolder":
+    """Return what the folder of the model to defend holds.
+
+    Raises:
+        InputError: a function, or a model that is more than its network.
+    """
     if ":" in model and not Path(model).exists():
         raise InputError(
             f"{model} is a function, and a defense trains its network anew: give a folder that deepsec train "
             "has written"
         )
-    return load_model(model)
+    found = models.load_base(model, None).folder
+    assert found is not None
+    return found
+
+
+def _check_stack(model: str, found: "ModelFolder", defense: Any) -> None:
+    """Raise InputError for a defense of a defended network that would leave nothing of the first defense."""
+    if found.defended is None or getattr(defense, "keeps_network", False):
+        return
+    from deepsec_jax.defenses import DEFENSES
+
+    card = found.defended.card
+    keeping = [name for name, kind in DEFENSES.items() if getattr(kind, "keeps_network", False)]
+    raise InputError(
+        f"{model} is a network trained by {card['class']}, and {defense.card.name} trains it anew, which "
+        f"leaves nothing of {card['class']}: give {card['base']}'s folder, or one of {', '.join(keeping)}"
+    )
 
 
 def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:

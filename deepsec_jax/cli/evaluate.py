@@ -10,6 +10,7 @@ from deepsec_jax.cli import models
 from deepsec_jax.cli.batch_size import BatchSize, choose
 from deepsec_jax.cli.batch_size import check as check_batch_size
 from deepsec_jax.cli.evaluating import carry_out, show_cells
+from deepsec_jax.cli.findings import follow_gradients, look_at
 from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
@@ -76,11 +77,16 @@ class Evaluate:
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         attacks = _presets(self.attacks, dataset, self.preset)
         classes = models.check(loaded.model, dataset)
+        loaded.warn()
         cells = self._cells(loaded, dataset, attacks)
         folder = loaded.about["name"].replace(":", ".")
         store = Store(self.run_dir or Path("runs") / "evaluate" / f"{folder}-{dataset.name}")
         store.check()
         todo = {name: missing(store, name, groups) for name in cells}
+        findings: list[str] = []
+        if self.dry_run or any(todo.values()):
+            gradients = follow_gradients(attacks.values())
+            findings = look_at(loaded.model, dataset, loaded.about["name"], gradients=gradients)
         if self.dry_run:
             self._show(store, cells, todo, loaded.model, dataset)
             return 0
@@ -88,7 +94,7 @@ class Evaluate:
         if any(todo.values()):
             each = cell_bytes(self.n, dataset.image_shape, classes, sum(map(len, groups.values())))
             check_room(store.folder, each * sum(CELL in stages for stages in todo.values()))
-            jobs = self._jobs(cells, groups, loaded.model, dataset, store.folder / "candidates")
+            jobs = self._jobs(cells, groups, loaded.model, dataset, store.folder / "candidates", findings)
         store.add_to_plan(config for config, _ in cells.values())
         return carry_out(store, jobs, cells.keys(), todo, "attacks")
 
@@ -106,20 +112,23 @@ class Evaluate:
         from deepsec_jax.data import candidates_name
         from deepsec_jax.evaluation.attack_jobs import attack_config
         from deepsec_jax.evaluation.records import cell_name
+        from deepsec_jax.evaluation.sample import split_name
 
         candidates = candidates_name(loaded.model, dataset, self.n, self.seed)
+        images = split_name(dataset.test)
         cells = {}
         for name, attack in attacks.items():
             config = attack_config(
                 name, attack, preset=self.preset, data=dataset.name, model=loaded.about,
-                candidates=candidates, n=self.n, seed=self.seed, train_digest=dataset.digest,
+                candidates=candidates, images=images, n=self.n, seed=self.seed,
+                train_digest=dataset.digest,
             )  # fmt: skip
             cells[cell_name(config)] = (config, attack)
         return cells
 
     def _jobs(
         self, cells: dict[str, tuple[dict[str, Any], Any]], groups: dict[str, tuple[str, ...]],
-        model: Any, dataset: "Dataset", folder: Path,
+        model: Any, dataset: "Dataset", folder: Path, findings: list[str],
     ) -> "list[Job]":  # fmt: skip
         """Draw the candidates, choose the batch size, and return one job per cell."""
         from deepsec_jax.data import stored_candidates, training_sample
@@ -132,7 +141,7 @@ class Evaluate:
             attack_job(
                 config, attack, model, candidates,
                 groups=groups, batch_size=batch_size, gradient_seconds=clock,
-                class_names=dataset.class_names,
+                class_names=dataset.class_names, findings=findings,
                 train_images=lambda: training_sample(dataset, self.seed),
             )
             for config, attack in cells.values()

@@ -1,7 +1,7 @@
 """``deepsec evaluate defenses``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from deepsec_jax.cli import InputError, models
 from deepsec_jax.cli.batch_size import BatchSize, choose
 from deepsec_jax.cli.batch_size import check as check_batch_size
 from deepsec_jax.cli.evaluating import Stages, carry_out, show_cells
+from deepsec_jax.cli.findings import look_at
 from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class EvaluateDefenses:
         from deepsec_jax.evaluation.runner import CELL, missing
         from deepsec_jax.evaluation.store import Store
 
-        loaded = models.load(self.model, self.data)
+        loaded = models.load_base(self.model, self.data)
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         for option, images in (("--n", self.n), ("--clean-n", self.clean_n or 0)):
             if images > len(dataset.test):
@@ -97,6 +98,10 @@ class EvaluateDefenses:
         store = Store(self.run_dir or Path("runs") / "evaluate" / f"{loaded.about['name']}-{dataset.name}")
         store.check()
         todo = {each.name: missing(store, each.name, each.groups) for each in cells}
+        findings: list[str] = []
+        if self.dry_run or any(todo.values()):
+            findings = look_at(loaded.model, dataset, loaded.about["name"], gradients=self.n > 0)
+            cells = _looked_at(cells, dataset, attacked=self.n > 0)
         if self.dry_run:
             self._show(store, cells, todo, loaded.model, dataset)
             return 0
@@ -108,7 +113,7 @@ class EvaluateDefenses:
             batch_size = choose(
                 self.batch_size, loaded.model, dataset.image_shape, self.n or len(dataset.test)
             )
-            made = jobs(cells, loaded.model, dataset, store, batch_size=batch_size)
+            made = jobs(cells, loaded.model, dataset, store, batch_size=batch_size, findings=findings)
         store.add_to_plan(each.config for each in cells)
         return carry_out(store, made, todo.keys(), todo, "cells")
 
@@ -153,6 +158,27 @@ class EvaluateDefenses:
             f"({1000 * one:.3g} ms a gradient of the undefended model, measured now); clean images and "
             "compilation come on top"
         )
+
+
+def _looked_at(cells: "Sequence[Planned]", dataset: "Dataset", *, attacked: bool) -> "list[Planned]":
+    """Return the cells with what is found wrong with their defended models and surrogates, and print it.
+
+    A defended model that says it has no gradient is not blamed for it: its surrogate is differentiated.
+    """
+    looked: dict[int, Subject] = {}
+    for each in cells:
+        subject = each.subject
+        if subject is None or id(subject) in looked:
+            continue
+        name = subject.about["name"]
+        found = look_at(subject.classifier, dataset, name, gradients=attacked and subject.differentiable)
+        if attacked and subject.surrogate is not subject.classifier:
+            through = look_at(subject.surrogate, dataset, f"{name}, its surrogate")
+            found += [f"Its surrogate: {finding}" for finding in through]
+        looked[id(subject)] = replace(subject, findings=tuple(found))
+    return [
+        each if each.subject is None else replace(each, subject=looked[id(each.subject)]) for each in cells
+    ]
 
 
 def _subject(folder: str, loaded: models.Loaded, dataset: "Dataset") -> "Subject":

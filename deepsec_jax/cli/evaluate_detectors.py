@@ -11,6 +11,7 @@ from deepsec_jax.cli import InputError, models
 from deepsec_jax.cli.batch_size import BatchSize, choose
 from deepsec_jax.cli.batch_size import check as check_batch_size
 from deepsec_jax.cli.evaluating import Stages, carry_out, show_cells
+from deepsec_jax.cli.findings import look_at
 from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class EvaluateDetectors:
         from deepsec_jax.evaluation.sample import split_name
         from deepsec_jax.evaluation.store import Store
 
-        loaded = models.load(self.model, self.data)
+        loaded = models.load_base(self.model, self.data)
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         models.check(loaded.model, dataset)
         folder = loaded.about["name"].replace(":", ".")
@@ -94,6 +95,9 @@ class EvaluateDetectors:
         asked = Asked(dataset.name, loaded.about, digest(loaded.model), split_name(dataset.test))
         cells = plan_detection(asked, watchers, attacked, sweep, dataset)
         todo = {each.name: missing(store, each.name, {}) for each in cells}
+        findings: list[str] = []
+        if self.dry_run or any(todo.values()):
+            findings = look_at(loaded.model, dataset, loaded.about["name"], gradients=sweep is not None)
         if self.dry_run:
             self._show(store, cells, todo, loaded.model, dataset)
             return 0
@@ -102,7 +106,7 @@ class EvaluateDetectors:
             check_room(store.folder, sum(bytes_of(each) for each in cells if CELL in todo[each.name]))
             batch_size = choose(self.batch_size, loaded.model, dataset.image_shape, len(dataset.test))
             jobs = detection_jobs(
-                cells, loaded.model, dataset, store, batch_size=batch_size,
+                cells, loaded.model, dataset, store, batch_size=batch_size, findings=findings,
                 candidates=lambda: stored_candidates(
                     loaded.model, dataset, sweep.n if sweep else 0, sweep.seed if sweep else 0,
                     store.folder / "candidates",

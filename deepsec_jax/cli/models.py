@@ -12,6 +12,7 @@ from deepsec_jax.cli import InputError
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
+    from deepsec_jax.defenses import ModelFolder
 
 
 @dataclass(frozen=True)
@@ -19,21 +20,37 @@ class Loaded:
     """A model as the command line names it.
 
     Attributes:
-        model: a pytree callable in evaluation mode.
+        model: what answers, a pytree callable in evaluation mode; of a defended model's folder that model.
         about: ``name`` (what tables and folders call it), and what else a model folder says: ``network``,
-            ``recipe``, ``test_accuracy``.
+            ``recipe`` (all of it), ``trained_on`` (the data's digest), ``test_accuracy``, ``defense``.
         facts: the same in words for a page, label -> text.
         data: name of its data set, or what --data says.
+        folder: what the folder holds; None of a function's model.
     """
 
     model: Any
     about: dict[str, Any]
     facts: dict[str, str]
     data: str
+    folder: "ModelFolder | None" = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before it is attacked, one sentence each."""
+        from deepsec_jax.evaluation.subject import not_adaptive
+
+        return not_adaptive(self.about)
+
+    def warn(self) -> None:
+        """Say so, before compute is spent."""
+        for warning in self.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def load(name: str, data: str | None) -> Loaded:
     """Return the model of a folder, or of a function ``package.module:function``.
+
+    A folder that ``deepsec defend`` has written gives the defended model.
 
     Args:
         name: folder or function.
@@ -42,20 +59,40 @@ def load(name: str, data: str | None) -> Loaded:
     Raises:
         InputError: no such function, or no data set named.
         CheckpointError: no model in the folder, or a damaged one.
+        DefenseError: a damaged or unfinished defense.
     """
     if ":" in name and not Path(name).exists():
         if data is None:
             raise InputError(f"{name} carries no data set: name one with --data")
         return Loaded(_call(name), {"name": name}, {"Model": name}, data)
-    from deepsec_jax.evaluation.demo import model_facts
-    from deepsec_jax.training import load_model
+    from deepsec_jax import defenses
+    from deepsec_jax.evaluation.subject import about_folder, facts_of
 
-    saved = load_model(name)
-    about = {
-        "name": Path(name).resolve().name, "network": saved.recipe.model, "recipe": saved.recipe.name,
-        "test_accuracy": saved.figures["test_accuracy"],
-    }  # fmt: skip
-    return Loaded(saved.model, about, model_facts(saved), data or saved.recipe.data)
+    found = defenses.load(name)
+    about = about_folder(found, Path(name).resolve().name)
+    return Loaded(found.model, about, facts_of(found), data or found.saved.recipe.data, found)
+
+
+def load_base(name: str, data: str | None) -> Loaded:
+    """Return a model that defenses are built on: one that is its network and nothing more.
+
+    A network whose training was its defense may get another defense around it.
+
+    Args:
+        name: folder or function.
+        data: data set; default the one that a folder's model was trained on.
+
+    Raises:
+        InputError: as :func:`load`, or the folder's model is more than its network.
+    """
+    loaded = load(name, data)
+    if loaded.folder is not None and not loaded.folder.is_network:
+        card = loaded.about["defense"]
+        raise InputError(
+            f"{name} is {card['base']} defended by {card['class']}, which is more than a network: give "
+            f"{card['base']}'s folder, or a defense that is a network alone"
+        )
+    return loaded
 
 
 def _call(name: str) -> Any:

@@ -58,7 +58,7 @@ def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
     from deepsec_jax.evaluation.estimate import duration
 
     if folder.exists():
-        saved = training.load_model(folder)
+        saved = training.load_network(folder)
         print(f"{folder}: holds a finished model of recipe {saved.recipe.name}; nothing is written")
         return
     left = epochs_left(folder, recipe.epochs)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.answers import answered, least_likely, named
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import hash_array, hash_tree, jit_per_class, rejects
@@ -30,8 +31,8 @@ class Candidates:
     Attributes:
         images: float32 [N, H, W, C] in [0, 1].
         labels: true classes, int32 [N]; the model finds each of them on the clean image.
-        targets: a random wrong class per image, int32 [N].
-        least_likely: class with the smallest logit on the clean image, int32 [N].
+        targets: a random wrong class per image, none that is masked there, int32 [N].
+        least_likely: class with the smallest logit on the clean image, masked ones apart, int32 [N].
         rows: indices into the test split, int64 [N].
         seed: what the images and targets were drawn with.
     """
@@ -58,6 +59,8 @@ def make_candidates(
 ) -> Candidates:
     """Draw ``n`` images of a split that the model classifies correctly.
 
+    An image without an answer (NaN or +inf) is none; a class that is masked on it (-inf) is no target.
+
     Args:
         predict_logits: logits [B, K] of float32 images [B, H, W, C]; always called with one batch size.
         split: where to draw from.
@@ -67,40 +70,42 @@ def make_candidates(
         rejecting: the last logit is no class, but says "rejected"; an image that is refused is no candidate.
 
     Raises:
-        DataError: fewer than ``n`` images are classified correctly, labels that are no classes of the
-            model, or logits that are not finite.
+        DataError: fewer than ``n`` images are classified correctly, or labels that are no classes of the
+            model.
     """
     if n < 1:
         raise DataError(f"n must be at least 1 candidate, got {n}")
     order = np.random.default_rng(seed).permutation(len(split))
     rows: list[np.ndarray] = []
-    least_likely: list[np.ndarray] = []
-    found, classes = 0, 0
+    kept: list[np.ndarray] = []
+    found, classes, silent = 0, 0, 0
     for start in range(0, len(split), batch_size):
         drawn = order[start : start + batch_size]
         logits = _logits(predict_logits, unit_images(split.images[drawn]), batch_size)
         classes = logits.shape[1] - rejecting
         _check_labels(split.labels[drawn], classes)
-        correct = logits.argmax(axis=1) == split.labels[drawn]
+        correct = np.asarray(named(jnp.asarray(logits))) == split.labels[drawn]
         rows.append(drawn[correct])
-        least_likely.append(logits[correct, :classes].argmin(axis=1))
+        kept.append(logits[correct, :classes])
         found += int(correct.sum())
+        silent += int(np.sum(~answered(jnp.asarray(logits))))
         if found >= n:
             break
     if found < n:
         raise DataError(
             f"n = {n} candidates asked for, but only {found} of {len(split)} test images are classified "
-            f"correctly: take n <= {found}"
+            f"correctly: take n <= {found}" + _said(silent)
         )
     chosen = np.concatenate(rows)[:n]
     labels = np.asarray(split.labels[chosen], np.int32)
     # One draw per row of the split, so that an image has the same target whatever n and the model are.
     offsets = np.random.default_rng((seed, 1)).integers(1, classes, size=len(split))[chosen]
+    logits = np.concatenate(kept)[:n]
     return Candidates(
         images=unit_images(split.images[chosen]),
         labels=labels,
-        targets=((labels + offsets) % classes).astype(np.int32),
-        least_likely=np.concatenate(least_likely)[:n].astype(np.int32),
+        targets=_possible(labels, offsets, np.isfinite(logits)),
+        least_likely=np.asarray(least_likely(jnp.asarray(logits)), np.int32),
         rows=chosen.astype(np.int64),
         seed=seed,
     )
@@ -112,9 +117,27 @@ def _logits(predict_logits: Callable[[np.ndarray], Any], images: np.ndarray, bat
     logits = np.asarray(predict_logits(padded), np.float32)[: len(images)]
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise DataError(f"the model must return logits [B, K >= 2], got shape {list(logits.shape)}")
-    if not np.isfinite(logits).all():
-        raise DataError("the model returns NaN or infinite logits on clean images: check its weights")
     return logits
+
+
+def _said(silent: int) -> str:
+    """Return what an error adds where the model gives no answer to some images."""
+    return f"; on {silent} of them the model returns NaN or infinite logits: check it" if silent else ""
+
+
+def _possible(labels: np.ndarray, offsets: np.ndarray, possible: np.ndarray) -> np.ndarray:
+    """Return the drawn wrong class of each row, or the next one that is possible there, int32 [N].
+
+    Args:
+        labels: true classes [N].
+        offsets: of the drawn class from the label, 1 .. K-1, [N].
+        possible: which classes are not masked, bool [N, K].
+    """
+    classes = possible.shape[1]
+    turns = (offsets[:, None] - 1 + np.arange(classes - 1)[None]) % (classes - 1) + 1  # every wrong class
+    in_turn = (labels[:, None] + turns) % classes
+    first = np.argmax(np.take_along_axis(possible, in_turn, axis=1), axis=1)
+    return np.take_along_axis(in_turn, first[:, None], axis=1)[:, 0].astype(np.int32)
 
 
 def _check_labels(labels: np.ndarray, classes: int) -> None:

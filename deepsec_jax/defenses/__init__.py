@@ -14,7 +14,9 @@ from deepsec_jax.defenses.detector import FittedDetector as FittedDetector
 from deepsec_jax.defenses.eat import EAT as EAT
 from deepsec_jax.defenses.eit import EIT as EIT
 from deepsec_jax.defenses.folders import Defended as Defended
+from deepsec_jax.defenses.folders import ModelFolder as ModelFolder
 from deepsec_jax.defenses.folders import fit_into as fit_into
+from deepsec_jax.defenses.folders import load as load
 from deepsec_jax.defenses.folders import load_defended as load_defended
 from deepsec_jax.defenses.fs import FS as FS
 from deepsec_jax.defenses.igr import IGR as IGR

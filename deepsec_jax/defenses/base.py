@@ -16,13 +16,17 @@ from deepsec_jax import models
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import typed_key
-from deepsec_jax.training import Recipe, Saved, accuracy, train
-from deepsec_jax.training.checkpoints import Build, load_model, save_model
+from deepsec_jax.pytree import rejects, typed_key
+from deepsec_jax.training import Recipe, Saved, accuracy, predictions, train
+from deepsec_jax.training.checkpoints import Build, load_network, save_model
 from deepsec_jax.training.loop import Objective, Score
 
 Changes = tuple[tuple[str, Any], ...]
 """What a defense's training does otherwise than the base's recipe: (field of Recipe, value) pairs."""
+
+
+REJECTED = "test_rejected"
+"""What the figures of a detector's folder call the share of clean test images that it rejects."""
 
 
 class DefenseError(ValueError):
@@ -105,15 +109,26 @@ def retrain(
 
 
 def keep_network(
-    base: Base, data: Dataset, folder: str | os.PathLike[str] | None, *, figures: Mapping[str, Any]
+    base: Base,
+    data: Dataset,
+    folder: str | os.PathLike[str] | None,
+    *,
+    answers: Classifier,
+    figures: Mapping[str, Any],
+    tested: int | None = None,
+    batch_size: int = 256,
 ) -> None:
     """Write the base's trained network into a folder, for a defense that does not train one.
 
     Args:
         base: must have been made from a model folder: only such a network can be rebuilt.
-        data: data set; the accuracy in the folder is the undefended network's.
+        data: data set, whose test images ``answers`` is asked.
         folder: model folder to write; None keeps nothing.
+        answers: the defended model, of a detector the guarded one: ``test_accuracy`` in the folder is of its
+            answers, and where it can reject, ``test_rejected`` is the share of images that it rejects.
         figures: facts of the fit, JSON-ready.
+        tested: how many test images are asked, the first ones; default all.
+        batch_size: images per call.
 
     Raises:
         DefenseError: the base's network cannot be rebuilt from a name, or the folder holds another model.
@@ -123,10 +138,17 @@ def keep_network(
     network, recipe = check_keepable(base, folder)
     if Path(folder).exists():
         return
-    accuracies = {"test_accuracy": accuracy(network, data.test), "test_images": len(data.test)}
+    asked = data.test if tested is None else data.test.take(np.arange(min(tested, len(data.test))))
+    found = predictions(answers, asked, batch_size=batch_size)
+    refused = {REJECTED: float(np.mean(found == data.classes))} if rejects(answers) else {}
+    accuracies = {
+        "test_accuracy": float(np.mean(found == asked.labels)),
+        "test_images": len(asked),
+        **refused,
+    }
     save_model(
         folder, network, recipe, image_shape=data.image_shape, classes=data.classes,
-        figures={**accuracies, "best_epoch": 0, **figures},
+        figures={"best_epoch": 0, **figures, **accuracies},
     )  # fmt: skip
 
 
@@ -142,7 +164,7 @@ def check_keepable(base: Base, folder: str | os.PathLike[str]) -> tuple[nnx.Modu
             "from a folder that deepsec train has written"
         )
     if Path(folder).exists():
-        kept, ours = (nnx.state(model, nnx.Param) for model in (load_model(folder).model, base.trained))
+        kept, ours = (nnx.state(model, nnx.Param) for model in (load_network(folder).model, base.trained))
         leaves = jax.tree.leaves(kept), jax.tree.leaves(ours)
         if len(leaves[0]) != len(leaves[1]) or not all(map(np.array_equal, *leaves)):
             raise DefenseError(f"{folder} holds another model: choose another folder or remove it")

@@ -12,7 +12,7 @@ def divergence_excess(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
         ln 2 - JS = 1/2 sum of p log(1 + q / p) + q log(1 + p / q)
 
     Every term is above 0 and is taken from logarithms, so nothing is lost where JS is close to ln 2; close to
-    0 it is JS / ln 2, to about 1e-7.
+    0 it is JS / ln 2, to about 1e-7.  A class without probability in one of them (-inf) has no term there.
 
     Args:
         log_p: log-probabilities [B, K].
@@ -22,8 +22,10 @@ def divergence_excess(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
         float32 [B], at least 0.
     """
     log_p, log_q = log_p.astype(jnp.float32), log_q.astype(jnp.float32)
-    gap = log_q - log_p
-    shared = jnp.concatenate([log_p + _log_softplus(gap), log_q + _log_softplus(-gap)], axis=-1)
+    possible = ((log_p > -jnp.inf) & (log_q > -jnp.inf)) | jnp.isnan(log_p + log_q)
+    gap = jnp.where(possible, log_q, 0.0) - jnp.where(possible, log_p, 0.0)
+    terms = (log_p + _log_softplus(gap), log_q + _log_softplus(-gap))
+    shared = jnp.concatenate([jnp.where(possible, term, -jnp.inf) for term in terms], axis=-1)
     return math.log(2.0 * math.log(2.0)) - jax.nn.logsumexp(shared, axis=-1)
 
 

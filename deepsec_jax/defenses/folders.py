@@ -1,7 +1,8 @@
 """A defended model's folder: the model folder that training wrote, and ``defense.json`` beside the recipe.
 
 The card says which defense with which hyperparameters it is, so that the classifier and what an adaptive
-attacker differentiates can be rebuilt from the folder alone.
+attacker differentiates can be rebuilt from the folder alone.  :func:`load` takes any model folder and gives
+what answers: the network, or the defended model around it.
 """
 
 import json
@@ -13,14 +14,15 @@ from typing import Any
 
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
-from deepsec_jax.defenses.base import Base, DefenseError
+from deepsec_jax.defenses.base import REJECTED, Base, DefenseError
 from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.defenses.table import DEFENSES, DETECTORS
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.protocols import Classifier, Defense, Detector, Key
-from deepsec_jax.training import Saved, load_model
+from deepsec_jax.training import Saved, load_network
+from deepsec_jax.training.checkpoints import DEFENSE_CARD
 
-CARD = "defense.json"
+CARD = DEFENSE_CARD
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,59 @@ class Defended:
     card: dict[str, Any]
     saved: Saved
     detector: FittedDetector | None = None
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What lies in a model folder.
+
+    Attributes:
+        model: what answers, in evaluation mode: the network, or the defended model; a detector's is guarded,
+            with one logit more that says "rejected".
+        saved: the network alone, its recipe, and the figures written with it.
+        defended: the defended model with its card and surrogate; None of a folder without ``defense.json``.
+    """
+
+    model: Classifier
+    saved: Saved
+    defended: Defended | None = None
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the network is all there is: undefended, or its training was the defense."""
+        return self.model is self.saved.model
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Accuracy of ``model`` on clean test images, in [0, 1]; None where the folder does not say.
+
+        Folders of detectors by version 0.1 had that of the network without the detector.
+        """
+        figures, defended = self.saved.figures, self.defended
+        if defended is not None and defended.detector is not None and REJECTED not in figures:
+            return None
+        value = figures.get("test_accuracy")
+        return None if value is None else float(value)
+
+
+def load(folder: str | os.PathLike[str]) -> ModelFolder:
+    """Return the model of any folder: a trained network, or the defended model where ``defense.json`` lies.
+
+    Raises:
+        CheckpointError: no model in the folder, or a damaged one.
+        DefenseError: a defense that is damaged, or whose fit was not finished.
+    """
+    folder = Path(folder)
+    if (folder / CARD).is_file():
+        defended = load_defended(folder)
+        return ModelFolder(defended.classifier, defended.saved, defended)
+    if (note := _unfinished(folder)).is_file() and folder.is_dir():
+        raise DefenseError(
+            f"{folder} holds a network whose defense was not fitted to the end: the command that began it "
+            f"goes on, or remove the folder and {note.name}"
+        )
+    saved = load_network(folder)
+    return ModelFolder(saved.model, saved)
 
 
 def fit_into(
@@ -76,12 +131,27 @@ def fit_into(
             f"{folder} holds another defense (it differs in {', '.join(differing) or 'its card'}): "
             "choose another folder or remove it"
         )
-    defense.fit(base, data, key=key, folder=folder)
+    note = _unfinished(folder)
+    if not folder.exists():  # until the card lies in it, the folder must not pass for a network's
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(whole, indent=1) + "\n")
+    try:
+        defense.fit(base, data, key=key, folder=folder)
+    except Exception:
+        if not folder.exists():
+            note.unlink(missing_ok=True)
+        raise
     if not path.is_file():  # after the model, so that a folder with a card is complete
         aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(whole, indent=1) + "\n")
         aside.rename(path)
+    note.unlink(missing_ok=True)
     return load_defended(folder)
+
+
+def _unfinished(folder: Path) -> Path:
+    """Return where a fit into a folder is noted until it is done."""
+    return folder.with_name(f"{folder.name}.fitting.json")
 
 
 def load_defended(folder: str | os.PathLike[str]) -> Defended:
@@ -100,7 +170,7 @@ def load_defended(folder: str | os.PathLike[str]) -> Defended:
         defense = kind(**{name: _tuples(value) for name, value in card["settings"].items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder / CARD, error) from None
-    saved = load_model(folder)
+    saved = load_network(folder)
     if kind in DETECTORS.values():
         return _guarded(defense, card, saved, folder)
     # A defense that is more than a network says how it is rebuilt around the one in the folder.

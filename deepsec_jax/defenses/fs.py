@@ -15,9 +15,10 @@ from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
+from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.protocols import Classifier, Images, Key, Logits, Scalar
 from deepsec_jax.pytree import Struct, static
-from deepsec_jax.training import Saved, load_model
+from deepsec_jax.training import Saved, load_network
 from deepsec_jax.transforms import median_2x2, non_local_means, to_levels
 
 IDENTICAL = -1e4
@@ -58,6 +59,7 @@ class FS(Struct):
     fpr: float = FPR
     images: int = static(5000)
 
+    keeps_network: ClassVar[bool] = True
     confidences: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="FS",
@@ -80,12 +82,12 @@ class FS(Struct):
         if folder is not None:
             check_keepable(base, folder)
             if has_arrays(folder):
-                return self.restore(load_model(folder), folder)
+                return self.restore(load_network(folder), folder)
         clean = draw(fitting_and_validation(base, data)[1], self.images, key)
         fitted = FittedDetector(self._score(base.trained)).at_fpr(clean.images, self.fpr)
         if folder is not None:
             figures = {"threshold": float(fitted.threshold), "clean_images": len(clean)}
-            keep_network(base, data, folder, figures=figures)
+            keep_network(base, data, folder, answers=Guarded(base.trained, fitted), figures=figures)
             keep_arrays(folder, threshold=fitted.threshold, spread=fitted.spread)
         return fitted
 

@@ -60,7 +60,7 @@ def intrinsic_dimension(rows: jax.Array, reference: Reference, k: int) -> jax.Ar
 
     A reference point is no neighbour of itself: distances of 0 are left out, since a single one would make
     the estimate 0 whatever the others are.  Where all k are equal it is the largest, 10^6, with no gradient,
-    and 0 where there is nothing but the point itself.
+    and 0 where there is nothing but the point itself.  A row with an entry that is no number has none: NaN.
 
     Args:
         rows: float32 [B, d]; the estimate of a row depends on that row alone.
@@ -81,4 +81,5 @@ def intrinsic_dimension(rows: jax.Array, reference: Reference, k: int) -> jax.Ar
     mean = -0.5 * jnp.sum(jnp.log1p(shares), axis=1) / jnp.maximum(count, 1.0)
     usable = mean > SMALLEST_MEAN
     dimension = jnp.where(usable, 1.0 / jnp.where(usable, mean, 1.0), 1.0 / SMALLEST_MEAN)
-    return jnp.where(count > 0.0, dimension, 0.0)
+    dimension = jnp.where(count > 0.0, dimension, 0.0)
+    return jnp.where(jnp.all(jnp.isfinite(rows), axis=1), dimension, jnp.nan)

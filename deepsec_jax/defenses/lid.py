@@ -11,6 +11,7 @@ from jax import lax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from deepsec_jax.answers import named, succeeded
 from deepsec_jax.attacks import FGSM
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split, unit_images
@@ -18,10 +19,11 @@ from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, itself
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
 from deepsec_jax.defenses.intrinsic_dimension import Reference, intrinsic_dimension, reference_of
+from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, example_keys, jit_per_class, static, typed_key
-from deepsec_jax.training import Saved, load_model
+from deepsec_jax.training import Saved, load_network
 
 AT_ONCE = 100
 """Images of one compiled call while it is fitted."""
@@ -61,6 +63,7 @@ class LID(Struct):
     fpr: float = FPR
     images: int = static(5000)
 
+    keeps_network: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         name="LID",
         title="Local intrinsic dimension of activations",
@@ -91,7 +94,7 @@ class LID(Struct):
         if folder is not None:
             check_keepable(base, folder)
             if Path(folder).exists():
-                saved = load_model(folder)
+                saved = load_network(folder)
                 _check_ours(saved, folder)
                 if has_arrays(folder):  # else it was interrupted between the network and the arrays
                     return self.restore(saved, folder)
@@ -117,7 +120,7 @@ class LID(Struct):
                 "detector": "LID", "threshold": float(fitted.threshold), "clean_images": len(clean),
                 "moved_by_fgsm": int(classes.sum()), "of_images": len(rest),
             }  # fmt: skip
-            keep_network(base, data, folder, figures=figures)
+            keep_network(base, data, folder, answers=Guarded(base.trained, fitted), figures=figures)
             keep_arrays(
                 folder, reference=reference, mean=scorer.mean, scale=scorer.scale, weights=scorer.weights,
                 bias=scorer.bias, threshold=fitted.threshold, spread=fitted.spread,
@@ -281,7 +284,7 @@ def _three(
     """Return dimensions [3, B, L] of clean, noisy and adversarial images, and which the attack moved."""
     x_adv = attack(scorer.model, x, labels)
     sets = (x, as_far(x, x_adv, keys), x_adv)
-    moved = jnp.argmax(scorer.model(x_adv), axis=-1) != labels
+    moved = succeeded(scorer.model(x_adv), labels, targeted=False)
     return jnp.stack([scorer.dimensions(images) for images in sets]), moved
 
 
@@ -292,7 +295,7 @@ def _references(model: Any, images: Images) -> tuple[Reference, ...]:
 
 @jit_per_class
 def _predicted(model: Classifier, x: Images) -> Labels:
-    return jnp.argmax(model(x), axis=-1)
+    return named(model(x))
 
 
 def _classified(model: Classifier, split: Split) -> Split:

@@ -26,9 +26,10 @@ from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_ar
 from deepsec_jax.defenses.divergence import divergence_excess
 from deepsec_jax.defenses.quantiles import Quantiles, fit_quantiles
 from deepsec_jax.models.autoencoder import KINDS, Autoencoder
+from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
 from deepsec_jax.pytree import Struct, static, typed_key
-from deepsec_jax.training import Recipe, Saved, accuracy, load_model
+from deepsec_jax.training import Recipe, Saved, load_network
 
 ERROR = "test_error"
 """What the figures of an autoencoder call its mean squared error on the test part."""
@@ -72,6 +73,7 @@ class MagNet(Struct):
     images: int = static(5000)
     changes: Changes = static(())
 
+    keeps_network: ClassVar[bool] = True
     confidences: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="MagNet",
@@ -116,7 +118,7 @@ class MagNet(Struct):
         if folder is not None:
             check_keepable(base, folder)
             if has_arrays(folder):
-                return self.restore(load_model(folder), folder)
+                return self.restore(load_network(folder), folder)
         fitting, held_out = fitting_and_validation(base, data)
         clean_key, *keys = jax.random.split(typed_key(key), 1 + len(self.autoencoders))
         clean = draw(held_out, self.images, clean_key)
@@ -140,9 +142,8 @@ class MagNet(Struct):
                 "threshold": float(fitted.threshold), "clean_images": len(clean),
                 "threshold_images": len(clean.images[1::2]), ERROR: errors,
             }  # fmt: skip
-            if self.reforms:
-                figures["test_accuracy"] = accuracy(reformed(fitted), data.test)
-            keep_network(base, data, folder, figures=figures)
+            whole = Guarded(self.behind(fitted, base.trained), fitted)
+            keep_network(base, data, folder, answers=whole, figures=figures)
             keep_arrays(folder, threshold=fitted.threshold, spread=fitted.spread, clean_parts=values)
         return fitted
 
@@ -166,7 +167,7 @@ class MagNet(Struct):
                 "detector again"
             )
         models = tuple(
-            load_model(beside(folder, number), build=partial(self.build, kind)).model
+            load_network(beside(folder, number), build=partial(self.build, kind)).model
             for number, kind in enumerate(self.autoencoders)
         )
         parts = Parts(saved.model, models, self.powers, self.temperatures)

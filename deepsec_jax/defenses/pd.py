@@ -18,7 +18,7 @@ from deepsec_jax.models.pixelcnn_scan import purify
 from deepsec_jax.models.wrappers import StraightThrough
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
 from deepsec_jax.pytree import Struct, static
-from deepsec_jax.training import Recipe, Saved, accuracy, load_model
+from deepsec_jax.training import Recipe, Saved, load_network
 
 BITS = "test_bits_per_dim"
 """What the figures of both folders call the PixelCNN's bits per dimension on the test part."""
@@ -54,6 +54,7 @@ class PD(Struct):
     dropout: float = static(0.0)
     changes: Changes = static(())
 
+    keeps_network: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="PD",
@@ -81,18 +82,15 @@ class PD(Struct):
         if folder is not None:
             check_keepable(base, folder)
             if Path(folder).exists():
-                return self.restore(load_model(folder), Path(folder))
+                return self.restore(load_network(folder), Path(folder))
         density = Base(self.build, recipe_of(data), base.trained)
         saved = retrain(
             self, density, data, bits_objective, key=key, folder=None if folder is None else beside(folder),
             score=minus_bits, tested={BITS: mean_bits}, part="pixelcnn",
         )  # fmt: skip
         classifier = Purified(saved.model, base.trained, self.eps)
-        if folder is not None:
-            first = data.test.take(np.arange(min(1000, len(data.test))))
-            seen = accuracy(classifier, first, batch_size=100)
-            figures = {"test_accuracy": seen, "test_images": len(first), BITS: saved.figures[BITS]}
-            keep_network(base, data, folder, figures=figures)
+        figures = {BITS: saved.figures[BITS]}
+        keep_network(base, data, folder, answers=classifier, figures=figures, tested=1000, batch_size=100)
         return classifier
 
     def build(self, rngs: nnx.Rngs, channels: int) -> PixelCNN:
@@ -113,7 +111,7 @@ class PD(Struct):
             raise DefenseError(
                 f"{folder} holds a model without a PixelCNN: choose another folder or remove it"
             )
-        return Purified(load_model(beside(folder), build=self.build).model, saved.model, self.eps)
+        return Purified(load_network(beside(folder), build=self.build).model, saved.model, self.eps)
 
     def surrogate(self, classifier: Classifier) -> Classifier:
         """Return the same classifier, whose purification has the identity's gradient."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsec_jax.answers import named
 from deepsec_jax.attacks.gradient import forward
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split
@@ -19,7 +20,7 @@ from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Logits, Scalar
 from deepsec_jax.pytree import Struct, logits_shape, static
 from deepsec_jax.randomness import first_keys, one_per_row, typed_key
-from deepsec_jax.training import Saved, accuracy, load_model
+from deepsec_jax.training import Saved, accuracy, load_network
 from deepsec_jax.transforms import point_in_cube
 
 AT_ONCE = 1000
@@ -60,7 +61,10 @@ class RegionVotes(Struct):
     """One vote is judged, not several: it is an average over draws already."""
 
     def __call__(self, x: Images) -> Logits:
-        """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals."""
+        """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals.
+
+        Points on which the network gives no answer (NaN) have no vote; where none has one the shares are NaN.
+        """
         rows, classes = x.shape[0], logits_shape(self.model, x)[-1]
         keys = one_per_row(self.keys, rows)
         each = max(1, min(self.points, AT_ONCE // max(1, rows)))
@@ -72,14 +76,16 @@ class RegionVotes(Struct):
         def count(votes: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
             numbers = first + jnp.arange(each)
             points = jax.vmap(one)(numbers).reshape(each * rows, *x.shape[1:])
-            cast = jnp.argmax(forward(self.model, points), axis=-1).reshape(each, rows)
+            # A point on which the network gives no answer has no vote.
+            cast = named(forward(self.model, points)).reshape(each, rows)
             counted = jnp.where(
                 (numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes, dtype=jnp.float32), 0.0
             )
             return votes + counted.sum(axis=0), None
 
         nobody = jnp.zeros((rows, classes), jnp.float32)
-        return lax.scan(count, nobody, jnp.arange(0, self.points, each))[0] / self.points
+        votes = lax.scan(count, nobody, jnp.arange(0, self.points, each))[0]
+        return votes / jnp.sum(votes, axis=-1, keepdims=True)
 
     def seen(self, x: Images) -> Images:
         """Return one of the points that vote, for each image."""
@@ -108,6 +114,7 @@ class RC(Struct):
     images: int = static(1000)
 
     confidences: ClassVar[bool] = False
+    keeps_network: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
         name="RC",
@@ -131,7 +138,7 @@ class RC(Struct):
         calls of the network.
         """
         if folder is not None and Path(folder).exists():
-            return self.restore(load_model(folder), folder)
+            return self.restore(load_network(folder), folder)
         if folder is not None:
             check_keepable(base, folder)
         figures: dict[str, Any] = {"radius": float(self.radius)}
@@ -141,12 +148,7 @@ class RC(Struct):
             few = data.train.take(np.sort(np.asarray(rows)))
             figures = search_radius(base.trained, few, points=self.points, key=vote_key)
         classifier = RegionVotes(base.trained, figures["radius"], first_keys(), self.points)
-        if folder is not None:
-            first = data.test.take(np.arange(min(100, len(data.test))))
-            seen = accuracy(classifier, first, batch_size=20)
-            keep_network(
-                base, data, folder, figures={**figures, "test_accuracy": seen, "test_images": len(first)}
-            )
+        keep_network(base, data, folder, answers=classifier, figures=figures, tested=100, batch_size=20)
         return classifier
 
     def restore(self, saved: Saved, folder: Any) -> Classifier:

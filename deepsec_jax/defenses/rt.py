@@ -1,7 +1,6 @@
 """RT: random resizing and random padding before the undefended network."""
 
 import os
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -9,8 +8,8 @@ import jax.numpy as jnp
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
-from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
-from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, Transformed
+from deepsec_jax.defenses.base import Base, DefenseError, keep_network
+from deepsec_jax.defenses.transformed import DRAWS, Transformed
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
 from deepsec_jax.pytree import Struct, logits_shape, static
@@ -50,6 +49,7 @@ class RT(Struct):
     smallest: int = static(28)
     largest: int = static(31)
 
+    keeps_network: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         name="RT",
         title="Random resizing and padding",
@@ -74,12 +74,9 @@ class RT(Struct):
                 f"{height} x {width}: they must be square and no larger"
             )
         self._check_network(base.trained, channels)
-        if folder is not None:
-            check_keepable(base, folder)
-            if not Path(folder).exists():
-                seen = AccuracyThrough(self._transform())(base.trained, data.test)
-                keep_network(base, data, folder, figures={"test_accuracy": seen})
-        return self._around(base.trained)
+        classifier = self._around(base.trained)
+        keep_network(base, data, folder, answers=classifier, figures={})
+        return classifier
 
     def restore(self, saved: Saved, folder: Any) -> Classifier:
         """Return the classifier around the network that a folder holds."""

@@ -1,20 +1,21 @@
 """What the page shows of one attack: hyperparameters, pictures, drawings, and figures beside the paper's."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from deepsec_jax.attacks import preset_card
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation import figures, paper_numbers
-from deepsec_jax.evaluation.attack_table import Result
+from deepsec_jax.evaluation.attack_table import Result, found_classes
 from deepsec_jax.evaluation.attack_warnings import as_row, distances
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.figures import Curve
 from deepsec_jax.evaluation.paper_table import Entry, Section, TableRow
+from deepsec_jax.evaluation.paper_title import same
 from deepsec_jax.evaluation.picture_grid import examples_of, section_of
 
 
@@ -60,8 +61,8 @@ def _pictures(cell: Cell, row: TableRow, section: Section) -> dict[str, Any]:
     probabilities = arrays["probabilities"]
     result = Result(
         row=as_row(row), x_adv=arrays["x_adv"], targets=arrays["targets"], success=arrays["success"],
-        predicted=probabilities.argmax(axis=1), confidence=probabilities.max(axis=1),
-        probabilities=probabilities,
+        predicted=found_classes(probabilities), confidence=probabilities.max(axis=1),
+        probabilities=probabilities, no_answer=arrays.get("no_answer", np.zeros(len(probabilities))),
     )  # fmt: skip
     candidates = Candidates(
         images=arrays["x"], labels=arrays["labels"], targets=arrays["targets"],
@@ -90,16 +91,7 @@ def _card(cell: Cell, section: Section) -> Mapping[str, Mapping[str, Any]]:
         card = {}
     used = cell.config["attack"].get("hyperparameters", {})
     changed = {"source": "set for this run", "reason": ""}
-    return {
-        name: entry if _equal(entry["value"], used.get(name)) else changed for name, entry in card.items()
-    }
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Tell whether two hyperparameters are the same to the seven digits of float32."""
-    if isinstance(one, float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=1e-6)
-    return bool(one == other)
+    return {name: entry if same(entry["value"], used.get(name)) else changed for name, entry in card.items()}
 
 
 def _charts(row: TableRow, anchor: str) -> list[dict[str, Any]]:

@@ -7,10 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import hyperparameters, most_gradients, run_attack
+from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients, run_attack
 from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
 from deepsec_jax.evaluation.runner import Job, OnBatch
@@ -30,6 +29,7 @@ def attack_config(
     data: str,
     model: dict[str, Any],
     candidates: str,
+    images: str,
     n: int,
     seed: int,
     train_digest: Callable[[], str],
@@ -43,6 +43,7 @@ def attack_config(
         data: data set name.
         model: what the model is called (``name``), and what else is known of it.
         candidates: name of the candidate set, a hash over the model's weights, the test split, n and seed.
+        images: hash of the test split, see :func:`deepsec_jax.evaluation.sample.split_name`.
         n: number of candidates.
         seed: of candidates, targets and random attacks.
         train_digest: tells the data set from others; called for an attack that is fitted to training images.
@@ -51,10 +52,10 @@ def attack_config(
     return {
         "data": data, "model": model,
         "attack": {
-            "name": name, "class": ATTACKS[name.partition("@")[0]].__name__, "preset": preset,
+            "name": name, "class": class_of(attack), "preset": preset,
             "hyperparameters": hyperparameters(attack), **fitted,
         },
-        "n": n, "seed": seed, "candidates": candidates,
+        "n": n, "seed": seed, "candidates": candidates, "images": images,
     }  # fmt: skip
 
 
@@ -93,6 +94,7 @@ def attack_job(
     gradient_seconds: Callable[[], float],
     class_names: Sequence[str],
     train_images: Callable[[], np.ndarray],
+    findings: Sequence[str] = (),
 ) -> Job:
     """Return the job that makes one cell and measures its columns.
 
@@ -106,6 +108,7 @@ def attack_job(
         gradient_seconds: see :func:`gradient_clock`.
         class_names: what the classes are called in pictures.
         train_images: gives the images that a UAP is fitted to.
+        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of the model.
     """
     rows = len(candidates)
     per_image = most_gradients(attack, candidates.images[0].size if rows else 0)
@@ -122,13 +125,14 @@ def attack_job(
             "x_adv": result.x_adv, "x": candidates.images, "labels": candidates.labels,
             "targets": result.targets, "rows": candidates.rows.astype(np.int32),
             "success": result.success, "probabilities": result.probabilities,
+            "no_answer": result.no_answer,
         }  # fmt: skip
         environment = {
             "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
             "seconds": result.row.seconds, "compile_seconds": result.row.compile_seconds,
             "gradient_seconds": gradient_seconds(), "fit_seconds": result.row.fit_seconds,
             "gradients": result.row.gradients, "forwards": result.row.forwards,
-            "class_names": list(class_names),
+            "class_names": list(class_names), "findings": list(findings),
             "started": started, "finished": now(),
         }  # fmt: skip
         return environment, arrays

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.attacks import (
     JSMA,
     UAP,
@@ -58,6 +59,8 @@ class Row:
         gradients: gradients of the model per image, the mean where an attack counts; None if not known.
         forwards: forward passes per image beside those in the gradients; None if not known.
         fit_seconds: wall time of fitting the attack to training images (UAP), compilation and all.
+        no_answer: images on which the model gives no answer (NaN or +inf), in one draw at least: neither
+            right nor fooled.
     """
 
     attack: str
@@ -75,6 +78,7 @@ class Row:
     gradients: float | None
     forwards: float | None = None
     fit_seconds: float = 0.0
+    no_answer: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready values; NaN becomes None."""
@@ -101,11 +105,12 @@ class Result:
         row: the figures.
         x_adv: adversarial images, float32 [N, H, W, C].
         targets: classes the images were driven to, int32 [N]; -1 for an untargeted attack.
-        predicted: classes the model finds on the adversarial images, int32 [N].
-        confidence: softmax probability of these classes, float32 [N].
+        predicted: classes the model finds on the adversarial images, int32 [N]; -1 without an answer.
+        confidence: softmax probability of these classes, float32 [N]; NaN without an answer.
         success: 1 or 0; on a randomised model a share of draws; float32 [N].
         probabilities: softmax on the adversarial images, a mean over draws on a randomised model, float32
             [N, K].
+        no_answer: 1 where the model gives no answer (NaN or +inf), else 0; or a share of draws; float32 [N].
     """
 
     row: Row
@@ -115,6 +120,7 @@ class Result:
     confidence: np.ndarray
     success: np.ndarray
     probabilities: np.ndarray
+    no_answer: np.ndarray
 
 
 def run_attack(
@@ -179,16 +185,24 @@ def run_attack(
         gradients=gradients(attack) if counted is None else counted.gradients,
         forwards=forwards(attack) if counted is None else counted.forwards,
         fit_seconds=fit_seconds,
+        no_answer=int((judged["no_answer"] > 0).sum()),
     )
     return Result(
         row=row,
         x_adv=x_adv,
         targets=np.full(len(candidates), -1, np.int32) if targets is None else targets,
-        predicted=probabilities.argmax(axis=1).astype(np.int32),
+        predicted=found_classes(probabilities),
         confidence=probabilities.max(axis=1),
         success=judged["success"],
         probabilities=probabilities,
+        no_answer=judged["no_answer"],
     )
+
+
+def found_classes(probabilities: np.ndarray) -> np.ndarray:
+    """Return the class of the largest probability of each row [N, K], int32 [N]; -1 where it is NaN."""
+    silent = np.isnan(probabilities).any(axis=1)
+    return np.where(silent, NO_CLASS, probabilities.argmax(axis=1)).astype(np.int32)
 
 
 class _Calls(NamedTuple):
@@ -236,6 +250,11 @@ def hyperparameters(attack: Any) -> dict[str, Any]:
     if isinstance(attack, Restarts):
         return {**hyperparameters(attack.attack), "restarts": attack.n}
     return {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
+
+
+def class_of(attack: Any) -> str:
+    """Return the name of an attack's class; of ``Restarts``, that of what it repeats."""
+    return type(attack.attack if isinstance(attack, Restarts) else attack).__name__
 
 
 def _plain(value: Any) -> Any:
@@ -320,7 +339,7 @@ def _targets(
 def _judge(
     model: Classifier, candidates: Candidates, x_adv: np.ndarray, targets: np.ndarray | None, batch_size: int
 ) -> dict[str, np.ndarray]:
-    names = ("success", "probabilities", "l0", "l2", "linf")
+    names = ("success", "probabilities", "no_answer", "l0", "l2", "linf")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for rows in _batches(len(candidates), batch_size):
         outcome = judge(

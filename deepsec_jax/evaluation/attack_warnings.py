@@ -1,14 +1,18 @@
 """What a reader must know before trusting a table of attacks, found in the figures themselves."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation.attack_table import Distance, Row
+from deepsec_jax.evaluation.gaps import findings_of
 from deepsec_jax.evaluation.paper_numbers import absences
-from deepsec_jax.evaluation.paper_table import Section, TableRow
+from deepsec_jax.evaluation.paper_table import Section, TableRow, name_of
 from deepsec_jax.evaluation.report import warnings as table_warnings
+from deepsec_jax.evaluation.silence import silent_images
+from deepsec_jax.evaluation.subject import not_adaptive
 
 
 def warnings(section: Section) -> list[str]:
@@ -20,7 +24,11 @@ def warnings(section: Section) -> list[str]:
     ]
     finished = [row for row in section.rows if row.cell.error is None]
     unbounded = [text for row in finished if (text := _unbounded(row))]
-    return [*failed, *table_warnings([as_row(row) for row in finished]), *unbounded, *absences(section)]
+    model = section.rows[0].cell.config.get("model") if section.rows else None
+    aware = not_adaptive(model) if isinstance(model, Mapping) else []
+    findings = findings_of((row.cell for row in finished), lambda cell: name_of(cell.config["model"]))
+    found = table_warnings([as_row(row) for row in finished])
+    return [*failed, *aware, *findings, *found, *unbounded, *absences(section)]
 
 
 def as_row(row: TableRow) -> Row:
@@ -46,6 +54,7 @@ def as_row(row: TableRow) -> Row:
         gradients=None if gradients is None else float(gradients),
         forwards=environment.get("forwards"),
         fit_seconds=float(environment.get("fit_seconds") or 0.0),
+        no_answer=silent_images(arrays),
     )
 
 

@@ -42,6 +42,15 @@ float32 [N]; scores of a detector: float32 [N]; logits, probabilities (on x_adv 
 sight, seen and seen_adv: what the network sees of x and x_adv, float32 [N, any height, any width, C];
 probabilities on x, and with _adv on x_adv."""
 
+NO_ANSWER: dict[str, tuple[str, ...]] = {
+    ATTACK: ("no_answer",), UTILITY: ("no_answer_raw", "no_answer"),
+    ROBUSTNESS: ("no_answer", "clean_no_answer"),
+    CLEAN: ("no_answer",), DETECTION: ("no_answer",), SWEEP: ("no_answer",),
+}  # fmt: skip
+"""Kind -> further arrays: share of draws in which the model gives no answer (NaN or +inf), neither right nor
+fooled, float32 [N], on x_adv, or on clean images where there is none or the name says so.  Cells of earlier
+versions lack them."""
+
 REJECTION: dict[str, tuple[str, ...]] = {UTILITY: ("rejected",), ROBUSTNESS: ("rejected", "clean_rejected")}
 """Kind -> further arrays of a model that can reject, each a share of draws, float32 [N]: rejected (x_adv, or
 the clean image without one), clean_rejected (x)."""
@@ -59,10 +68,11 @@ class Cell:
             The kinds of defenses: see :mod:`deepsec_jax.evaluation.defense_cells`; of detectors:
             :mod:`deepsec_jax.evaluation.detection_cells`.
         environment: ``versions``, ``device``, ``batch_size``, ``class_names``, ``seconds``,
-            ``compile_seconds``, ``gradients``, ``started``, ``finished``; of an attack also
-            ``gradient_seconds``, ``forwards``; of a defense also ``folder``, ``confidences``, ``training``.
-        arrays: name -> array, the names of :data:`ARRAYS`, and of :data:`REJECTION` where it can reject;
-            empty if it failed.
+            ``compile_seconds``, ``gradients``, ``started``, ``finished``, ``findings`` (what a look at the
+            model has found before its first attack); of an attack also ``gradient_seconds``, ``forwards``; of
+            a defense also ``folder``, ``confidences``, ``training``.
+        arrays: name -> array, the names of :data:`ARRAYS`, of :data:`NO_ANSWER`, and of :data:`REJECTION`
+            where it can reject; empty if it failed.
         columns: metric column -> values [N].
         error: one line, or None.
     """

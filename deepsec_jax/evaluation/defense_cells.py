@@ -56,6 +56,7 @@ class Subject:
         differentiable: whether the defended model has a gradient of its own.
         training: ``test_accuracy``, ``history`` and what else training has noted.
         folder: where it lies.
+        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of it and of the surrogate.
     """
 
     about: dict[str, Any]
@@ -65,6 +66,7 @@ class Subject:
     differentiable: bool = True
     training: Mapping[str, Any] | None = None
     folder: str = ""
+    findings: tuple[str, ...] = ()
 
     @property
     def rejects(self) -> bool:

@@ -10,11 +10,12 @@ from deepsec_jax.catalog import UnknownName
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.evaluation import figures
 from deepsec_jax.evaluation.attack_details import compared
+from deepsec_jax.evaluation.attack_table import found_classes
 from deepsec_jax.evaluation.cells import SIGHT, Cell
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
 from deepsec_jax.evaluation.defense_warnings import kept_epoch
-from deepsec_jax.evaluation.picture_grid import example, examples_of, sight_example
+from deepsec_jax.evaluation.picture_grid import SILENT, example, examples_of, sight_example
 from deepsec_jax.evaluation.robust_table import RobustRow, defense_key, eps_in_words
 from deepsec_jax.training import RECIPES
 
@@ -92,8 +93,9 @@ def said(value: Any) -> str:
 def _recipe(row: DefenseRow, section: DefenseSection, training: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the fields of the training's recipe, those of the undefended model's beside what differs."""
     recipe = row.about["recipe"]
-    undefended = RECIPES.get(str(section.cells[0].config["model"].get("recipe")))
-    usual = undefended.to_dict() if undefended else {}
+    known = section.cells[0].config["model"].get("recipe")
+    named = RECIPES.get(str(known))  # runs of version 0.1 kept its name only
+    usual = known if isinstance(known, Mapping) else named.to_dict() if named else {}
     fields = [
         {
             "name": name.replace("_", " "), "value": said(value),
@@ -161,11 +163,14 @@ def _examples(cell: Cell) -> list[dict[str, Any]]:
     names = [str(name) for name in cell.environment["class_names"]]
     robust = np.minimum(arrays["clean"], arrays["correct"])
     refused = arrays.get("rejected", np.zeros(len(robust))) >= 0.5
+    silent = arrays.get("no_answer", np.zeros(len(robust))) >= 0.5
+    classes = found_classes(arrays["probabilities"])
     return [
         example(
             arrays["x"][index], arrays["x_adv"][index], label=names[arrays["labels"][index]],
-            predicted="rejected" if refused[index] else names[arrays["probabilities"][index].argmax()],
-            confidence=float(arrays["probabilities"][index].max()), success=bool(robust[index] < 0.5),
+            predicted="rejected" if refused[index] else SILENT if silent[index] else names[classes[index]],
+            confidence=float(arrays["probabilities"][index].max()),
+            success=bool(robust[index] < 0.5 and not silent[index]),
         )
         for index in examples_of(arrays["labels"])
     ]  # fmt: skip

@@ -172,7 +172,13 @@ def bytes_of(planned: Planned, dataset: Dataset) -> int:
 
 
 def jobs(
-    planned: Sequence[Planned], raw: Classifier, dataset: Dataset, store: Store, *, batch_size: int
+    planned: Sequence[Planned],
+    raw: Classifier,
+    dataset: Dataset,
+    store: Store,
+    *,
+    batch_size: int,
+    findings: Sequence[str] = (),
 ) -> list[Job]:
     """Return the jobs that make these cells and measure their columns.
 
@@ -182,6 +188,7 @@ def jobs(
         dataset: whose test split is asked.
         store: where the images to replay lie.
         batch_size: images per call.
+        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of the undefended model.
     """
     found = []
     for each in planned:
@@ -195,7 +202,7 @@ def jobs(
             compute = _robustness(each, raw, sample, store, min(batch_size, len(sample)))
         found.append(
             Job(
-                each.config, each.groups, _noted(compute, each, batch_size, dataset.class_names),
+                each.config, each.groups, _noted(compute, each, batch_size, dataset.class_names, findings),
                 _measure(each),
                 images=each.config.get("n", len(dataset.test)),
                 gradients=each.gradients, measuring=0, after=each.after,  # columns are read off the arrays
@@ -207,16 +214,18 @@ def jobs(
 Parts = Callable[[OnBatch], tuple[Environment, Arrays]]
 
 
-def _noted(compute: Parts, planned: Planned, batch_size: int, class_names: Sequence[str]) -> Parts:
+def _noted(
+    compute: Parts, planned: Planned, batch_size: int, class_names: Sequence[str], findings: Sequence[str]
+) -> Parts:
     """Return a computation whose environment says where, when and on what."""
 
     def noted(on_batch: OnBatch) -> tuple[Environment, Arrays]:
         started = now()
         environment, arrays = compute(on_batch)
         subject = planned.subject
-        about = {} if subject is None else {
+        about = {"findings": list(findings)} if subject is None else {
             "folder": subject.folder, "confidences": subject.confidences,
-            "training": dict(subject.training or {}),
+            "training": dict(subject.training or {}), "findings": list(subject.findings),
         }  # fmt: skip
         return {
             "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
@@ -272,7 +281,7 @@ def _robustness(planned: Planned, raw: Classifier, sample: Sample, store: Store,
         return costs | notes, {
             "x_adv": made.x_adv, "x": sample.images, "labels": sample.labels, "rows": sample.rows,
             "clean": clean.correct, "correct": answers.holds, "probabilities": answers.probabilities,
-            **refuses,
+            "no_answer": answers.no_answer, "clean_no_answer": clean.no_answer, **refuses,
         }  # fmt: skip
 
     return compute

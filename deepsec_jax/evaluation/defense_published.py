@@ -5,7 +5,9 @@ columns by those of ``utility.utility_columns``.
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from deepsec_jax.evaluation.published_file import (
     Printed,
@@ -23,35 +25,19 @@ PERCENT = ("accuracy", "cav", "crr", "csr", "ccv")
 """Columns that the table prints in percent."""
 
 
-def table_title(dataset: str, preset: str, recipe: str | None) -> str | None:
-    """Return the paper's title for a run, ``Table IV (MNIST)``; None if it may not carry it.
-
-    A run carries it with the paper's hyperparameters on a model of the paper's recipe, and no other way.
-
-    Args:
-        dataset: data set name.
-        preset: kind of the defenses' preset.
-        recipe: name of the undefended model's recipe; None for a model from elsewhere.
-    """
-    if why_untitled(dataset, preset, recipe):
-        return None
-    return f"{_contents()['table']} ({_contents()['tables'][dataset]['data']})"
+LACKING = "table of defenses on"
+"""What a data set without a table has none of."""
 
 
-def why_untitled(dataset: str, preset: str, recipe: str | None) -> str:
-    """Return why a run does not stand under the paper's title, one sentence; empty if it does."""
+def table_of(dataset: str) -> Mapping[str, Any] | None:
+    """Return the paper's table of a data set: ``table`` (its title), ``data``, ``recipe``; None without."""
     known = _contents()
-    table = known["tables"].get(dataset)
-    if table is None:
-        return f"The paper has no table of defenses on {dataset}."
-    reasons = []
-    if recipe is None:
-        reasons.append("the undefended model does not say that it was trained by the paper's recipe")
-    elif recipe != table["recipe"]:
-        reasons.append(f"the undefended model is of recipe {recipe}, not of {table['recipe']}")
-    if preset != "paper":
-        reasons.append(f"the defenses are of preset {preset}, not the paper's")
-    return f"Not {known['table']}: {', and '.join(reasons)}." if reasons else ""
+    return known["tables"][dataset] | {"table": known["table"]} if dataset in known["tables"] else None
+
+
+def table_title(dataset: str) -> str:
+    """Return the title of the paper's table of a data set that has one, e.g. ``Table IV (MNIST)``."""
+    return f"{_contents()['table']} ({_contents()['tables'][dataset]['data']})"
 
 
 def rows_of(dataset: str) -> tuple[str, ...]:

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from deepsec_jax.catalog import UnknownName
-from deepsec_jax.defenses import DEFENSES, preset
-from deepsec_jax.defenses.folders import settings_of
+from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.evaluation import defense_published
 from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
 from deepsec_jax.evaluation.paper_numbers import figure, interval
-from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of, recipe_of
+from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of
+from deepsec_jax.evaluation.paper_title import Used, changed_settings, why_untitled
 from deepsec_jax.evaluation.published_file import Reason
 from deepsec_jax.evaluation.robust_table import ThreatTable, defense_key, threat_tables
 from deepsec_jax.evaluation.utility import ACCURACY, REJECTED, utility_columns
@@ -108,16 +107,19 @@ def defense_sections(cells: Iterable[Cell], *, times: bool = True) -> list[Defen
 
 def _section(kind: str, cells: Sequence[Cell], undefended: Sequence[Cell], times: bool) -> DefenseSection:
     config = cells[0].config
-    dataset, recipe, base = name_of(config["data"]), recipe_of(config), name_of(config["model"])
-    note = defense_published.why_untitled(dataset, kind, recipe)
+    dataset, base = name_of(config["data"]), name_of(config["model"])
+    used = Used(
+        dataset, config["model"], config["images"], {"the defenses are of preset": kind},
+        {"settings of": _changed_labels(cells, dataset, kind)},
+    )  # fmt: skip
+    table, lacking = defense_published.table_of(dataset), defense_published.LACKING
+    note = why_untitled(table, lacking, "the undefended model", used)
     by_defense: dict[str, list[Cell]] = {}
     for cell in cells:
         by_defense.setdefault(defense_key(cell), []).append(cell)
     rows = [_row(key, group, dataset, kind, note) for key, group in by_defense.items()]
     rows.sort(key=lambda row: defense_published.position(row.name))
-    if not note and (others := [row.label for row in rows if row.changed]):
-        note = f"Not Table IV: settings of {', '.join(others)} are not the paper's."
-    title = defense_published.table_title(dataset, kind, recipe) if not note else None
+    title = "" if note else defense_published.table_title(dataset)
     about = f"Defenses of {base}, {dataset}, {kind} settings"
     columns = utility_columns(rejecting=any(_rejects(row) for row in rows))
     return DefenseSection(
@@ -151,7 +153,7 @@ def _row(key: str, cells: Sequence[Cell], dataset: str, kind: str, note: str) ->
     about = cells[0].config["defense"]
     name = str(about["name"])
     cell = max((cell for cell in cells if cell.kind == UTILITY), key=_images, default=None)
-    changed = changed_settings(about, dataset, kind, _channels(cells))
+    changed = _changed(cells[0], dataset, kind, _channels(cells))
     others = [Reason("another model or training", note)] if note else []
     if changed:
         others.append(Reason("other settings", f"{', '.join(changed)}: not those of the preset."))
@@ -174,16 +176,23 @@ def _channels(cells: Sequence[Cell]) -> int | None:
     return next((cell.arrays["x"].shape[3] for cell in cells if "x" in cell.arrays), None)
 
 
-def changed_settings(
-    about: Mapping[str, Any], dataset: str, kind: str, channels: int | None
-) -> tuple[str, ...]:
-    """Return the names of settings that are not the preset's; none for a defense without a preset."""
-    try:
-        usual = settings_of(preset(str(about["name"]), dataset, kind, channels=channels))
-    except UnknownName:
-        return ()
-    used = about["settings"]
-    return tuple(name for name in usual if name in used and used[name] != usual[name])
+def _changed(cell: Cell, dataset: str, kind: str, channels: int | None) -> tuple[str, ...]:
+    """Return the settings of a cell's defense that are not its preset's."""
+    model = cell.config["model"]
+    base = model.get("recipe") if isinstance(model, Mapping) else None
+    return changed_settings(cell.config["defense"], dataset, kind, channels, base)
+
+
+def _changed_labels(cells: Sequence[Cell], dataset: str, kind: str) -> list[str]:
+    """Return the paper's names of the defenses whose settings are not the paper's, each once."""
+    if kind != "paper":
+        return []
+    labels = (
+        defense_published.label(str(cell.config["defense"]["name"]))
+        for cell in cells
+        if _changed(cell, dataset, kind, None)
+    )
+    return list(dict.fromkeys(labels))
 
 
 def _entry(cell: Cell | None, column: Column, dataset: str, name: str, others: Sequence[Reason]) -> Entry:

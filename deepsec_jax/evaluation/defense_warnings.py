@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY, Cell
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
-from deepsec_jax.evaluation.gaps import failures, lacking
+from deepsec_jax.evaluation.gaps import failures, findings_of, lacking
 from deepsec_jax.evaluation.robust_table import ThreatTable
+from deepsec_jax.evaluation.silence import silence, silent_images
 
 OVERFITTING = 0.2
 """Accuracy under one step may be above that under many by so much; more is catastrophic overfitting."""
@@ -20,7 +22,33 @@ def defense_warnings(section: DefenseSection) -> list[str]:
     ]
     under = [text for threat in section.threats for text in _under_attack(threat)]
     trained = [text for row in section.rows for text in _training(row)]
-    return [*failures(section.cells), *changed, *under, *trained, *_absences(section)]
+    findings = findings_of(section.cells, _who)
+    models = [*changed, *findings, *_silences(section)]
+    return [*failures(section.cells), *models, *under, *trained, *_absences(section)]
+
+
+def _who(cell: Cell) -> str:
+    return str(cell.config["defense"]["name"]) if "defense" in cell.config else "undefended"
+
+
+def _silences(section: DefenseSection) -> list[str]:
+    """Return on how many images a model gives no answer; what several cells say alike is said once."""
+    found: list[str] = []
+    for cell in section.cells:
+        if cell.error is not None or cell.kind not in (UTILITY, ROBUSTNESS):
+            continue
+        who = _who(cell)
+        if cell.kind == UTILITY:
+            asked = [("undefended", "no_answer_raw", "clean images"), (who, "no_answer", "clean images")]
+        else:
+            access = str(cell.config["access"]).replace("_", "-")
+            asked = [
+                (who, "clean_no_answer", "clean images of the sample"),
+                (who, "no_answer", f"{access} images"),
+            ]
+        for name, array, what in asked:
+            found += silence(name, silent_images(cell.arrays, array), len(cell.arrays["labels"]), what)
+    return list(dict.fromkeys(found))
 
 
 def _under_attack(threat: ThreatTable) -> list[str]:

@@ -10,11 +10,12 @@ import jax
 from rich.console import Console
 
 from deepsec_jax import __version__, attacks, data, training
+from deepsec_jax.defenses import ModelFolder
 from deepsec_jax.evaluation.attack_table import run_attack
 from deepsec_jax.evaluation.report import render, terminal_table, write_report
+from deepsec_jax.evaluation.subject import facts_of
 from deepsec_jax.progress import progress
 from deepsec_jax.randomness import root_key
-from deepsec_jax.training import Saved
 
 _SEED = 0
 
@@ -62,7 +63,7 @@ def demo(
     title = f"Attacks on a small network for digits, n = {n}"
     console.print(terminal_table([result.row for result in results], title))
     facts = {
-        **model_facts(saved),
+        **facts_of(ModelFolder(saved.model, saved)),
         "Candidates": f"{n} correctly classified test images, seed {_SEED}",
         "Hyperparameters": "paper (Table XIII; digits take MNIST's column); searches cut to 4 x 60 steps",
         **machine_facts(),
@@ -84,16 +85,6 @@ def shortened(attack: Any) -> Any:
     if hasattr(attack, "copies"):
         changes["copies"] = 4
     return attack.replace(**changes)
-
-
-def model_facts(saved: Saved) -> dict[str, str]:
-    """Return what a page says about a trained model."""
-    figures = saved.figures
-    return {
-        "Model": f"{saved.recipe.model}, recipe {saved.recipe.name}",
-        "Data": saved.recipe.data,
-        "Test accuracy": f"{100 * figures['test_accuracy']:.2f} % of n = {figures['test_images']}",
-    }
 
 
 def machine_facts() -> dict[str, str]:

@@ -109,6 +109,7 @@ def detection_jobs(
     *,
     candidates: Callable[[], Candidates],
     batch_size: int,
+    findings: Sequence[str] = (),
 ) -> list[Job]:
     """Return the jobs that make these cells.
 
@@ -119,6 +120,7 @@ def detection_jobs(
         store: where the attacks' images lie.
         candidates: gives the images of the sweep.
         batch_size: images per call.
+        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of the classifier.
     """
 
     def compute_of(each: PlannedScores) -> Callable[[OnBatch], tuple[Environment, Arrays]]:
@@ -129,9 +131,12 @@ def detection_jobs(
         return lambda on_batch: _swept(each, model, candidates(), batch_size, on_batch)
 
     return [
-        Job(each.config, {}, _noted(compute_of(each), each, batch_size), _no_columns, images=each.images)
+        Job(
+            each.config, {}, _noted(compute_of(each), each, batch_size, findings), _no_columns,
+            images=each.images,
+        )
         for each in planned
-    ]
+    ]  # fmt: skip
 
 
 def _no_columns(*_: Any) -> Arrays:
@@ -139,7 +144,10 @@ def _no_columns(*_: Any) -> Arrays:
 
 
 def _noted(
-    compute: Callable[[OnBatch], tuple[Environment, Arrays]], planned: PlannedScores, batch_size: int
+    compute: Callable[[OnBatch], tuple[Environment, Arrays]],
+    planned: PlannedScores,
+    batch_size: int,
+    findings: Sequence[str],
 ) -> Callable[[OnBatch], tuple[Environment, Arrays]]:
     """Return a computation whose environment says where, when and on what."""
 
@@ -149,7 +157,7 @@ def _noted(
         watcher = planned.watcher
         about = {
             "folder": watcher.folder, "fpr": watcher.fpr, "validation": watcher.validation,
-            "training": dict(watcher.training or {}),
+            "training": dict(watcher.training or {}), "findings": list(findings),
         }  # fmt: skip
         return {
             "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size, **about,
@@ -167,10 +175,12 @@ def _clean(
     environment, scores = _scored(watcher, test.images, batch_size, on_batch)
     with compile_clock() as compile_seconds:
         started = time.perf_counter()
-        correct = ask(model, unit_images(test.images), labels, batch_size=min(batch_size, len(test))).correct
+        asked = ask(model, unit_images(test.images), labels, batch_size=min(batch_size, len(test)))
         environment["forward_seconds"] = time.perf_counter() - started - compile_seconds()
     environment["channels"] = dataset.image_shape[2]
-    return environment, {"scores": scores, "labels": labels, "correct": correct}
+    return environment, {
+        "scores": scores, "labels": labels, "correct": asked.correct, "no_answer": asked.no_answer
+    }  # fmt: skip
 
 
 def _attacked(
@@ -178,7 +188,9 @@ def _attacked(
 ) -> tuple[Environment, Arrays]:
     source = store.arrays(planned.config["source"])
     environment, scores = _scored(planned.watcher, source["x_adv"], batch_size, on_batch)
-    return environment, {"scores": scores, "success": source["success"], "rows": source["rows"]}
+    names = ("success", "rows", "no_answer")  # the last is not there where an earlier version wrote it
+    copied: Arrays = {name: source[name] for name in names if name in source}
+    return environment, {"scores": scores, **copied}
 
 
 def _swept(
@@ -192,7 +204,9 @@ def _swept(
     )  # fmt: skip
     environment, scores = _scored(planned.watcher, result.x_adv, batch_size, on_batch)
     rows = candidates.rows.astype(np.int32)
-    return environment, {"scores": scores, "success": result.success, "rows": rows}
+    return environment, {
+        "scores": scores, "success": result.success, "rows": rows, "no_answer": result.no_answer
+    }  # fmt: skip
 
 
 def _scored(

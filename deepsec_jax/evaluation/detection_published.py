@@ -5,7 +5,9 @@ columns by those of ``metrics.DETECTION_METRICS``.
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from deepsec_jax.evaluation.published_file import (
     Printed,
@@ -22,28 +24,14 @@ _contents = partial(contents, "published_detectors.toml")
 _FIRST = 1  # of a row: the number of examples stands before
 
 
-def why_untitled(dataset: str, attacks: str, detectors: str, recipe: str | None) -> str:
-    """Return why a run does not stand under the paper's title, one sentence; empty if it does.
+LACKING = "table of detectors on"
+"""What a data set without a table has none of."""
 
-    Args:
-        dataset: data set name.
-        attacks: kind of the attacks' preset.
-        detectors: kinds of the detectors' presets, joined by commas.
-        recipe: name of the model's recipe; None for a model from elsewhere.
-    """
-    table = _contents()["tables"].get(dataset)
-    if table is None:
-        return f"The paper has no table of detectors on {dataset}."
-    reasons = []
-    if recipe is None:
-        reasons.append("the model does not say that it was trained by the paper's recipe")
-    elif recipe != table["recipe"]:
-        reasons.append(f"the model is of recipe {recipe}, not of {table['recipe']}")
-    if attacks != "paper":
-        reasons.append(f"the attacks are of preset {attacks}, not the paper's")
-    if detectors != "paper":
-        reasons.append(f"the detectors are of preset {detectors}, not the paper's")
-    return f"Not {table['table']}: {', and '.join(reasons)}." if reasons else ""
+
+def table_of(dataset: str) -> Mapping[str, Any] | None:
+    """Return the paper's table of a data set: ``table`` (its title), ``data``, ``recipe``; None without."""
+    found: Mapping[str, Any] | None = _contents()["tables"].get(dataset)
+    return found
 
 
 def table_title(dataset: str) -> str:

@@ -60,7 +60,7 @@ def _view(section: DetectionSection, said: Sequence[str], anchor: str, times: bo
         "groups": _groups(section),
         "sweep": [_swept(row, section) for row in section.sweep],
         "swept": [DETECTION_METRICS[name] for name in SWEPT],
-        "sweep_title": detection_published.sweep_title(section.dataset),
+        "sweep_title": "" if section.note else detection_published.sweep_title(section.dataset),
         "sweep_charts": sweep_charts(section, anchor),
         "details": [
             detector_details(head, section, anchors[head.key], times=times) for head in section.detectors

@@ -16,7 +16,8 @@ from deepsec_jax.evaluation import detection_published, published
 from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP, Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead, entry_of, heads_of, key_of
 from deepsec_jax.evaluation.detection_sweep import SweepRow, sweep_rows
-from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of, recipe_of
+from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of
+from deepsec_jax.evaluation.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.evaluation.published_file import Printed
 from deepsec_jax.metrics import DETECTION_METRICS, Column
 
@@ -124,13 +125,19 @@ def _section(
 ) -> DetectionSection:
     cells = (*clean, *attacked, *swept)
     config = cells[0].config
-    dataset, recipe, base = name_of(config["data"]), recipe_of(config), name_of(config["model"])
+    dataset, base = name_of(config["data"]), name_of(config["model"])
     heads = heads_of(cells, dataset)
     kinds = ", ".join(sorted({str(head.about["preset"]) for head in heads}))
-    note = detection_published.why_untitled(dataset, kind, kinds, recipe)
-    if not note and (others := [head.label for head in heads if head.changed]):
-        title = detection_published.table_title(dataset)
-        note = f"Not {title}: settings of {', '.join(others)} are not the paper's."
+    used = Used(
+        dataset, config["model"], config["images"],
+        {"the attacks are of preset": kind, "the detectors are of preset": kinds},
+        {
+            "settings of": [head.label for head in heads if head.changed] if kinds == "paper" else (),
+            "hyperparameters of": _changed_attacks((*attacked, *swept), dataset) if kind == "paper" else (),
+        },
+    )  # fmt: skip
+    table, lacking = detection_published.table_of(dataset), detection_published.LACKING
+    note = why_untitled(table, lacking, "the model", used)
     about = f"Detectors of {base}, {dataset}, {kind} attacks"
     by_attack: dict[str, dict[str, Cell]] = {}
     for cell in attacked:
@@ -145,6 +152,19 @@ def _section(
         further=tuple(column for column in DETECTION_METRICS.values() if not column.quick),
         cells=cells, missing=_missing(dataset, kind, rows, heads),
     )  # fmt: skip
+
+
+def _changed_attacks(cells: Sequence[Cell], dataset: str) -> list[str]:
+    """Return the paper's names of the attacks whose hyperparameters are not the paper's, each once."""
+    found: dict[str, None] = {}
+    for cell in cells:
+        attack, eps = cell.config["attack"], cell.config.get("eps")
+        name = str(attack["name"])
+        if name in detection_published.rows_of(dataset) and changed_hyperparameters(
+            attack, dataset, "paper", eps=eps
+        ):
+            found[published.label(name)] = None
+    return list(found)
 
 
 def _missing(

@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from deepsec_jax.evaluation.detection_entries import DetectorHead, rate_in_words
+from deepsec_jax.evaluation.cells import CLEAN, Cell
+from deepsec_jax.evaluation.detection_entries import DetectorHead, key_of, rate_in_words
 from deepsec_jax.evaluation.detection_sweep import PLAIN
 from deepsec_jax.evaluation.detection_table import DetectionSection
-from deepsec_jax.evaluation.gaps import failures, lacking
+from deepsec_jax.evaluation.gaps import failures, findings_of, lacking
+from deepsec_jax.evaluation.silence import silence, silent_images, without_number
 from deepsec_jax.metrics import DETECTION_METRICS, fpr_limits, summarise_detection
 
 _NOTHING = np.zeros(0, np.float32)
@@ -22,7 +24,26 @@ def detection_warnings(section: DetectionSection) -> list[str]:
     areas = [text for head in section.detectors for text in _areas(section, head)]
     swept = [text for head in section.detectors if (text := _falls(section, head))]
     figures = [*rates, *areas, *swept, *_radius(section), *_absences(section)]
-    return [*failures(section.cells), *changed, *figures]
+    findings = findings_of(section.cells, lambda _: section.base)
+    return [*failures(section.cells), *changed, *findings, *_silences(section), *figures]
+
+
+def _silences(section: DetectionSection) -> list[str]:
+    """Return on how many images a score is no number, or the classifier gives no answer, each said once."""
+    labels = {head.key: head.label for head in section.detectors}
+    found: list[str] = []
+    for cell in section.cells:
+        if cell.error is not None:
+            continue
+        what = "clean test images" if cell.kind == CLEAN else f"images of {_attack_of(cell)}"
+        found += without_number(labels[key_of(cell)], cell.arrays["scores"], what)
+        found += silence(section.base, silent_images(cell.arrays), len(cell.arrays["scores"]), what)
+    return list(dict.fromkeys(found))
+
+
+def _attack_of(cell: Cell) -> str:
+    name = str(cell.config["attack"]["name"])
+    return f"{name}@{cell.config['eps']:g}" if "eps" in cell.config else name
 
 
 def limits_of(head: DetectorHead) -> tuple[float, float] | None:

@@ -1,6 +1,6 @@
-"""What tables lack, in words: cells that failed, and figures that are n/a."""
+"""What tables lack, in words: cells that failed, figures that are n/a, and faults of the model itself."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from deepsec_jax.evaluation.cells import Cell, short_name
 from deepsec_jax.evaluation.paper_table import Entry
@@ -13,6 +13,20 @@ def failures(cells: Iterable[Cell]) -> list[str]:
         for cell in cells
         if cell.error is not None
     ]
+
+
+def findings_of(cells: Iterable[Cell], who: Callable[[Cell], str]) -> list[str]:
+    """Return what was found wrong with the models of cells before their first attack, each said once.
+
+    Args:
+        cells: of any kind.
+        who: what a cell's model is called.
+    """
+    return list(
+        dict.fromkeys(
+            f"{who(cell)}: {finding}" for cell in cells for finding in cell.environment.get("findings", ())
+        )
+    )
 
 
 def lacking(rows: Iterable[tuple[str, Iterable[Entry]]]) -> dict[tuple[str, str], list[str]]:

@@ -30,6 +30,8 @@ class Outcome(Struct):
         linf: largest absolute change [B].
         rejected: 1 or 0 [B], or the share of draws in which the image is refused, which is no success; NaN of
             a model that cannot reject.
+        no_answer: 1 or 0 [B], or the share of draws in which the logits are no answer (NaN or +inf): neither
+            right nor a success.
     """
 
     success: jax.Array
@@ -40,6 +42,7 @@ class Outcome(Struct):
     l2: jax.Array
     linf: jax.Array
     rejected: jax.Array
+    no_answer: jax.Array
 
 
 def judge(
@@ -112,7 +115,7 @@ def _judge(model, x, x_adv, labels, targets, root, first, *, draws) -> Outcome:
         one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
         nothing = jnp.zeros(0)
         logits, none = jnp.zeros((0, logits_shape(model, one)[-1])), jnp.zeros((0, classes_of(model, one)))
-        return Outcome(nothing, logits, none, nothing, nothing, nothing, nothing, nothing)
+        return Outcome(nothing, logits, none, *(nothing,) * 6)
     keys = judging_keys(model, x.shape[0], first=first, root=root, draws=draws)
     found = classify(model, x_adv, labels, targets, keys)
     delta = jnp.abs(x_adv.astype(jnp.float32) - x.astype(jnp.float32)).reshape(x.shape[0], -1)
@@ -125,4 +128,5 @@ def _judge(model, x, x_adv, labels, targets, root, first, *, draws) -> Outcome:
         l2=jnp.linalg.norm(delta, axis=1),
         linf=jnp.max(delta, axis=1, initial=0.0),
         rejected=found.rejected,
+        no_answer=found.no_answer,
     )

@@ -15,7 +15,9 @@ import numpy as np
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation import published
 from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.evaluation.published_file import Printed, Reason
+from deepsec_jax.evaluation.subject import defense_in_words
 from deepsec_jax.metrics import METRICS, Column, Summary, summarise
 
 TIMED = ("s", "bare gradients")
@@ -142,25 +144,19 @@ def _preset(cell: Cell) -> str:
     return str(cell.config.get("attack", {}).get("preset"))
 
 
-def recipe_of(config: Mapping[str, Any]) -> str | None:
-    """Return the name of the recipe that a config's model was trained by; None if it does not say."""
-    model = config.get("model")
-    recipe = model.get("recipe") if isinstance(model, Mapping) else None
-    return None if recipe is None else name_of(recipe)
-
-
 def _section(cells: Sequence[Cell], times: bool) -> Section:
     config = cells[0].config
-    dataset, preset, recipe = name_of(config.get("data")), _preset(cells[0]), recipe_of(config)
-    title = published.table_title(dataset, preset, recipe)
+    dataset, preset = name_of(config.get("data")), _preset(cells[0])
     model = name_of(config.get("model"))
     kept = [column for column in METRICS.values() if times or column.unit not in TIMED]
     measured = {name for cell in cells for name in cell.columns}
-    note = published.why_untitled(dataset, preset, recipe)
+    note = _why_untitled(cells, dataset, preset)
     rows = [_row(cell, dataset, preset, kept, note) for cell in cells]
     rows.sort(key=lambda row: (row.goal != "UAs", published.position(row.name)))
     return Section(
-        title=f"{title} and ours" if title else f"Attacks on {model}, {dataset}, {preset} settings",
+        title=f"Attacks on {model}, {dataset}, {preset} settings"
+        if note
+        else f"{published.table_title(dataset)} and ours",
         note=note,
         facts=_facts(cells, times),
         dataset=dataset,
@@ -176,6 +172,22 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
         further=tuple(c for c in kept if not c.quick and c.name in measured),
         missing=_missing(dataset, preset, {row.name for row in rows}),
     )
+
+
+def _why_untitled(cells: Sequence[Cell], dataset: str, preset: str) -> str:
+    """Return why the section does not stand under the paper's title; empty if it does."""
+    changed = [
+        published.label(name)
+        for cell in cells
+        if (name := str(cell.config["attack"]["name"])) in published.rows_of(dataset)
+        and changed_hyperparameters(cell.config["attack"], dataset, preset)
+    ]
+    used = Used(
+        dataset, cells[0].config.get("model"), cells[0].config.get("images"),
+        {"the hyperparameters are": preset},
+        {"hyperparameters of": changed if preset == "paper" else ()},
+    )  # fmt: skip
+    return why_untitled(published.table_of(dataset), published.LACKING, "the model", used)
 
 
 def _missing(dataset: str, preset: str, present: set[str]) -> dict[str, str]:
@@ -264,7 +276,12 @@ def model_facts(config: Mapping[str, Any]) -> dict[str, str]:
     """Return what a config says of data set and model, label -> text."""
     facts = {"Data": name_of(config.get("data")), "Model": name_of(config.get("model"))}
     said = config["model"] if isinstance(config.get("model"), Mapping) else {}
-    return facts | {_words(key): _said(key, value) for key, value in said.items() if _plain(key, value)}
+    facts |= {_words(key): _said(key, value) for key, value in said.items() if _plain(key, value)}
+    if "recipe" in said:
+        facts["Recipe"] = name_of(said["recipe"])
+    if isinstance(said.get("defense"), Mapping):
+        facts["Defense"] = defense_in_words(said["defense"])
+    return facts
 
 
 def _words(name: str) -> str:
@@ -276,7 +293,11 @@ def _said(key: str, value: Any) -> str:
 
 
 def _plain(key: str, value: Any) -> bool:
-    return key != "name" and isinstance(value, str | int | float) and not isinstance(value, bool)
+    return (
+        key not in ("name", "trained_on")
+        and isinstance(value, str | int | float)
+        and not isinstance(value, bool)
+    )
 
 
 def all_said(cells: Sequence[Cell], take: Callable[[dict[str, Any]], Any]) -> str:

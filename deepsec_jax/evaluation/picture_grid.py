@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import Result
+from deepsec_jax.evaluation.attack_table import Result, found_classes
 
 EXAMPLES = 8
 """Images shown of each attack."""
+
+SILENT = "no answer"
+"""What a picture says in the place of a class where the model answers with NaN or infinity."""
 
 
 def examples_of(labels: np.ndarray) -> list[int]:
@@ -64,7 +68,8 @@ def _example(
     target = int(result.targets[index])
     return example(
         candidates.images[index], result.x_adv[index],
-        label=class_names[candidates.labels[index]], predicted=class_names[result.predicted[index]],
+        label=class_names[candidates.labels[index]],
+        predicted=SILENT if result.predicted[index] == NO_CLASS else class_names[result.predicted[index]],
         confidence=float(result.confidence[index]), success=bool(result.success[index] >= 0.5),
         target=class_names[target] if target >= 0 else None,
     )  # fmt: skip
@@ -89,9 +94,10 @@ def example(
         "label": label,
         "largest": number(float(np.abs(delta).max())),
         "predicted": predicted,
-        "confidence": f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%",
+        "confidence": _share(confidence),
         "target": target,
         "success": success,
+        "silent": predicted == SILENT,
     }
 
 
@@ -100,10 +106,10 @@ def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index:
 
     def answer(which: str) -> dict[str, Any]:
         probabilities = arrays[which][index]
-        found = int(probabilities.argmax())
+        found = int(found_classes(probabilities[None])[0])
         return {
-            "class": names[found] if found < len(names) else "rejected",
-            "confidence": f"{100 * float(probabilities[found]):.0f}\N{NO-BREAK SPACE}%",
+            "class": SILENT if found == NO_CLASS else names[found] if found < len(names) else "rejected",
+            "confidence": _share(float(probabilities[found])),
             "right": found == int(arrays["labels"][index]),
         }
 
@@ -118,6 +124,10 @@ def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index:
             for what, ending in (("clean", ""), ("attacked", "_adv"))
         ],
     }  # fmt: skip
+
+
+def _share(confidence: float) -> str:
+    return "n/a" if math.isnan(confidence) else f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%"
 
 
 UP, DOWN = np.array([0.79, 0.16, 0.11]), np.array([0.12, 0.38, 0.71])  # brighter, darker

@@ -5,41 +5,29 @@ those of ``metrics.METRICS``.
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from deepsec_jax.evaluation.published_file import Printed, Reason, contents, one_line, place_of, reasons_for
 
 _contents = partial(contents, "published.toml")
 
 
-def table_title(dataset: str, preset: str, recipe: str | None) -> str | None:
-    """Return the paper's title for a run, e.g. ``Table XIV (MNIST)``; None if it may not carry it.
+LACKING = "table of"
+"""What a data set without a table has none of."""
 
-    A run carries it with the paper's hyperparameters and the paper's training recipe, and no other way.
 
-    Args:
-        dataset: data set name.
-        preset: kind of preset.
-        recipe: name of the recipe that the model was trained by; None for a model from elsewhere.
-    """
-    table = _contents()["tables"].get(dataset)
-    if table is None or preset != "paper" or recipe != table["recipe"]:
-        return None
+def table_of(dataset: str) -> Mapping[str, Any] | None:
+    """Return the paper's table of a data set: ``table`` (its title), ``data``, ``recipe``; None without."""
+    found: Mapping[str, Any] | None = _contents()["tables"].get(dataset)
+    return found
+
+
+def table_title(dataset: str) -> str:
+    """Return the title of the paper's table of a data set that has one, e.g. ``Table XIV (MNIST)``."""
+    table = _contents()["tables"][dataset]
     return f"{table['table']} ({table['data']})"
-
-
-def why_untitled(dataset: str, preset: str, recipe: str | None) -> str:
-    """Return why a run does not stand under the paper's title, one sentence; empty if it does."""
-    table = _contents()["tables"].get(dataset)
-    if table is None:
-        return f"The paper has no table of {dataset}."
-    if preset != "paper":
-        return f"Not {table['table']}: the hyperparameters are {preset}, not the paper's."
-    if recipe is None:
-        return f"Not {table['table']}: the model does not say that it was trained by the paper's recipe."
-    if recipe != table["recipe"]:
-        return f"Not {table['table']}: the model is of recipe {recipe}, not of {table['recipe']}."
-    return ""
 
 
 def rows_of(dataset: str) -> tuple[str, ...]:

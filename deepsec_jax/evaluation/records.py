@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.evaluation.aside import StoreError
-from deepsec_jax.evaluation.cells import ARRAYS, REJECTION, kind_of, words_of
+from deepsec_jax.evaluation.cells import ARRAYS, NO_ANSWER, REJECTION, kind_of, words_of
 
 
 class DamagedError(StoreError):
@@ -87,8 +87,9 @@ def read_arrays(cell: Path) -> dict[str, np.ndarray]:
     kind = kind_of(read_config(cell))
     try:
         with (cell / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            further = [key for key in REJECTION.get(kind, ()) if key in archive]
-            arrays = {key: archive[key] for key in (*ARRAYS[kind], *further)}
+            further = (*NO_ANSWER.get(kind, ()), *REJECTION.get(kind, ()))
+            names = (*ARRAYS[kind], *(key for key in further if key in archive))
+            arrays = {key: archive[key] for key in names}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(cell, f"arrays.npz: {error}") from None
     if len({len(array) for array in arrays.values()}) > 1:

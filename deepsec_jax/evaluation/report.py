@@ -19,6 +19,7 @@ from rich.table import Table
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_table import Distance, Result, Row
 from deepsec_jax.evaluation.picture_grid import examples_of, number, section_of
+from deepsec_jax.evaluation.silence import silence
 
 _TOLERANCE = 0.01  # one point: plain last iterates may differ by that much without anything being wrong
 
@@ -38,6 +39,7 @@ def warnings(rows: Sequence[Row]) -> list[str]:
     """Return what a reader must know before trusting the table, one sentence each."""
     found = []
     for row in rows:
+        found += silence(row.attack, row.no_answer, row.n, "adversarial images")
         eps = row.hyperparameters.get("eps")
         norm = row.hyperparameters.get("norm", "linf")
         if norm == "linf" and isinstance(eps, int | float) and eps >= 0.5:
@@ -102,6 +104,7 @@ def render(
     candidates: Candidates,
     class_names: Sequence[str],
     *,
+    said: Sequence[str] = (),
     made: datetime | None = None,
 ) -> str:
     """Return the page.
@@ -113,6 +116,7 @@ def render(
         cards: attack name -> ``attacks.preset_card``; fields without an entry are class defaults.
         candidates: the clean images that the results belong to.
         class_names: names of the model's classes.
+        said: warnings that do not follow from the results; they stand before those that do.
         made: time shown on the page; default now.
     """
     environment = Environment(
@@ -125,7 +129,7 @@ def render(
         title=title,
         facts=facts,
         rows=[result.row for result in results],
-        warnings=warnings([result.row for result in results]),
+        warnings=[*said, *warnings([result.row for result in results])],
         sections=[
             section_of(result, cards.get(result.row.attack, {}), candidates, class_names, examples)
             for result in results

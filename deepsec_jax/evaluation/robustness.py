@@ -49,8 +49,10 @@ class Answers:
 
     Attributes:
         correct: share of draws with the true class, float32 [N].
-        holds: share of draws in which no attacker has won: with the true class, or rejected, float32 [N].
+        holds: share of draws with the true class, or rejected, float32 [N].
+        fooled: share of draws with a wrong class, float32 [N]: what an attacker wants.
         rejected: share of draws that are rejected, float32 [N]; NaN of a model that cannot reject.
+        no_answer: share of draws without an answer (NaN or +inf), neither right nor fooled, float32 [N].
         probabilities: float32 [N, K].
         margins: largest other logit less the true class's, or that of "rejected" if it is larger, float32
             [N]; above 0 is wrong.
@@ -58,7 +60,9 @@ class Answers:
 
     correct: np.ndarray
     holds: np.ndarray
+    fooled: np.ndarray
     rejected: np.ndarray
+    no_answer: np.ndarray
     probabilities: np.ndarray
     margins: np.ndarray
 
@@ -73,9 +77,11 @@ def ask(
         batch, true = jnp.asarray(images[rows]), jnp.asarray(labels[rows])
         found = judge(model, batch, batch, true, key=key, first=first)
         margins = losses.max_margin(open_logits(model, found.logits, true, targeted=False), true)
-        holds = 1.0 - found.success
+        holds = jnp.maximum(1.0 - found.success - found.no_answer, 0.0)
         correct = jnp.maximum(holds - found.rejected, 0.0) if rejects(model) else holds
-        parts.append((correct, holds, found.rejected, found.probabilities, margins))
+        parts.append(
+            (correct, holds, found.success, found.rejected, found.no_answer, found.probabilities, margins)
+        )
     return Answers(*(np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True)))
 
 
@@ -110,12 +116,13 @@ def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int
 
 @jit_per_class
 def _gradients(model: Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return bool [B]: the image's gradient has an entry that is not zero, or that is no number."""
+    """Return bool [B]: the image's gradient has an entry that is a number and not zero."""
 
     def loss(x: jax.Array) -> tuple[jax.Array, None]:
         return losses.logit_gap(open_logits(model, model(x), labels, targeted=False), labels), None
 
-    return jnp.any(value_and_gradient(loss, x)[2] != 0, axis=(1, 2, 3))
+    gradient = value_and_gradient(loss, x)[2]
+    return jnp.any(jnp.isfinite(gradient) & (gradient != 0), axis=(1, 2, 3))
 
 
 def adaptive_runs(
@@ -181,13 +188,14 @@ def cascade(
     batch_size: int,
     on_batch: OnBatch,
 ) -> Made:
-    """Run attacks one after the other, each only on images that the model still gets right or rejects.
+    """Run attacks one after the other, each only on images that do not fool the model in every draw.
 
     ``attacks.Cascade`` for a whole sample: here survivors of all batches fill new ones, so that a model that
     falls at once costs one run and not all, and equal runs share their compiled code.  An image counts as
     fallen when the model is wrong in every draw, and keeps what brought it there; of a survivor the image of
-    fewest correct draws, then of largest margin, is kept.  Clean images that are wrong already stay as they
-    are.  The attacker's draws of a randomised model are not the judge's.
+    most wrong draws, then of largest margin, is kept.  Clean images that are wrong already stay as they are.
+    No answer (NaN) is not wrong, and such an image has no margin.  The attacker's draws of a randomised model
+    are not the judge's.
 
     Args:
         runs: untargeted attacks.
@@ -204,9 +212,9 @@ def cascade(
     spent = 0
     with compile_clock() as compile_seconds:
         judged = ask(model, best, sample.labels, batch_size=batch_size, key=draw_key)
-        holds, margins = judged.holds.copy(), judged.margins.copy()
+        fooled, margins = judged.fooled.copy(), judged.margins.copy()
         for number, run in enumerate(runs):
-            rows = np.flatnonzero(holds > 0)
+            rows = np.flatnonzero(fooled < 1)
             meter.fallen(number, len(sample) - len(rows))
             if not len(rows):
                 break
@@ -221,10 +229,11 @@ def cascade(
             tried = best.copy()
             tried[rows] = found
             judged = ask(model, tried, sample.labels, batch_size=batch_size, key=draw_key)
-            better = (judged.holds < holds) | ((judged.holds == holds) & (judged.margins > margins))
+            farther = (judged.margins > margins) | (np.isnan(margins) & ~np.isnan(judged.margins))
+            better = (judged.fooled > fooled) | ((judged.fooled == fooled) & farther)
             better &= np.isin(np.arange(len(sample)), rows)
             best[better] = tried[better]
-            holds[better], margins[better] = judged.holds[better], judged.margins[better]
+            fooled[better], margins[better] = judged.fooled[better], judged.margins[better]
     seconds = time.perf_counter() - started
     return Made(best, max(0.0, seconds - compile_seconds()), compile_seconds(), spent / max(1, len(sample)))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.evaluation.cells import ARRAYS, REJECTION, UTILITY
+from deepsec_jax.evaluation.cells import ARRAYS, NO_ANSWER, REJECTION, UTILITY
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
@@ -66,7 +66,8 @@ def compare(
         draws: of a randomised model.
         on_batch: called after every batch with the number of images just done.
     """
-    names = (*ARRAYS[UTILITY], *(REJECTION[UTILITY] if rejects(defended) else ()))
+    refusals = REJECTION[UTILITY] if rejects(defended) else ()
+    names = (*ARRAYS[UTILITY], *NO_ANSWER[UTILITY], *refusals)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for first in range(0, len(sample), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(sample) - 1)
@@ -87,7 +88,7 @@ def compare(
 
 def record_of_arrays(arrays: Mapping[str, np.ndarray], *, confidences: bool) -> DefenseRecord:
     """Return the record that the arrays of a ``utility`` cell were taken from."""
-    there = [name for name in REJECTION[UTILITY] if name in arrays]
+    there = [name for name in (*NO_ANSWER[UTILITY], *REJECTION[UTILITY]) if name in arrays]
     fields = {name: jnp.asarray(arrays[name]) for name in (*ARRAYS[UTILITY], *there)}
     return DefenseRecord(**fields, confidences=confidences)
 

@@ -29,6 +29,9 @@ class DefenseRecord(Struct):
         correct: the same of the defended model [N].
         rejected: share of draws in which the defended model refuses the clean image [N]; NaN if it cannot,
             None if nobody asked.
+        no_answer_raw: share of draws in which the raw model gives no answer (NaN or +inf) to the clean image,
+            which is not correct [N]; None if nobody asked.
+        no_answer: the same of the defended model [N].
         confidences: whether ``probabilities`` are confidences; False for vote shares (RC) and flags,
             static.
     """
@@ -41,6 +44,8 @@ class DefenseRecord(Struct):
     correct_raw: jax.Array
     correct: jax.Array
     rejected: jax.Array | None = None
+    no_answer_raw: jax.Array | None = None
+    no_answer: jax.Array | None = None
     confidences: bool = static(True)
 
 
@@ -81,7 +86,8 @@ def defense_record_of(
     return DefenseRecord(
         labels=jnp.asarray(labels), logits_raw=before.logits, logits=after.logits,
         probabilities_raw=before.probabilities, probabilities=after.probabilities,
-        correct_raw=before.success, correct=after.success, rejected=after.rejected, confidences=confidences,
+        correct_raw=before.success, correct=after.success, rejected=after.rejected,
+        no_answer_raw=before.no_answer, no_answer=after.no_answer, confidences=confidences,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.answers import answered, named, succeeded
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, rejects, reseed
 
@@ -56,12 +57,15 @@ class Answers(NamedTuple):
         logits: [B, K]; [B, K+1] of a model that rejects.
         probabilities: softmax of the logits of the classes [B, K].
         rejected: share of draws in which the image is refused [B]; NaN of a model that cannot.
+        no_answer: share of draws in which the logits are no answer (NaN or +inf) [B]: neither success nor
+            refusal, and left out of the means of logits and probabilities, which are NaN where none is left.
     """
 
     success: jax.Array
     logits: Logits
     probabilities: jax.Array
     rejected: jax.Array
+    no_answer: jax.Array
 
 
 def classify(
@@ -69,28 +73,46 @@ def classify(
 ) -> Answers:
     """Return what the model says of the images, and on which of them the goal is reached.
 
-    Success is any class but the label, or the target where there are targets; "rejected" is neither.
+    Success is any class but the label, or the target where there are targets; "rejected" is neither, and no
+    answer (NaN) is none.
+
+    Raises:
+        ValueError: labels or targets are not [B].
     """
     refuses = rejects(model)
+    goal, targeted = (labels, False) if targets is None else (targets, True)
+    for name, classes in (("labels", labels), ("targets", goal)):
+        if jnp.shape(classes) != images.shape[:1]:  # else they would be compared all with all
+            raise ValueError(f"{name} must be [{images.shape[0]}], got {list(jnp.shape(classes))}")
 
     def once(keys: Keys | None) -> Answers:
         chosen = model if keys is None else reseed(model, keys)
         logits = chosen(images).astype(jnp.float32)
-        predicted = jnp.argmax(logits, axis=-1)
-        hit = predicted != labels if targets is None else predicted == targets
+        hit, silent = succeeded(logits, goal, targeted=targeted), (~answered(logits)).astype(jnp.float32)
         if not refuses:
             nothing = jnp.full(logits.shape[0], jnp.nan, jnp.float32)
-            return Answers(hit.astype(jnp.float32), logits, jax.nn.softmax(logits, axis=-1), nothing)
+            return Answers(hit.astype(jnp.float32), logits, jax.nn.softmax(logits, axis=-1), nothing, silent)
         classes = logits[:, :-1]
-        refused = predicted == classes.shape[-1]
+        refused = named(logits) == classes.shape[-1]
         return Answers(
             (hit & ~refused).astype(jnp.float32), logits, jax.nn.softmax(classes, axis=-1),
-            refused.astype(jnp.float32),
+            refused.astype(jnp.float32), silent,
         )  # fmt: skip
 
     if draws is None:
         return once(None)
-    return Answers(*(part.mean(axis=0) for part in lax.map(once, draws)))
+    each = lax.map(once, draws)
+    spoke = each.no_answer == 0.0
+    return Answers(
+        each.success.mean(axis=0), _mean_where(spoke, each.logits), _mean_where(spoke, each.probabilities),
+        each.rejected.mean(axis=0), each.no_answer.mean(axis=0),
+    )  # fmt: skip
+
+
+def _mean_where(chosen: jax.Array, parts: jax.Array) -> jax.Array:
+    """Return the mean over those draws [D, B] that are chosen, of parts [D, B, K]; NaN where none is."""
+    count = jnp.sum(chosen, axis=0, dtype=jnp.float32)[:, None]
+    return jnp.sum(jnp.where(chosen[..., None], parts, 0.0), axis=0) / count
 
 
 def success_on(record: AttackRecord, images: Images) -> jax.Array:

@@ -1,4 +1,8 @@
-"""The raw models, by name.  Every model is ``Model(image_shape, classes, rngs=...)`` and returns logits."""
+"""The raw models, by name, and adapters for those of other libraries.
+
+Every one is ``Model(image_shape, classes, rngs=...)`` and returns logits.  ``from_callable``,
+``from_equinox``, ``from_haiku`` and ``from_keras`` make a model of what a reader has.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +10,7 @@ from functools import partial
 from flax import nnx
 
 from deepsec_jax.catalog import lookup
+from deepsec_jax.models.adapted import from_callable as from_callable
 from deepsec_jax.models.alexnet import AlexNet as AlexNet
 from deepsec_jax.models.cnn import MnistCNN as MnistCNN
 from deepsec_jax.models.cnn import MnistCNNBlock as MnistCNNBlock
@@ -14,6 +19,9 @@ from deepsec_jax.models.densenet import DenseNet as DenseNet
 from deepsec_jax.models.ensemble import StaticB as StaticB
 from deepsec_jax.models.ensemble import StaticC as StaticC
 from deepsec_jax.models.ensemble import StaticD as StaticD
+from deepsec_jax.models.equinox_module import from_equinox as from_equinox
+from deepsec_jax.models.haiku_net import from_haiku as from_haiku
+from deepsec_jax.models.keras_model import from_keras as from_keras
 from deepsec_jax.models.resnet import ResNet as ResNet
 from deepsec_jax.randomness import root_key
 

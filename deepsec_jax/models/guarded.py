@@ -9,6 +9,9 @@ from jax import lax
 from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
 from deepsec_jax.pytree import Struct, rejects
 
+LARGEST = 1e30
+"""z_K where the score is infinite."""
+
 
 class Detecting(Protocol):
     """What a guard needs of a fitted detector."""
@@ -66,7 +69,10 @@ class Guarded(Struct):
         # Rounding must not decide: a score a hair above the threshold still wins, one at it never does.
         hair = 1e-6 * jnp.maximum(jnp.abs(top), 1.0)
         flagged = ~(score <= detector.threshold)
-        decided = jnp.where(flagged, jnp.fmax(pull, top + hair), jnp.fmin(pull, top - hair))
+        # A score may be infinite, a logit of an answer may not.
+        decided = jnp.where(
+            flagged, jnp.fmax(jnp.minimum(pull, LARGEST), top + hair), jnp.fmin(pull, top - hair)
+        )
         # The value is the decision's, the gradient the pull's, also within a hair of the threshold.
         slope = jnp.where(jnp.isfinite(pull), pull - lax.stop_gradient(pull), 0.0)
         rejected = lax.stop_gradient(decided) + slope

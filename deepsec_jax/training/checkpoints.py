@@ -23,6 +23,9 @@ from deepsec_jax import models
 from deepsec_jax.randomness import root_key
 from deepsec_jax.training.recipe import Recipe
 
+DEFENSE_CARD = "defense.json"
+"""What :mod:`deepsec_jax.defenses.folders` lays beside the recipe of a defended model."""
+
 
 class CheckpointError(ValueError):
     """A model folder that cannot be loaded; one line with the value and the remedy."""
@@ -94,7 +97,21 @@ def load_model(folder: str | os.PathLike[str], *, build: Build | None = None) ->
         build: makes the network, where the recipe's name does not.
 
     Raises:
-        CheckpointError: no such folder, or its recipe and weights do not fit together.
+        CheckpointError: no such folder, its recipe and weights do not fit together, or the network in it is
+            only a part of a defended model.
+    """
+    if (Path(folder) / DEFENSE_CARD).is_file():
+        raise CheckpointError(
+            f"{folder} holds a defended model ({DEFENSE_CARD}), which may be more than its network: "
+            "deepsec_jax.defenses.load gives what answers, training.load_network the network alone"
+        )
+    return load_network(folder, build=build)
+
+
+def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) -> Saved:
+    """Rebuild the network that lies in a model folder, without the defense that may stand around it.
+
+    Arguments and errors as of :func:`load_model`.
     """
     folder = Path(folder).absolute()
     card_file = folder / "recipe.json"

@@ -19,6 +19,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from deepsec_jax.answers import named
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
@@ -30,7 +31,7 @@ from deepsec_jax.training.checkpoints import (
     CheckpointError,
     Saved,
     first_line,
-    load_model,
+    load_network,
     network,
     save_model,
 )
@@ -68,23 +69,30 @@ def cross_entropy(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
 
 @jit_per_class
 def _predict(model: Classifier, x: Images) -> Labels:
-    return jnp.argmax(model(x), axis=-1)
+    return named(model(x))
 
 
 def accuracy(model: Classifier, split: Split, *, batch_size: int = 256) -> float:
-    """Return the share of correctly classified images of a split, in [0, 1].
+    """Return the share of correctly classified images of a split, in [0, 1]; no answer (NaN) is not correct.
+
+    See :func:`predictions`.
+    """
+    return int((predictions(model, split, batch_size=batch_size) == split.labels).sum()) / len(split)
+
+
+def predictions(model: Classifier, split: Split, *, batch_size: int = 256) -> np.ndarray:
+    """Return the classes that a model finds on the images of a split, int [N]; -1 for no answer; host code.
 
     A model that draws random numbers draws once for each image, by its place in the split.
     """
-    correct = 0
+    parts = []
     for start in range(0, len(split), batch_size):
         x = unit_images(split.images[start : start + batch_size])
         padding = batch_size - len(x)  # one compile: the last batch is filled up, then cut
         padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
         drawn = reseed(model, example_keys(root_key(0), batch_size, first=start))
-        predicted = np.asarray(_predict(drawn, padded))[: len(x)]
-        correct += int((predicted == split.labels[start : start + batch_size]).sum())
-    return correct / len(split)
+        parts.append(np.asarray(_predict(drawn, padded))[: len(x)])
+    return np.concatenate(parts)
 
 
 def frozen(model: Any) -> Any:
@@ -176,7 +184,7 @@ def train(
     folder = Path(folder).absolute()
     trained_on = {"data": data.digest(), "objective": _name_of(objective)}
     if folder.exists():
-        saved = load_model(folder, build=build)
+        saved = load_network(folder, build=build)
         if saved.recipe != recipe:
             raise CheckpointError(
                 f"{folder} holds a model of recipe {saved.recipe.name!r}, not of this {recipe.name!r}: "
@@ -259,7 +267,7 @@ def train(
     }  # fmt: skip
     save_model(folder, best, recipe, image_shape=seen_shape, classes=data.classes, figures=figures)
     shutil.rmtree(partial_folder)
-    return load_model(folder, build=build)
+    return load_network(folder, build=build)
 
 
 def _shardings(batch_size: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:

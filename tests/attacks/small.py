@@ -17,6 +17,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "cw2": {**_SEARCH, "steps": 40},
     "ead": {**_SEARCH, "steps": 40},
     "square": {"queries": 60},
+    "fab": {"steps": 10},
     "fmn": {"steps": 40},
     "ddn": {"steps": 40},
     "sigmazero": {"steps": 40},

@@ -3,11 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from conftest import Linear, make_images, make_linear
 from jax.tree_util import Partial
 
-from deepsec_jax.attacks import BIM, FGSM, PGD, UMIFGSM, losses, parts
+from deepsec_jax.attacks import BIM, FGSM, PGD, RFGSM, RLLC, UMIFGSM, losses, parts
+from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.rfgsm import fair_signs
+from deepsec_jax.pytree import example_keys
 
 # One image of three pixels, two classes: z0 - z1 = 2 a - b + 0 c - 0.2.
 MODEL = Linear(jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.array([0.0, 0.2]))
@@ -21,6 +24,29 @@ def test_fgsm_moves_each_pixel_against_its_weight():
     np.testing.assert_allclose(np.ravel(x_adv), [0.3, 0.3, 0.9], atol=1e-7)
     to_zero = FGSM(eps=0.2, targeted=True)(MODEL, X, Y)
     np.testing.assert_allclose(np.ravel(to_zero), [0.7, 0.0, 0.9], atol=1e-7)  # 0.1 - 0.2 stops at the box
+
+
+def test_rfgsm_goes_alpha_at_random_and_the_rest_of_eps_along_the_gradient():
+    """Where both steps agree a pixel moves by eps, where they do not by eps - 2 alpha."""
+    eps, alpha, key = 0.3, 0.1, jax.random.key(0)
+    model, x = make_linear((8, 8, 1), seed=2), 0.4 + 0.2 * make_images(20, (8, 8, 1))
+    labels = jnp.argmax(model(x), axis=-1)
+    weights, rows = np.asarray(model.weights, np.float64), np.arange(20)
+    signs = np.asarray(fair_signs(split_keys(example_keys(key, 20)).attack, x.shape[1:]))
+    for attack, goal, up in (
+        (RFGSM(eps=eps, alpha=alpha, loss=losses.max_margin), labels, 1.0),
+        (RLLC(eps=eps, alpha=alpha, loss=losses.max_margin), jnp.argmin(model(x), axis=-1), -1.0),
+    ):
+        halfway = np.asarray(x, np.float64) + alpha * signs
+        logits = halfway.reshape(20, -1) @ weights + np.asarray(model.bias, np.float64)
+        goal = np.asarray(goal)
+        logits[rows, goal] = -np.inf
+        gradient = (weights[:, logits.argmax(1)] - weights[:, goal]).T.reshape(x.shape)
+        expected = halfway + (eps - alpha) * up * np.sign(gradient)
+        x_adv = attack(model, x, labels, key=key)
+        np.testing.assert_allclose(x_adv, expected, atol=1e-6)
+        moved = np.round(np.abs(np.asarray(x_adv - x, np.float64)), 5)
+        assert set(np.unique(moved)) == {0.1, 0.3} and 0.4 < (moved == 0.3).mean() < 0.6
 
 
 def test_bim_l2_walks_along_the_normal():
@@ -68,6 +94,30 @@ def test_cosine_shortens_the_steps_of_any_rule():
             steps.append(float(step[0, 0, 0, 0]))
         expected = 0.2 * np.array(signs) * np.array([1.0, 0.5 + 0.5**1.5, 0.5])
         np.testing.assert_allclose(steps, expected, atol=1e-7)
+
+
+def test_momentum_by_hand_row_by_row():
+    """Each row's gradient counts by its own L1 norm, whatever the others' are."""
+    rule = parts.Momentum(0.5)
+    first, second = (
+        jnp.asarray(rows).reshape(2, 1, 2, 1)
+        for rows in ([[1.0, -3.0], [100.0, 300.0]], [[2.0, 2.0], [0.0, -5.0]])
+    )
+    _, state = rule.update(first, rule.init(first), 0.1, "linf")
+    np.testing.assert_allclose(np.asarray(state).reshape(2, 2), [[0.25, -0.75], [0.25, 0.75]], rtol=1e-6)
+    step, state = rule.update(second, state, 0.1, "linf")
+    np.testing.assert_allclose(np.asarray(state).reshape(2, 2), [[0.625, 0.125], [0.125, -0.625]], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(step).reshape(2, 2), [[0.1, 0.1], [0.1, -0.1]], rtol=1e-6)
+
+
+def test_an_optax_rule_climbs():
+    model, x = make_linear(classes=2, seed=4), 0.4 + 0.2 * make_images(6)
+    labels = jnp.argmax(model(x), axis=-1)
+    rule = parts.Optax(optax.scale_by_adam())
+    x_adv = PGD(eps=0.1, step_size=0.02, steps=10, start=parts.at_input, rule=rule)(model, x, labels)
+    normal = (model.weights @ jnp.array([1.0, -1.0])).reshape(1, 4, 4, 1)  # of z_0 - z_1
+    best = x + 0.1 * jnp.sign(normal) * jnp.where(labels == 0, -1.0, 1.0)[:, None, None, None]
+    np.testing.assert_allclose(x_adv, best, atol=1e-5)
 
 
 def numpy_momentum(weights, bias, x, labels, eps, step_size, steps, decay):

@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 from conftest import Noisy
 
-from attacks.checkers import violations
-from deepsec_jax.attacks import BIM, FGSM, PGD, LeastLikely, MultiTarget, RandomTarget, Restarts, WorstCase
+from attacks.checkers import ever_falls, violations
+from deepsec_jax.attacks import (
+    BIM,
+    FGSM,
+    PGD,
+    RFGSM,
+    LeastLikely,
+    MultiTarget,
+    RandomTarget,
+    Restarts,
+    WorstCase,
+    losses,
+)
 from deepsec_jax.evaluation import judge
 
 KEY = jax.random.key(0)
@@ -63,6 +74,55 @@ def test_worst_case_is_the_maximum_of_its_members(linear, images):
     best = judge(linear, images, WorstCase(members)(linear, images, labels), labels).success
     each = [judge(linear, images, member(linear, images, labels), labels).success for member in members]
     np.testing.assert_array_equal(best, np.max(each, axis=0))
+
+
+def margins(model, x_adv, labels):
+    return np.asarray(losses.max_margin(model(x_adv), labels))
+
+
+def test_restarts_are_fresh_draws_of_which_the_best_is_kept(linear, images):
+    """R+FGSM with all of eps in the random step is a draw and nothing else."""
+    labels, draw = jnp.argmax(linear(images), axis=-1), RFGSM(eps=0.05, alpha=0.05)
+    alone = draw(linear, images, labels, key=KEY)
+    np.testing.assert_array_equal(Restarts(draw, n=1)(linear, images, labels, key=KEY), alone)
+    curve = [margins(linear, Restarts(draw, n=n)(linear, images, labels, key=KEY), labels) for n in (1, 2, 8)]
+    assert not ever_falls(curve)
+    assert (curve[2] > curve[0]).mean() > 0.6  # of eight draws the first is rarely the best
+    others = [
+        margins(linear, draw(linear, images, labels, key=jax.random.key(seed)), labels) for seed in (7, 8)
+    ]
+    assert ever_falls([curve[0], *others])  # planted: the last draw instead of the best
+
+
+def test_restarts_towards_a_target_keep_the_nearest(linear, images):
+    targets, draw = (jnp.argmax(linear(images), axis=-1) + 1) % 3, RFGSM(eps=0.05, alpha=0.05, targeted=True)
+    curve = [
+        margins(linear, Restarts(draw, n=n)(linear, images, targets, key=KEY), targets) for n in (1, 2, 8)
+    ]
+    assert not ever_falls([-each for each in curve]) and (curve[2] < curve[0]).mean() > 0.6
+
+
+def test_worst_case_is_the_best_member_wherever_it_stands(linear, images):
+    labels = jnp.argmax(linear(images), axis=-1)
+    weak, strong = FGSM(eps=0.001), FGSM(eps=0.1)
+    best = strong(linear, images, labels)
+    for members in ((weak, strong), (strong, weak)):
+        np.testing.assert_array_equal(WorstCase(members)(linear, images, labels), best)
+
+
+def out_of_reach(push, x):
+    """The likeliest wrong class stands still; only the other one comes nearer as the pixel rises."""
+    pixel = x[:, 0, 0, 0]
+    return jnp.stack([jnp.zeros_like(pixel), jnp.full_like(pixel, -0.1), push * (pixel - 0.6)], axis=1)
+
+
+def test_every_wrong_class_is_tried_as_a_target():
+    model = jax.tree_util.Partial(out_of_reach, jnp.float32(5.0))
+    x, labels = jnp.full((2, 1, 1, 1), 0.5), jnp.zeros(2, jnp.int32)
+    attack = MultiTarget(BIM(eps=0.3, step_size=0.1, steps=3, targeted=True))
+    assert judge(model, x, attack(model, x, labels), labels).success.all()
+    likeliest = MultiTarget(attack.attack, k=1)  # planted
+    assert not judge(model, x, likeliest(model, x, labels), labels).success.any()
 
 
 def test_targets_are_needed(linear, images):

@@ -8,8 +8,9 @@ from conftest import Noisy, make_images, make_linear
 from scipy import optimize
 
 from attacks.optima import closest_l0, closest_l1, closest_l2, closest_linf, optimum
-from deepsec_jax.attacks import DDN, FMN, SigmaZero
+from deepsec_jax.attacks import DDN, FAB, FMN, SigmaZero
 from deepsec_jax.attacks.balls import onto_ball, size_of
+from deepsec_jax.attacks.planes import step_onto_plane
 from deepsec_jax.evaluation import judge
 
 KEY = jax.random.key(0)
@@ -19,6 +20,9 @@ CASES = {
     "fmn l1": (FMN(norm="l1", steps=300), "l1", 1.02),
     "fmn l2": (FMN(norm="l2", steps=300), "l2", 1.02),
     "fmn linf": (FMN(norm="linf", steps=300), "linf", 1.02),
+    "fab l1": (FAB(norm="l1"), "l1", 1.01),
+    "fab l2": (FAB(norm="l2"), "l2", 1.01),
+    "fab linf": (FAB(norm="linf"), "linf", 1.01),
     "ddn": (DDN(steps=300), "l2", 1.02),
     "sigma-zero": (SigmaZero(steps=300), "l0", 1.0),
 }
@@ -47,7 +51,7 @@ def test_near_the_optimum(name):
     assert (found >= best * 0.999).all(), "closer than the optimum: the oracle is wrong"
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", [name for name in CASES if hasattr(CASES[name][0], "targeted")])
 def test_targets_are_reached_and_failures_come_back_clean(name):
     attack, *_ = CASES[name]
     model, x, labels = problem(classes=3)
@@ -60,6 +64,24 @@ def test_targets_are_reached_and_failures_come_back_clean(name):
     np.testing.assert_array_equal(attack.replace(steps=5)(never, x, nothing), x)
     noisy = Noisy(model, jax.random.split(KEY, 8))
     assert bool(jnp.isfinite(attack.replace(steps=5)(noisy, x, labels, key=KEY)).all())
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_a_step_onto_a_plane_is_the_smallest(norm):
+    """One face of a linear model, in a box that is active: scipy's linear or quadratic programme."""
+    point = make_images(rows=6, seed=7)
+    slope = jax.random.normal(KEY, point.shape).at[:, 0].set(0.0)
+    gap = jnp.array([0.0, 0.1, 0.5, 1.0, 2.0, 100.0])
+    step = np.asarray(step_onto_plane(point, slope, gap, norm), np.float64).reshape(6, -1)
+    flat, rows = (np.asarray(part, np.float64).reshape(6, -1) for part in (point, slope))
+    moved = flat + step
+    assert moved.min() >= -1e-6 and moved.max() <= 1 + 1e-6
+    np.testing.assert_allclose((rows * step).sum(axis=1)[:5], gap[:5], atol=1e-5)
+    farthest = np.maximum(rows * (1 - flat), -rows * flat).sum(axis=1)
+    np.testing.assert_allclose((rows * step)[5].sum(), farthest[5], rtol=1e-5)
+    for row in range(1, 5):
+        best = CLOSEST[norm](flat[row], rows[row][None], np.asarray(gap[row], np.float64)[None])
+        assert sizes(0.0, step[row].reshape(1, 4, 4, 1), norm)[0] == pytest.approx(best, rel=1e-3)
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])

@@ -78,3 +78,27 @@ def test_towards_never_moves_away():
     assert (jnp.abs(moved - clean) <= jnp.abs(target - clean)).all()
     naive = target.astype(jnp.bfloat16).astype(jnp.float32)
     assert (jnp.abs(naive - clean) > jnp.abs(target - clean)).any()  # planted: plain rounding does
+
+
+def excess(points, x, eps):
+    """By how much points lie outside the L2 ball around ``x``, at most, in float64."""
+    delta = np.asarray(points, np.float64) - np.asarray(x, np.float64)
+    return (np.linalg.norm(delta.reshape(len(delta), -1), axis=1) - np.float64(np.float32(eps))).max()
+
+
+def test_an_l2_projection_is_in_the_ball_but_for_the_last_digit_of_an_image():
+    x = jax.random.uniform(jax.random.key(0), (2000, 10, 10, 1), minval=0.4, maxval=0.6)
+    anywhere = x + jax.random.normal(jax.random.key(1), x.shape)
+    ulp = 2.0**-23
+    for eps in (0.1, 1.0, 2.0):
+        assert excess(geometry.project(anywhere, x, eps, "l2"), x, eps) <= ulp
+    scale = eps / geometry.l2_norm(anywhere - x)[:, None, None, None]
+    assert excess(x + scale * (anywhere - x), x, eps) > ulp  # planted: what rounding alone does
+
+
+@pytest.mark.parametrize("norm", geometry.NORMS)
+def test_random_points_stay_in_the_box(norm):
+    x = jax.random.bernoulli(jax.random.key(0), 0.5, (50, 3, 3, 1)).astype(jnp.float32)
+    points = geometry.uniform_in_ball(jax.random.split(jax.random.key(1), 50), x, 0.3, norm)
+    assert float(points.min()) >= 0 and float(points.max()) <= 1
+    assert 0.4 < np.mean(np.asarray(points) == np.asarray(x)) < 0.6  # of what would leave, half

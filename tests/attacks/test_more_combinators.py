@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make_images, make_linear
+from conftest import Linear, make_images, make_linear
 
 from attacks.checkers import violations
 from deepsec_jax.attacks import BIM, FGSM, PGD, RFGSM, Cascade, DeepFool, SmallestEps, WorstCase
@@ -81,6 +81,35 @@ def test_cascade_spends_nothing_on_the_fallen(linear):
     with jax.disable_jit():
         Cascade((FGSM(eps=0.0), Watched(eps=0.3)))(linear, x, labels)
     assert seen == [8]
+
+
+def test_cascade_takes_the_survivors_and_leaves_the_fallen_as_they_fell(linear):
+    """A batch of the second attack has room for six more rows than there are survivors."""
+    x = make_images(rows=32)
+    labels = jnp.argmax(linear(x), axis=-1).astype(jnp.int32)
+    survives = np.isin(np.arange(32), (5, 30))
+    labels = jnp.where(survives, labels, (labels + 1) % 3)  # wrong already: FGSM at eps 0 takes the others
+    strong = FGSM(eps=0.3)
+    x_adv = np.asarray(Cascade((FGSM(eps=0.0), strong))(linear, x, labels))
+    alone = np.asarray(strong(linear, x, labels))
+    np.testing.assert_array_equal(x_adv[survives], alone[survives])
+    np.testing.assert_array_equal(x_adv[~survives], np.asarray(x)[~survives])
+    assert (alone != np.asarray(x)).any(axis=(1, 2, 3)).all()  # planted: it would have moved every row
+    assert (np.asarray(judge(linear, x, x_adv, labels).success) == 1).all()
+
+
+def test_smallest_eps_scales_what_goes_with_eps():
+    """The boundary lies 0.6 away, which steps and shares of the attack's own eps do not reach, or not so."""
+    rows = 40
+    model = Linear(jnp.array([[-1.0, 1.0]]), jnp.array([0.7, -0.7]))
+    x, labels = jnp.full((rows, 1, 1, 1), 0.1), jnp.zeros(rows, jnp.int32)
+    for inner, share in ((BIM(eps=0.1, step_size=0.05, steps=2), 1.0), (RFGSM(eps=0.1, alpha=0.05), 0.5)):
+        x_adv = SmallestEps(inner, largest=0.9, search_steps=8)(model, x, labels, key=KEY)
+        outcome = judge(model, x, x_adv, labels)
+        won = np.asarray(outcome.success) == 1
+        assert abs(won.mean() - share) <= 0.25  # a random half-step the wrong way undoes the other
+        np.testing.assert_allclose(np.asarray(outcome.linf)[won], 0.6, atol=0.01)
+        np.testing.assert_array_equal(np.asarray(outcome.linf)[~won], 0.0)
 
 
 def test_cascade_refuses_mixed_goals_and_no_attacks(linear, images):

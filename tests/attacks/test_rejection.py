@@ -1,6 +1,7 @@
 """Attacks on a model that can reject: the loss by hand, all attacks, targets, planted faults."""
 
 from functools import cache
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import Noisy, make_images, make_linear
 from guards import Blind, Brightness, Given, Saturated, guarded
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from attacks.small import ready, small
 from deepsec_jax import attacks
@@ -19,7 +20,7 @@ from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.defenses import FittedDetector
 from deepsec_jax.evaluation import judge
 from deepsec_jax.models.guarded import Guarded
-from deepsec_jax.pytree import reseed
+from deepsec_jax.pytree import Struct, reseed
 
 LINEAR, KEY = make_linear(), jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -149,6 +150,18 @@ def test_planted_an_attack_that_takes_a_rejection_for_a_success_is_caught():
     assert not np.asarray(outcome.success)[caught].any() and np.asarray(outcome.rejected)[caught].all()
 
 
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "square"])
+def test_attacks_in_a_ball_do_not_run_into_rejections(name):
+    x, labels = cases()
+    attack = ATTACKS[name](eps=0.3)
+    found, lured = (
+        judge(MODEL, x, attack(model, x, labels, key=KEY), labels)
+        for model in (MODEL, Blind(MODEL.model, MODEL.detector))
+    )
+    assert lured.rejected.mean() > 0.5, "planted: it takes a rejection for a success"
+    assert found.success.mean() >= lured.success.mean() + 0.3
+
+
 def test_a_guard_that_never_flags_is_attacked_like_its_model():
     x, labels = cases()
     never = Guarded(LINEAR, FittedDetector(Brightness()))  # its threshold is infinite
@@ -200,6 +213,39 @@ def test_the_least_likely_class_is_a_class():
         np.testing.assert_array_equal(attack.targets(model, x, labels), wanted)
     noisy = Guarded(Noisy(LINEAR, jax.random.split(KEY, 16), 1e-6), model.detector)
     np.testing.assert_array_equal(attacks.LLC().targets(noisy, x, labels), wanted)
+
+
+class Wavering(Struct):
+    """Logits of three classes and of "rejected", each a number of its own times one that a key draws."""
+
+    factors: jax.Array  # [B, 4]
+    keys: jax.Array  # [B]
+
+    rejects: ClassVar[bool] = True
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
+
+    def __call__(self, x):
+        del x
+        return self.factors * jax.vmap(lambda key: jax.random.normal(key, (4,)))(self.keys)
+
+
+def test_the_least_likely_class_of_a_randomised_model_is_that_of_the_mean_over_ten_draws():
+    """A draw counts alike whether the image is rejected in it or not."""
+    rows = 50
+    factors = jax.random.normal(jax.random.key(1), (rows, 4)) * jnp.array([[3.0, 3.0, 3.0, 20.0]])
+    model = Wavering(factors, jax.random.split(KEY, rows))
+    draws = [
+        np.asarray(reseed(model, jnp.broadcast_to(key, (rows,)))(None), np.float64)
+        for key in jax.random.split(jax.random.key(0), 10)
+    ]
+    alike = np.mean([softmax(logits[:, :3], axis=1) for logits in draws], axis=0)
+    x, labels = jnp.zeros((rows, 1, 1, 1)), jnp.zeros(rows, jnp.int32)
+    found = attacks.LLC().targets(model, x, labels)
+    np.testing.assert_array_equal(found, alike.argmin(axis=1))
+    # Planted: with the rejection among the probabilities rejected draws count less, and one draw is another.
+    with_rejection = np.mean([softmax(logits, axis=1)[:, :3] for logits in draws], axis=0)
+    assert (with_rejection.argmin(axis=1) != alike.argmin(axis=1)).sum() >= 3
+    assert (draws[0][:, :3].argmin(axis=1) != alike.argmin(axis=1)).sum() >= 3
 
 
 def test_targets_that_are_drawn_or_ranked_are_classes():

@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 
 from deepsec_jax.attacks import PGD, Given, Square, count_calls
 from deepsec_jax.attacks.losses import max_margin
+from deepsec_jax.attacks.pyramids import _pyramid, first_pyramids
 from deepsec_jax.attacks.square import _side, _square
 from deepsec_jax.pytree import Struct, example_keys
 
@@ -35,6 +36,37 @@ class Through(Struct):
     def __call__(self, x):
         smooth = self.sign * self.model.model(x)
         return jax.lax.stop_gradient(self.model(x) - smooth) + smooth
+
+
+def test_in_l2_the_search_climbs_towards_the_best_point_of_the_sphere():
+    """On a linear model the largest margin in the L2 ball is known; random search must come near it."""
+    weights = jax.random.normal(jax.random.key(0), (100, 2))
+    model = Linear(weights, jnp.array([100.0, 0.0]))  # no change within eps reaches class 1
+    x = 0.4 + 0.2 * make_images(3, (10, 10, 1))
+    up = np.asarray(weights[:, 1] - weights[:, 0])
+    best = 0.5 * np.linalg.norm(up)
+
+    def gain(queries):
+        attack = Square(eps=0.5, norm="l2", queries=queries)
+        delta = np.asarray(attack(model, x, jnp.zeros(3, jnp.int32), key=KEY) - x, np.float64).reshape(3, 100)
+        assert (np.linalg.norm(delta, axis=1) <= 0.5 + 1e-6).all()
+        return delta @ up
+
+    assert (gain(600) > 0.5 * best).all() and (gain(600) <= best).all()
+    assert (gain(1) < 0.4 * best).all()
+
+
+def test_pyramids_are_the_authors():
+    """A square of 5: two rows of the one pyramid, three of the other, upside down, rings of 1/k^2 around."""
+    square = np.asarray(_pyramid(jnp.arange(5)[:, None], jnp.arange(5)[None, :], jnp.asarray(5), 9))
+    ring = np.cumsum([1 / 9, 1 / 4, 1.0])  # outermost first
+    np.testing.assert_allclose(square[1], ring[[0, 1, 2, 1, 0]], rtol=1e-5)
+    np.testing.assert_allclose(square[0], ring[[0, 1, 1, 1, 0]], rtol=1e-5)
+    np.testing.assert_allclose(square[3], -ring[[0, 1, 2, 1, 0]], rtol=1e-5)
+    np.testing.assert_allclose(square[2], square[4], rtol=1e-5)
+    change = np.asarray(first_pyramids(example_keys(KEY, 4), (4, 28, 28, 3)))
+    np.testing.assert_allclose(np.linalg.norm(change.reshape(4, -1), axis=1), 1.0, rtol=1e-5)
+    assert (change[:, 1:26, 1:26] != 0).all() and not change[:, 0].any()  # five squares of five
 
 
 def test_an_unreachable_goal_ends_at_the_best_corner_of_the_ball():

@@ -7,7 +7,7 @@ import pytest
 from conftest import make_images
 
 from deepsec_jax import attacks
-from deepsec_jax.attacks import PGD, UAP, Perturbation, prepare
+from deepsec_jax.attacks import PGD, UAP, DeepFool, Perturbation, prepare
 from deepsec_jax.evaluation import judge
 
 KEY = jax.random.key(0)
@@ -79,3 +79,51 @@ def test_all_passes_share_one_compile(digits_model, compiles):
     with compiles() as count:
         fitted = UAP(eps=0.01, passes=3, inner_steps=2).fit(model, x[:40], key=KEY)
         assert len(fitted.fooling_rates) == 3 and count("_one_pass") == 1
+
+
+def in_turn(model, batches, eps):
+    """v after one pass over these batches: the sum of what DeepFool finds that each image lacks at v."""
+    v = np.zeros(batches[0].shape[1:], np.float32)
+    for batch in batches:
+        clean = jnp.argmax(model(batch), axis=-1)
+        at_v = jnp.clip(batch + v[None], min=0.0, max=1.0)
+        lacking = np.asarray(DeepFool(steps=10)(model, at_v, clean) - at_v)
+        v = np.clip(v + lacking.sum(axis=0), -eps, eps)
+    return v
+
+
+def test_a_pass_adds_up_what_the_images_of_a_batch_lack(linear, images):
+    images = 0.3 + 0.4 * images  # far from the ends of the box
+    uap = UAP(eps=5.0, passes=1)
+    whole = uap.fit(linear, images, key=KEY, batch_size=8).delta
+    np.testing.assert_allclose(whole, in_turn(linear, [images], 5.0), atol=1e-5)
+    assert not np.allclose(whole, in_turn(linear, [images], 5.0) / 8, atol=1e-3)  # planted: their mean
+    two = images[:2]
+    one_by_one = uap.fit(linear, two, key=KEY, batch_size=1).delta
+    orders = [in_turn(linear, [two[a : a + 1], two[b : b + 1]], 5.0) for a, b in ((0, 1), (1, 0))]
+    assert any(np.allclose(one_by_one, v, atol=1e-5) for v in orders)
+    alone = sum(in_turn(linear, [two[a : a + 1]], 5.0) for a in (0, 1))
+    assert not np.allclose(one_by_one, alone, atol=1e-3)  # planted: what the clean images lack
+
+
+def test_the_best_pass_is_kept_and_not_the_last(linear):
+    """Of a few keys there is one whose last pass fools fewer than one before it."""
+    x = make_images(rows=24, seed=3)
+    before = jnp.argmax(linear(x), axis=-1)
+    for seed in range(20):
+        fitted = UAP(eps=0.1, passes=5, fooling_rate=1.0).fit(
+            linear, x, key=jax.random.key(seed), batch_size=4
+        )
+        rates = np.asarray(fitted.fooling_rates)
+        if rates[-1] < rates.max():
+            break
+    assert rates[-1] < rates.max(), "none of the keys shows it"
+    now = float((jnp.argmax(linear(fitted(linear, x, before)), axis=-1) != before).mean())
+    assert now == pytest.approx(rates.max(), abs=1e-6)
+
+
+def test_images_come_in_another_order_in_every_pass(linear, images):
+    one, other = (
+        UAP(passes=1).fit(linear, images, key=key, batch_size=1).delta for key in jax.random.split(KEY)
+    )
+    assert not np.allclose(one, other, atol=1e-4)

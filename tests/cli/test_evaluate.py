@@ -175,7 +175,7 @@ def config_of(name, digest="d"):
     attack = attacks.preset(name, "mnist", "strong")
     return attack_config(
         name, attack, preset="strong", data="mnist", model={"name": "m"}, candidates="c", n=5, seed=0,
-        train_digest=lambda: digest,
+        train_digest=lambda: digest, images="test-0",
     )  # fmt: skip
 
 

@@ -52,3 +52,14 @@ def gradient_of(model, x, labels):
     """The gradient of every row's logit of its label."""
     at_label = jax.nn.one_hot(labels, 10)
     return np.asarray(jax.jit(jax.grad(lambda x, model: (at_label * model(x)).sum()))(x, model))
+
+
+def check_expectation(classifier, surrogate, x):
+    """The surrogate is the mean over some 30 draws: it varies a fifth as much, around the same value."""
+    many, few = (
+        np.stack([call(reseed(model, keys(len(x), seed)), x) for seed in range(draws)])
+        for model, draws in ((classifier, 120), (surrogate, 8))
+    )
+    one = many.std(axis=0)
+    assert few.std(axis=0).mean() < one.mean() / 3
+    assert np.abs(few.mean(axis=0) - many.mean(axis=0)).mean() < one.mean() / 5

@@ -31,6 +31,20 @@ def weights(model):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
 
 
+def asked_of_training(defense, base, digits, monkeypatch):
+    """What a defense asks of each training, of which none takes place: the options given to ``train``."""
+    asked = []
+
+    def not_trained(recipe, data, folder, **options):
+        del data, folder
+        asked.append(options)
+        return training.Saved(base.trained, recipe, {})
+
+    monkeypatch.setattr(defenses.base, "train", not_trained)
+    defense.fit(base, digits, key=jax.random.key(0))
+    return asked
+
+
 @pytest.fixture(scope="module")
 def digits():
     whole = data.load("digits")

@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from behaviour import call, check_attacks, check_rows, gradient_of
+from behaviour import call, check_attacks, check_expectation, check_rows, gradient_of
 from conftest import make_linear
-from few import base, digits, few  # noqa: F401
+from few import asked_of_training, base, digits, few  # noqa: F401
 
 from deepsec_jax import defenses
+from deepsec_jax.data import Split
 from deepsec_jax.defenses import EIT, DefenseError
 from deepsec_jax.defenses.transformed import AccuracyThrough, LossThrough, Transformed
 from deepsec_jax.randomness import first_keys, one_per_row
-from deepsec_jax.training import cross_entropy
+from deepsec_jax.training import accuracy, cross_entropy
 from deepsec_jax.transforms import crop_resize, jpeg, kept_pixels, to_levels, tv_minimised
 
 SMALL = EIT(crop=7, sweeps=5)
@@ -83,6 +84,22 @@ def test_the_surrogate_sees_the_same_images_and_differentiates_the_crop_only(x, 
     through_crop = jax.grad(lambda x: (at_label * network(crop_resize(x, cropped, 7))).sum())
     assert np.allclose(gradient_of(straight, x, labels), jax.jit(through_crop)(x), atol=1e-4)
     assert not np.any(gradient_of(deployed, x, labels))  # planted: without it there is nothing to follow
+
+
+def test_the_surrogate_is_the_expectation(x):
+    deployed = around(make_linear((8, 8, 1), 10))
+    check_expectation(deployed, SMALL.surrogate(deployed), x)
+    with pytest.raises(AssertionError):
+        check_expectation(deployed, deployed, x)  # planted: one draw
+
+
+def test_the_epoch_is_chosen_behind_the_transforms(base, digits, digits_model, monkeypatch):
+    (asked,) = asked_of_training(SMALL, base, digits, monkeypatch)
+    model, images, labels = digits_model
+    right = Split(np.asarray(images), np.asarray(labels))
+    expected = AccuracyThrough(SMALL.transforms())(model, right)
+    assert asked["score"](model, right) == asked["tested"]["test_accuracy"](model, right) == expected < 1.0
+    assert accuracy(model, right) == 1.0  # planted: on plain images it is another figure
 
 
 def test_the_loss_is_of_images_transformed_anew_in_every_step(x, labels, tiny_cnn):

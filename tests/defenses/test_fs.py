@@ -14,7 +14,7 @@ from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.defenses.detector_files import ARRAYS
 from deepsec_jax.defenses.fs import FS, IDENTICAL, Rounded, SmoothlyRounded, log_odds, odds_of
 from deepsec_jax.models.wrappers import Scaled
-from deepsec_jax.training import load_model
+from deepsec_jax.training import load_network
 
 
 def images(rows=12, seed=0):
@@ -166,17 +166,17 @@ def test_a_folder_brings_the_detector_back(base, digits, tmp_path):
     squeezing = few("fs").replace(images=16)
     defenses.fit_into(tmp_path / "fs", squeezing, base, digits, key=jax.random.key(0), card=card)
     fitted = squeezing.fit(base, digits, key=jax.random.key(0))
-    again = squeezing.restore(load_model(tmp_path / "fs"), tmp_path / "fs")
+    again = squeezing.restore(load_network(tmp_path / "fs"), tmp_path / "fs")
     assert (again.threshold, again.spread) == (fitted.threshold, fitted.spread)
     assert np.array_equal(again.score(digits.test.images), fitted.score(digits.test.images))
     whole = (tmp_path / "fs" / ARRAYS).read_bytes()
     for damage in (whole[:50], whole[:100] + b"x" + whole[101:]):
         (tmp_path / "fs" / ARRAYS).write_bytes(damage)
         with pytest.raises(DefenseError, match=r"is damaged .*fit the detector again"):
-            squeezing.restore(load_model(tmp_path / "fs"), tmp_path / "fs")
+            squeezing.restore(load_network(tmp_path / "fs"), tmp_path / "fs")
     (tmp_path / "fs" / ARRAYS).unlink()  # killed between network and arrays: the same command goes on
     squeezing.fit(base, digits, key=jax.random.key(0), folder=tmp_path / "fs")
-    assert squeezing.restore(load_model(tmp_path / "fs"), tmp_path / "fs").threshold == fitted.threshold
+    assert squeezing.restore(load_network(tmp_path / "fs"), tmp_path / "fs").threshold == fitted.threshold
 
 
 @pytest.mark.parametrize("options", [{"bits": 0, "median": False}, {"bits": 17}, {"bits": -1}])

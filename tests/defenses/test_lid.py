@@ -135,6 +135,18 @@ def test_ties_and_no_distance_are_numbers_with_gradients():
         assert np.isfinite(gradient).all()
 
 
+def test_an_activation_that_is_no_number_has_no_dimension():
+    """Its distances would all be left out, and what is left would read as the dimension 0."""
+    points = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    rows = points[:3] + np.float32(0.1)
+    broken = rows.copy()
+    broken[1, 2], broken[2, 0] = np.nan, np.inf
+    found = np.asarray(intrinsic_dimension(jnp.asarray(broken), reference_of(jnp.asarray(points)), 5))
+    whole = np.asarray(intrinsic_dimension(jnp.asarray(rows), reference_of(jnp.asarray(points)), 5))
+    np.testing.assert_array_equal(found[:1], whole[:1])
+    assert np.isnan(found[1:]).all() and np.isfinite(whole).all()
+
+
 def test_the_estimators_gradient_is_the_difference_quotients():
     reference, rows = points(40, 6, seed=4), points(3, 6, seed=5)
     gradient = np.asarray(jax.grad(lambda rows: estimate(rows, reference, 10).sum())(jnp.asarray(rows)))
@@ -258,7 +270,7 @@ def test_a_folder_brings_it_back_and_damage_is_one_line(trained, tmp_path):
     x = whole.test.images[:50]
     kept, scores = (tmp_path / "lid" / ARRAYS).read_bytes(), score_all(fitted.scorer, x)
     for again in (
-        FEW.restore(training.load_model(tmp_path / "lid"), tmp_path / "lid"),
+        FEW.restore(training.load_network(tmp_path / "lid"), tmp_path / "lid"),
         FEW.fit(base, few, key=jax.random.key(9), folder=tmp_path / "lid"),  # finished: not fitted again
     ):
         assert np.array_equal(score_all(again.scorer, x), scores)
@@ -266,7 +278,7 @@ def test_a_folder_brings_it_back_and_damage_is_one_line(trained, tmp_path):
 
     (tmp_path / "lid" / ARRAYS).unlink()  # as if it had been interrupted before the last file
     with pytest.raises(DefenseError, match=r"no detector in .*fit the detector again"):
-        FEW.restore(training.load_model(tmp_path / "lid"), tmp_path / "lid")
+        FEW.restore(training.load_network(tmp_path / "lid"), tmp_path / "lid")
     resumed = FEW.fit(base, few, key=jax.random.key(2), folder=tmp_path / "lid")
     assert np.array_equal(score_all(resumed.scorer, x), scores)
     assert (tmp_path / "lid" / ARRAYS).read_bytes() == kept
@@ -276,10 +288,10 @@ def test_a_folder_brings_it_back_and_damage_is_one_line(trained, tmp_path):
     for content in (b"", kept[:100], kept[:-30], bytes(flipped)):
         (tmp_path / "lid" / ARRAYS).write_bytes(content)
         with pytest.raises(DefenseError, match=r"is damaged .*fit the detector again") as refused:
-            FEW.restore(training.load_model(tmp_path / "lid"), tmp_path / "lid")
+            FEW.restore(training.load_network(tmp_path / "lid"), tmp_path / "lid")
         assert len(str(refused.value).splitlines()) == 1
 
-    plain = training.load_model(tmp_path / "lid")
+    plain = training.load_network(tmp_path / "lid")
     with pytest.raises(DefenseError, match="holds a model without LID"):
         FEW.restore(replace(plain, figures={}), tmp_path / "lid")
 

@@ -26,7 +26,7 @@ from deepsec_jax.defenses.magnet import ERROR, Denoising, MagNet, Parts, beside,
 from deepsec_jax.defenses.quantiles import fit_quantiles
 from deepsec_jax.models.autoencoder import Autoencoder
 from deepsec_jax.models.guarded import Guarded
-from deepsec_jax.training import CheckpointError, load_model
+from deepsec_jax.training import CheckpointError, load_network
 
 CARD = {"name": "magnet", "preset": "paper", "base": "tests", "seed": 0}
 BOTH = few("magnet").replace(
@@ -51,7 +51,7 @@ def folder(base, digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(folder):
-    return BOTH.restore(load_model(folder), folder)
+    return BOTH.restore(load_network(folder), folder)
 
 
 def test_the_autoencoders_are_the_authors():
@@ -85,7 +85,7 @@ def test_between_the_halves_of_a_pooled_one_pixels_come_in_fours():
 
 def test_the_loss_falls_and_is_that_of_noisy_images(folder, digits):
     for number, kind in enumerate(BOTH.autoencoders):
-        saved = load_model(beside(folder, number), build=lambda r, c: BOTH.build(kind, r, c))  # noqa: B023
+        saved = load_network(beside(folder, number), build=lambda r, c: BOTH.build(kind, r, c))  # noqa: B023
         losses = [epoch["loss"] for epoch in saved.figures["history"]]
         assert losses[1] < 0.95 * losses[0]
         assert saved.figures[ERROR] == pytest.approx(mean_error(saved.model, digits.test))
@@ -102,7 +102,7 @@ def test_the_loss_falls_and_is_that_of_noisy_images(folder, digits):
 def test_held_out_images_are_not_learned_from(folder, base, digits):
     """The digest of what the autoencoders saw is that of the data without the held-out images."""
     fitting, held_out = fitting_and_validation(base, digits)
-    saved = load_model(beside(folder, 1), build=lambda r, c: BOTH.build("flat", r, c))
+    saved = load_network(beside(folder, 1), build=lambda r, c: BOTH.build("flat", r, c))
     learned = saved.figures["trained_on"]["data"]
     assert learned == replace(digits, train=fitting).digest() != digits.digest()
     rows = {image.tobytes() for image in fitting.images}
@@ -129,6 +129,23 @@ def test_the_divergence_is_scipys_and_does_not_saturate(scale):
     ours = np.asarray(divergence_excess(jnp.asarray(p, jnp.float32), jnp.asarray(q, jnp.float32)))
     divergence = distance.jensenshannon(np.exp(p), np.exp(q), axis=-1) ** 2
     assert np.allclose(np.log(2) * -np.expm1(-ours), divergence, atol=2e-6)
+
+
+def test_the_divergence_where_a_class_is_masked():
+    """A class without probability has no term, as in scipy; NaN stays NaN."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 50, 10))
+    logits[:, :, 3] = -np.inf  # in both
+    logits[0, :25, 5] = logits[1, 25:, 6] = -np.inf  # in one
+    p, q = log_softmax(logits, axis=-1)
+    ours = np.asarray(divergence_excess(jnp.asarray(p, jnp.float32), jnp.asarray(q, jnp.float32)))
+    divergence = distance.jensenshannon(np.exp(p), np.exp(q), axis=-1) ** 2
+    assert np.allclose(np.log(2) * -np.expm1(-ours), divergence, atol=2e-6)
+    slope = jax.grad(lambda p: divergence_excess(p, jnp.asarray(q, jnp.float32)).sum())(
+        jnp.asarray(p, jnp.float32)
+    )
+    assert np.isfinite(slope).all()
+    assert np.isnan(divergence_excess(jnp.asarray([[np.nan, 0.0]]), jnp.asarray([[0.0, 0.0]]))).all()
 
 
 def test_where_the_divergence_is_at_its_end_its_form_is_not():
@@ -233,7 +250,7 @@ def test_a_folder_may_hold_the_whole_with_its_reformer(folder, detector, base, d
     shutil.rmtree(tmp_path / folder.name)  # but the autoencoders beside it stay: nothing is trained
     with jax.numpy_dtype_promotion("standard"):
         BOTH.replace(reforms=True).fit(base, digits, key=jax.random.key(0), folder=tmp_path / folder.name)
-    figures = load_model(tmp_path / folder.name).figures
+    figures = load_network(tmp_path / folder.name).figures
     assert figures["test_accuracy"] == training.accuracy(reformed(detector), digits.test)
     assert figures["threshold"] == detector.threshold
     assert defenses.preset("magnet@reformed", "mnist", "small").reforms
@@ -249,15 +266,15 @@ def test_a_folder_brings_the_detector_back(folder, detector, base, digits, tmp_p
     kept = kept_arrays(folder, "clean_parts", "threshold")
     assert kept["clean_parts"].shape == (8, 3) and kept["threshold"] == detector.threshold
     with pytest.raises(DefenseError, match=r"not of 2 parts: fit the detector again"):
-        BOTH.replace(temperatures=()).restore(load_model(folder), folder)
+        BOTH.replace(temperatures=()).restore(load_network(folder), folder)
     whole = (folder / ARRAYS).read_bytes()
     (folder / ARRAYS).write_bytes(whole[:-40])
     with pytest.raises(DefenseError, match=r"is damaged .*fit the detector again"):
-        BOTH.restore(load_model(folder), folder)
+        BOTH.restore(load_network(folder), folder)
     (folder / ARRAYS).write_bytes(whole)
     hidden = beside(folder, 1).rename(tmp_path / "hidden")
     with pytest.raises(CheckpointError, match="no model in"):
-        BOTH.restore(load_model(folder), folder)
+        BOTH.restore(load_network(folder), folder)
     hidden.rename(beside(folder, 1))
 
 

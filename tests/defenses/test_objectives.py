@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import make_images, make_linear
-from few import base, digits, few, fitted, weights  # noqa: F401
+from few import asked_of_training, base, digits, few, fitted, weights  # noqa: F401
 from flax import nnx
 from scipy import special, stats
 
@@ -150,6 +150,18 @@ def test_robust_accuracy_is_accuracy_under_the_attack(digits_model):
     assert attacked == pytest.approx(float((model(x_adv).argmax(-1) == labels[:50]).mean()))
 
 
+def test_pats_epoch_is_the_most_robust_one(base, digits, digits_model, monkeypatch):
+    pat = DEFENSES["pat"](eps=0.2, steps=2, judge_steps=4)
+    (asked,) = asked_of_training(pat, base, digits, monkeypatch)
+    model, x, labels = digits_model
+    right = data.Split(np.asarray(x), np.asarray(labels))
+    judges = attacks.PGD(eps=0.2, step_size=2.5 * 0.2 / 4, steps=4)
+    assert asked["score"](model, right) == RobustAccuracy(judges)(model, right) < 0.5
+    assert training.accuracy(model, right) == 1.0  # planted: on clean images it is another figure
+    assert asked["watch"]["clean"](model, right) == 1.0
+    assert asked["score"](model, right) < asked["watch"]["one_step"](model, right) < 1.0
+
+
 # --- DD
 
 
@@ -174,7 +186,7 @@ def test_soft_labels_and_both_losses_by_scipy():
 def test_no_validation_image_is_in_the_students_training(fitted):
     folder = fitted[0]
     assert fitted[1]["dd"]
-    teacher, student = (training.load_model(folder / name).recipe for name in ("dd-teacher", "dd"))
+    teacher, student = (training.load_network(folder / name).recipe for name in ("dd-teacher", "dd"))
     assert (teacher.seed, teacher.validation) == (
         student.seed,
         student.validation,

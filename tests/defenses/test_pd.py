@@ -43,7 +43,7 @@ def bits_of(model, x):
 
 
 def test_the_pixelcnn_learns_by_the_training_loop(folder, digits):
-    saved = training.load_model(beside(folder), build=TINY.build)
+    saved = training.load_network(beside(folder), build=TINY.build)
     bits = [-epoch["validation"] for epoch in saved.figures["history"]]
     assert bits[1] < bits[0] < np.log2(17)  # uniform over the levels
     assert saved.figures[BITS] == pytest.approx(mean_bits(saved.model, digits.test))
@@ -72,7 +72,7 @@ def test_a_folder_brings_both_networks_back(folder, base, digits):
 
 
 def test_what_is_missing_or_another_model_is_one_line(folder, tmp_path):
-    saved = training.load_model(folder)
+    saved = training.load_network(folder)
     with pytest.raises(CheckpointError, match="no model in"):
         TINY.restore(saved, tmp_path / "elsewhere")
     with pytest.raises(DefenseError, match="holds a model without a PixelCNN"):

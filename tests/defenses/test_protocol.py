@@ -1,5 +1,6 @@
-"""What all defenses share: fitting, folders, presets, resuming."""
+"""What all defenses share: fitting, folders, loading, presets, resuming."""
 
+import json
 import os
 from dataclasses import replace
 from functools import partial
@@ -14,8 +15,16 @@ from few import KEEPING, base, digits, few, fitted, weights  # noqa: F401
 
 from deepsec_jax import attacks, defenses, models, training
 from deepsec_jax.catalog import UnknownName
-from deepsec_jax.defenses import COMPLETE, DEFENSES, DETECTORS, Base, DefenseError
+from deepsec_jax.cli import InputError
+from deepsec_jax.cli import models as named
+from deepsec_jax.data import candidates_name
+from deepsec_jax.defenses import DEFENSES, DETECTORS, Base, DefenseError, FittedDetector
+from deepsec_jax.defenses.base import REJECTED
+from deepsec_jax.defenses.detector import fitting_and_validation
 from deepsec_jax.defenses.presets import KINDS
+from deepsec_jax.evaluation.attack_jobs import attack_config
+from deepsec_jax.evaluation.records import cell_name
+from deepsec_jax.pytree import example_keys, reseed
 from deepsec_jax.training import CheckpointError
 
 SLOW = ("pat", "eit", "pd")
@@ -67,15 +76,6 @@ def test_a_folder_brings_back_the_defense_and_the_classifier(name, fitted):
     again = defenses.load_defended(folder / name)
     assert again.defense == made[name].defense and again.card == made[name].card
     assert all(map(np.array_equal, weights(again.classifier), weights(made[name].classifier)))
-
-
-@pytest.mark.parametrize(  # not of rc, whose draws go by the batch
-    "name",
-    [pytest.param(name, marks=[pytest.mark.long] * (name in SLOW)) for name in COMPLETE if name != "rc"],
-)
-def test_the_accuracy_in_a_folder_is_the_defended_models(name, fitted, digits):
-    made = fitted[1][name]
-    assert made.saved.figures["test_accuracy"] == training.accuracy(made.classifier, digits.test)
 
 
 def test_another_defense_is_refused_and_nothing_lost(fitted, base, digits):
@@ -147,50 +147,22 @@ def test_presets_explain_themselves_and_build(name, dataset, kind):
         assert source in models.MODELS
 
 
-def test_paper_presets_are_section_ix_b():
-    mnist, cifar10 = (
-        {name: defenses.preset(name, data_set) for name in DEFENSES} for data_set in ("mnist", "cifar10")
+def thresholds(detector, rate, *images):
+    """The thresholds that a detector would have on other images."""
+    return [FittedDetector(detector.scorer).at_fpr(part, rate).threshold for part in images]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_threshold_is_set_on_held_out_images_that_nothing_was_fitted_to(name, fitted, base, digits):
+    detector, rate = fitted[1][name].detector, few(name).fpr
+    learned, held_out = (split.images for split in fitting_and_validation(base, digits))
+    # MagNet's first half has given the quantiles.
+    its_own, of_others = (
+        (held_out[1::2], [learned, held_out[::2]]) if name == "magnet" else (held_out, [learned])
     )
-    assert (mnist["nat"].sigma, mnist["nat"].largest, cifar10["nat"].sigma, cifar10["nat"].largest) == (
-        50,
-        0.3,
-        15,
-        0.1,
-    )
-    assert (mnist["pat"].steps, mnist["pat"].step_size, mnist["pat"].eps, mnist["pat"].natural) == (
-        40,
-        0.01,
-        0.3,
-        0,
-    )
-    assert (cifar10["pat"].steps, cifar10["pat"].step_size, cifar10["pat"].eps) == (7, 0.007843, 0.03137)
-    assert (mnist["eat"].eps, mnist["eat"].alpha, cifar10["eat"].eps, cifar10["eat"].alpha) == (
-        0.3,
-        0.05,
-        0.0625,
-        0.03125,
-    )
-    assert mnist["dd"].temperature == cifar10["dd"].temperature == 50
-    assert mnist["igr"].lam * 256 == 316 and cifar10["igr"].lam * 256 == 10
-    for at, crop in ((mnist["eit"], 26), (cifar10["eit"], 30)):
-        assert (at.crop, at.p, at.lam, at.quality, at.bits, at.sweeps) == (crop, 2, 0.03, 85, 4, 100)
-    assert (mnist["rt"].smallest, mnist["rt"].largest, mnist["rt"].pad) == (28, 31, 0)
-    assert (cifar10["rt"].smallest, cifar10["rt"].largest) == (32, 36)
-    assert (mnist["rc"].points, mnist["rc"].radius, cifar10["rc"].radius) == (1000, 0.3, 0.02)
-    assert defenses.preset("rt@grey", "cifar10").pad == 0.5 and defenses.preset("rc@search", "mnist").search
-    assert (mnist["pd"].eps, round(cifar10["pd"].eps * 255)) == (0.3, 16)
-    assert (mnist["pd"].filters, mnist["pd"].blocks, mnist["pd"].mixtures) == (160, 5, 10)
-    assert all(
-        (of["lid"].k, of["lid"].minibatch, of["lid"].examples) == (20, 100, 0) for of in (mnist, cifar10)
-    )
-    assert (mnist["lid"].eps, cifar10["lid"].eps) == (0.3, 0.1)
-    assert (mnist["te"].levels, mnist["te"].steps, mnist["te"].eps) == (16, 40, 0.3)
-    assert (cifar10["te"].levels, cifar10["te"].steps, cifar10["te"].eps) == (16, 7, 0.031)
-    by_sign = defenses.preset("te@sign", "mnist")
-    assert by_sign.sign and by_sign.step_size == 0.01 and not mnist["te"].sign
-    assert not defenses.preset("te@plain", "mnist", "small").adversarial
-    assert defenses.preset("pat@half", "mnist").natural == 1.0
-    assert defenses.preset("pat@free", "mnist", "small").replays == 8
+    assert thresholds(detector, rate, its_own) == pytest.approx([detector.threshold], rel=1e-6)
+    planted = thresholds(detector, rate, *of_others)
+    assert all(other != pytest.approx(detector.threshold, rel=1e-6) for other in planted)
 
 
 def test_unknown_names_have_near_matches():
@@ -225,3 +197,132 @@ def test_an_interrupted_defense_ends_with_the_same_weights(name, base, digits, t
         assert "epochs" in os.listdir(tmp_path / "model.partial")
         resumed = two.fit(base, digits, key=jax.random.key(1), folder=tmp_path / "model")
     assert all(map(np.array_equal, weights(whole), weights(resumed)))
+
+
+def answers(model, images):
+    """The logits of a model, each row under its own key."""
+    return np.asarray(reseed(model, example_keys(jax.random.key(5), len(images)))(images))
+
+
+def answers_like(model, made, images):
+    """Whether a model gives the logits of a defended one."""
+    one, other = answers(model, images), answers(made.classifier, images)
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-5, atol=1e-5))
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_what_a_command_loads_is_the_defended_model(name, fitted, base, digits):
+    folder, made = fitted
+    defended = made[name]
+    images = jnp.asarray(digits.test.images[:8])
+    loaded = named.load(str(folder / name), None)
+    assert answers_like(loaded.model, defended, images)
+    assert answers_like(defenses.load(folder / name).model, defended, images)
+    # The undefended network must not pass, nor the network that lies in the folder of one that is more.
+    assert not answers_like(base.trained, defended, images)
+    assert loaded.folder.is_network == (name not in (*KEEPING, "eit", "te"))
+    if name != "te":  # its network sees codes and no images
+        bare = training.load_network(folder / name).model
+        assert answers_like(bare, defended, images) == loaded.folder.is_network
+    with pytest.raises(CheckpointError, match=r"holds a defended model.*defenses\.load.*load_network"):
+        training.load_model(folder / name)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_name_and_accuracy_are_those_of_what_is_attacked(name, fitted, base, digits):
+    folder, made = fitted
+    assert made[name]
+    loaded = named.load(str(folder / name), None)
+    asked = digits.test.take(np.arange(min(len(digits.test), 1000)))
+    assert loaded.about["test_accuracy"] == pytest.approx(training.accuracy(loaded.model, asked), abs=1e-12)
+    assert loaded.about["name"] == name and loaded.about["defense"]["class"] == type(few(name)).__name__
+    assert f"{100 * loaded.about['test_accuracy']:.2f} %" in loaded.facts["Test accuracy"]
+    assert loaded.facts["Defense"].startswith(type(few(name)).__name__)
+    figures = loaded.folder.saved.figures
+    assert figures["test_images"] == len(digits.test)
+    if name in DETECTORS:
+        found = training.predictions(loaded.model, digits.test)
+        assert figures[REJECTED] == pytest.approx((found == 10).mean())
+
+
+def test_a_cell_of_the_bare_network_is_none_of_the_defended_models(fitted, digits):
+    folder, made = fitted
+    assert made["rc"]
+
+    def cell(model, about):
+        config = attack_config(
+            "fgsm", attacks.FGSM(eps=0.1), preset="paper", data="digits", model=about,
+            candidates=candidates_name(model, digits, 10, 0), images="test-0", n=10, seed=0,
+            train_digest=digits.digest,
+        )  # fmt: skip
+        return cell_name(config)
+
+    loaded = named.load(str(folder / "rc"), None)
+    bare = training.load_network(folder / "rc")
+    about = {key: value for key, value in loaded.about.items() if key != "defense"}
+    names = {cell(model, said) for model in (loaded.model, bare.model) for said in (loaded.about, about)}
+    assert len(names) == 4  # the weights' hash and the defense's card each tell them apart
+    other = {**loaded.about, "defense": {**loaded.about["defense"], "settings": {"points": 3}}}
+    assert cell(loaded.model, other) not in names
+
+
+def test_a_detector_of_an_earlier_version_has_no_accuracy(fitted):
+    fs = fitted[1]["fs"]
+    found = defenses.ModelFolder(fs.classifier, fs.saved, fs)
+    assert found.test_accuracy is not None
+    old = {key: value for key, value in found.saved.figures.items() if key != REJECTED}
+    assert replace(found, saved=replace(found.saved, figures=old)).test_accuracy is None
+
+
+def test_a_base_is_a_network_and_nothing_more(fitted):
+    folder, made = fitted
+    assert made["rc"] and made["nat"] and made["te"]
+    for name in ("rc", "te"):
+        with pytest.raises(InputError, match=rf"is tests defended by {name.upper()}.*more than a network"):
+            named.load_base(str(folder / name), None)
+    assert named.load_base(str(folder / "nat"), None).folder.is_network
+
+
+def test_a_fit_that_was_killed_passes_for_no_network(base, digits, tmp_path, monkeypatch):
+    folder, card = tmp_path / "rt", {"name": "rt", "preset": "paper", "base": "tests"}
+    note = tmp_path / "rt.fitting.json"
+
+    rename = Path.rename
+
+    def killed(path, to):
+        if to.name == "defense.json":
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            defenses.fit_into(folder, few("rt"), base, digits, key=jax.random.key(0), card=card)
+    assert note.is_file() and (folder / "recipe.json").is_file()
+    with pytest.raises(DefenseError, match=r"not fitted to the end.*rt\.fitting\.json"):
+        defenses.load(folder)
+    defenses.fit_into(folder, few("rt"), base, digits, key=jax.random.key(0), card=card)
+    assert not note.exists() and defenses.load(folder).defended.card["class"] == "RT"
+
+
+def test_a_fit_that_is_refused_leaves_no_note(base, digits, tmp_path):
+    bare = replace(base, recipe=None)
+    with pytest.raises(DefenseError):
+        defenses.fit_into(
+            tmp_path / "rt", few("rt"), bare, digits, key=jax.random.key(0), card={"name": "rt"}
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["dd", "rt", "te", "fs", "nat"])
+def test_what_hides_its_gradient_is_told_before_it_is_attacked(name, fitted, capsys):
+    folder, made = fitted
+    assert made[name]
+    loaded = named.load(str(folder / name), None)
+    loaded.warn()
+    said = capsys.readouterr().err
+    assert (said == "") == (name == "nat")
+    if said:
+        assert f"deepsec evaluate defenses tests --defenses {name}" in said
+        assert ("has no gradient" in said) == (name == "te")
+    assert json.dumps(loaded.about)  # goes into a cell's config as it is

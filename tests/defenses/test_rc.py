@@ -7,6 +7,7 @@ import pytest
 from behaviour import call, check_attacks, check_rows, gradient_of, keys
 from conftest import Linear, make_linear
 from few import base, digits  # noqa: F401
+from mute import Halting
 
 from deepsec_jax import data, defenses
 from deepsec_jax.defenses import RC, Base, DefenseError
@@ -55,6 +56,24 @@ def test_votes_by_hand_and_whatever_is_seen_at_once(x, monkeypatch):
         shares = jax.jit(lambda model, x: model(x))(model, x)  # afresh: AT_ONCE is read while tracing
         assert np.allclose(shares * 25, counts, atol=1e-4)
     assert not np.allclose(call(votes(keys=keys(6, 1)), x) * 25, counts)  # planted: other points
+
+
+def test_a_point_without_an_answer_has_no_vote(x):
+    """Where no point has one the model gives no answer: class 0 would win by the NaN's argmax."""
+    model = votes(keys=keys(6))
+    silent = Halting(model.model, float(np.median(np.asarray(x).mean(axis=(1, 2, 3)))))
+    cast = np.zeros((6, 10))
+    for number in range(25):
+        of_row = jax.vmap(jax.random.fold_in, in_axes=(0, None))(model.keys, number)
+        logits = np.asarray(call(silent, point_in_cube(x, of_row, 0.3)))
+        rows = np.flatnonzero(~np.isnan(logits).any(axis=1))
+        cast[rows, logits[rows].argmax(axis=1)] += 1
+    some = cast.sum(axis=1)
+    assert ((some > 0) & (some < 25)).any()
+    shares = np.asarray(call(model.replace(model=silent), x))
+    np.testing.assert_allclose(shares[some > 0], cast[some > 0] / some[some > 0, None], atol=1e-6)
+    none = np.asarray(call(model.replace(model=Halting(model.model, -1.0)), x))
+    assert np.isnan(none).all()
 
 
 def test_shares_are_the_probabilities_of_the_cube():

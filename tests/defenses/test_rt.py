@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from behaviour import call, check_attacks, check_rows
+from behaviour import call, check_attacks, check_expectation, check_rows
 from conftest import make_linear
 from few import RECIPE, base, digits, weights  # noqa: F401
 
@@ -49,6 +49,13 @@ def test_under_attack(digits, x, compiles):
     classifiers = [SMALL.fit(bare(seed), digits, key=jax.random.key(0)) for seed in (0, 1)]
     labels = jnp.asarray(digits.test.labels[:6])
     check_attacks(classifiers, [SMALL.surrogate(each) for each in classifiers], x, labels, compiles)
+
+
+def test_the_surrogate_is_the_expectation(digits, x):
+    defended = SMALL.fit(bare(), digits, key=jax.random.key(0))
+    check_expectation(defended, SMALL.surrogate(defended), x)
+    with pytest.raises(AssertionError):
+        check_expectation(defended, defended, x)  # planted: one draw
 
 
 @pytest.mark.long  # in parts in test_protocol

@@ -200,7 +200,7 @@ def test_fitted_into_a_folder_and_back(base, digits, tmp_path):
     te = TE(levels=LEVELS, adversarial=False)
     with jax.numpy_dtype_promotion("standard"):
         classifier = te.fit(base, digits, key=jax.random.key(0), folder=tmp_path / "te")
-    saved = training.load_model(tmp_path / "te")
+    saved = training.load_network(tmp_path / "te")
     again = te.restore(saved, tmp_path / "te")
     x = jnp.asarray(digits.test.images)
     assert np.array_equal(again(x), classifier(x))

@@ -4,22 +4,37 @@ import zlib
 
 import numpy as np
 
-from deepsec_jax import attacks
-from deepsec_jax.evaluation.attack_table import hyperparameters
+from deepsec_jax import attacks, training
+from deepsec_jax.evaluation.attack_table import class_of, hyperparameters
 from deepsec_jax.evaluation.cells import Cell
+from deepsec_jax.evaluation.paper_title import DIGESTS
 from deepsec_jax.metrics import METRICS
 
 CLASSES = 10
 
 
+def model_of(of, /, **recipe):
+    """What a config says of a model of a recipe, with other values in some of its fields."""
+    data = of.partition("-")[0]
+    return {
+        "name": of, "recipe": training.recipe(of).to_dict() | recipe, "test_accuracy": 0.9934,
+        "trained_on": DIGESTS.get(data, ("other",))[0],
+    }  # fmt: skip
+
+
+def images_of(data):
+    """The hash of a data set's test split."""
+    return DIGESTS.get(data, ("", "test-0"))[1]
+
+
 def config_of(name="bim", *, data="mnist", model="mnist-paper", preset="paper", n=12, seed=0, **others):
     attack = attacks.preset(name, data, preset)
     described = {
-        "name": name, "class": type(attack).__name__, "preset": preset,
+        "name": name, "class": class_of(attack), "preset": preset,
         "hyperparameters": hyperparameters(attack),
     }  # fmt: skip
     return {
-        "data": data, "model": {"name": model, "recipe": model, "test_accuracy": 0.9934},
+        "data": data, "model": model_of(model), "images": images_of(data),
         "attack": described, "n": n, "seed": seed, "candidates": f"{data}-{n}-{seed}", **others,
     }  # fmt: skip
 

@@ -3,8 +3,10 @@
 import zlib
 
 import numpy as np
+from fake_cells import images_of, model_of
 
-from deepsec_jax import defenses
+from deepsec_jax import defenses, training
+from deepsec_jax.defenses.base import changed_recipe
 from deepsec_jax.defenses.folders import settings_of
 from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.cells import Cell
@@ -16,25 +18,28 @@ from deepsec_jax.evaluation.utility import measure_utility, utility_columns
 CLASSES, TESTS, N = 10, 60, 24
 
 
-def about(name="nat", *, data="mnist", preset="paper", **settings):
+def about(name="nat", *, data="mnist", model="mnist-paper", preset="paper", **settings):
     try:
         usual = settings_of(defenses.preset(name, data, preset))
     except KeyError:
         usual = {}
-    recipe = {
-        "name": f"{name}-mnist-paper", "data": data, "model": "mnist_cnn", "epochs": 7, "batch_size": 100,
-        "optimizer": "sgd", "learning_rate": 0.05, "schedule": "constant", "seed": 100, "source": "ours",
-    }  # fmt: skip
+    recipe = training.recipe(model)
+    try:
+        usual_defense = defenses.preset(name, data, preset)
+        kept = getattr(usual_defense, "keeps_network", False)
+        recipe = recipe if kept else changed_recipe(usual_defense, recipe)
+    except KeyError:
+        pass
     return {
         "name": name, "preset": preset, "class": name.partition("@")[0].upper(), "base": "base",
-        "settings": {**usual, **settings}, "recipe": recipe,
+        "settings": {**usual, **settings}, "recipe": recipe.to_dict(),
     }  # fmt: skip
 
 
 def shared(kind, *, data="mnist", model="mnist-paper", weights=None):
     return {
-        "kind": kind, "data": data, "model": {"name": model, "recipe": model, "test_accuracy": 0.9927},
-        "images": "test-0", "weights": weights or {"raw": f"raw-{model}"}, "draws": 1,
+        "kind": kind, "data": data, "model": model_of(model), "images": images_of(data),
+        "weights": weights or {"raw": f"raw-{model}"}, "draws": 1,
     }  # fmt: skip
 
 
@@ -67,7 +72,7 @@ def fake_utility(name="nat", *, right=0.9, others=None, raw_right=0.95, **settin
     weights = {"raw": f"raw-{base.get('model', 'mnist-paper')}", "defended": name}
     config = {
         **shared("utility", **base, weights=weights),
-        "defense": about(name, **{k: v for k, v in base.items() if k == "data"}, **settings),
+        "defense": about(name, **base, **settings),
     }  # fmt: skip
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     labels = (np.arange(TESTS) % CLASSES).astype(np.int32)
@@ -116,7 +121,7 @@ def fake_robustness(
     config = {
         **shared("robustness", **base, weights=weights), "access": access, "attack": attack,
         "eps": eps, "n": n, "seed": seed,
-        **({} if access == "undefended" else {"defense": about(name, data=data, **settings)}),
+        **({} if access == "undefended" else {"defense": about(name, **base, **settings)}),
     }  # fmt: skip
     cell_name = f"{name}-{access}-{eps}-{n}-{seed}-{steps}"
     if error is not None:

@@ -3,21 +3,33 @@
 import zlib
 
 import numpy as np
-from fake_cells import config_of
+from fake_cells import config_of, images_of, model_of
 
+from deepsec_jax import defenses
+from deepsec_jax.defenses.folders import settings_of
 from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.detection_cells import swept_fgsm
 
 CLEAN, N = 200, 40
+CLASSES = {"magnet": "MagNet"}
+
+
+def usual(name, data, preset):
+    """The settings of a preset; none of a detector that is not in the table."""
+    try:
+        return settings_of(defenses.preset(name, data, preset))
+    except KeyError:
+        return {}
 
 
 def shared(kind, name="fs", *, data="mnist", model="mnist-paper", preset="paper", threshold=1.7, **settings):
     return {
-        "kind": kind, "data": data, "model": {"name": model, "recipe": model, "test_accuracy": 0.99},
-        "images": "test-0", "threshold": threshold,
+        "kind": kind, "data": data, "model": model_of(model), "images": images_of(data),
+        "threshold": threshold,
         "detector": {
-            "name": name, "preset": preset, "class": name.upper(), "settings": settings, "base": model,
+            "name": name, "preset": preset, "class": CLASSES.get(name, name.upper()), "base": model,
+            "settings": usual(name, data, preset) | settings,
         },
         "weights": {"raw": f"raw-{model}", "detector": f"{name}-{preset}"},
     }  # fmt: skip

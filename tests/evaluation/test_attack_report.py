@@ -7,7 +7,6 @@ import json
 import math
 import re
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,7 +174,7 @@ def test_a_toy_metric_appears_everywhere_without_another_line(monkeypatch):
 
 def _minimum_norm(monkeypatch):
     card = Card(name="BIM", title="t", reference="r", goal="untargeted", kind="minimum-norm")
-    monkeypatch.setitem(attacks.ATTACKS, "bim", SimpleNamespace(card=card))
+    monkeypatch.setattr(attacks.BIM, "card", card)
 
 
 def test_warnings_name_what_spoils_a_table(cells, monkeypatch):

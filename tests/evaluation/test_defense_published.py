@@ -96,19 +96,10 @@ def test_a_variant_stands_beside_its_defenses_numbers():
     assert published.printed("digits", "nat", "cav").absent
 
 
-def test_only_the_papers_settings_on_its_recipe_stand_under_its_title():
-    assert published.table_title("mnist", "paper", "mnist-paper") == "Table IV (MNIST)"
-    assert published.table_title("cifar10", "paper", "cifar10-paper") == "Table IV (CIFAR-10)"
-    for others, words in (
-        (("mnist", "paper", "mnist-small"), "Not Table IV: the undefended model is of recipe mnist-small"),
-        (("mnist", "small", "mnist-paper"), "Not Table IV: the defenses are of preset small"),
-        (("mnist", "small", "mnist-small"), "not of mnist-paper, and the defenses are of preset small"),
-        (("mnist", "paper", None), "does not say"),
-        (("digits", "paper", "digits-small"), "no table of defenses"),
-    ):  # fmt: skip
-        assert published.table_title(*others) is None and words in published.why_untitled(*others)
-    assert published.why_untitled("mnist", "paper", "mnist-paper") == ""
-    assert {"mnist-paper", "cifar10-paper"} <= set(RECIPES)
+def test_titles():
+    assert published.table_title("mnist") == "Table IV (MNIST)" and published.table_of("digits") is None
+    assert published.table_title("cifar10") == "Table IV (CIFAR-10)"
+    assert {published.table_of(data)["recipe"] for data in ("mnist", "cifar10")} <= set(RECIPES)
 
 
 def test_notes_say_what_the_paper_confuses():

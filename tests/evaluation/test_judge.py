@@ -10,6 +10,8 @@ from conftest import Linear
 
 from deepsec_jax import attacks
 from deepsec_jax.evaluation import judge
+from deepsec_jax.evaluation.robustness import ask, cascade
+from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.pytree import Struct, example_keys
 
 PIXELS = Linear(jnp.eye(3), jnp.zeros(3))  # three pixels, class = the brightest one
@@ -159,6 +161,26 @@ def test_judge_draws_are_none_that_the_attack_saw():
         assert not by_attack & by_judge
         # The comparison does see shared draws: the same attack again, as a judge in its place would.
         assert by_attack == seen_by(lambda seed=seed: pgd(model, CLEAN, labels, key=jax.random.key(seed)))
+
+
+def test_the_cascade_judges_under_draws_that_are_not_the_final_judges():
+    """Or it would keep what happens to fool the very draws that count in the end."""
+    model = Watched(PIXELS, example_keys(jax.random.key(0), len(CLEAN)))
+    sample = Sample(np.asarray(CLEAN), np.asarray(LABELS), np.arange(4, dtype=np.int32))
+    pgd = attacks.PGD(eps=0.05, step_size=0.05, steps=2)
+
+    def cascaded(*runs):
+        key = jax.random.key(3)
+        return cascade(runs, model, sample, key=key, batch_size=4, on_batch=lambda done: None).x_adv
+
+    by_judge = seen_by(lambda: ask(model, sample.images, sample.labels, batch_size=4).holds)
+    assert len(by_judge) == 10 * len(CLEAN)
+    judging = seen_by(lambda: cascaded(attacks.Transfer(pgd, PIXELS)))  # whose surrogate draws nothing
+    assert len(judging) == 10 * len(CLEAN) and not judging & by_judge
+    attacking = seen_by(lambda: cascaded(attacks.Transfer(pgd, model))) - judging
+    assert attacking and not attacking & by_judge
+    # Planted: asked without a key of its own it draws what the judge draws.
+    assert by_judge == seen_by(lambda: ask(model, sample.images, sample.labels, batch_size=4, key=None).holds)
 
 
 def test_draws_do_not_depend_on_the_batch():

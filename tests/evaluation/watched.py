@@ -71,7 +71,7 @@ def attack(store: Store, dataset: Dataset, names=("fgsm", "llc"), n=N):
         made = attacks.preset(name, "mnist", "paper")
         config = attack_config(
             name, made, preset="paper", data="mnist", model=ABOUT, n=n, seed=0, train_digest=dataset.digest,
-            candidates=candidates_name(MODEL, dataset, n, 0),
+            candidates=candidates_name(MODEL, dataset, n, 0), images=split_name(dataset.test),
         )  # fmt: skip
         job = attack_job(
             config, made, MODEL, candidates, groups={}, batch_size=16, gradient_seconds=lambda: 0.001,

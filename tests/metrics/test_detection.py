@@ -217,3 +217,13 @@ def test_planted_an_interval_of_the_test_sample_alone_is_too_short():
     low, high = stats.binom(450, 0.04).ppf((0.005, 0.995)) / 450
     assert ((low <= rates) & (rates <= high)).mean() < 0.97
     assert fpr_limits(0.04, 0, 450) == fpr_limits(0.04, 135, 0) == (0.0, 1.0)
+
+
+def test_half_of_the_draws_is_enough_to_count():
+    """As a success of the attack, and as an image that the classifier gets right."""
+    attacked, clean = [3.0, 0.5, 2.0, 0.2], [0.1, 2.0, 0.3, 0.4]
+    half = record_of(attacked, clean, success=[0.4, 0.5, 0.6, 1.0], correct=[0.5, 0.5, 0.4, 1.0])
+    without = record_of(attacked[1:], clean, success=[1, 1, 1])
+    assert found("tpr", half) == found("tpr", without) and found("tpr", half).n == 3
+    assert found("auc", half) == found("auc", without)  # the interval, too
+    assert (found("fpr_correct", half).n, found("fpr_correct", half).mean) == (3, pytest.approx(1 / 3))

@@ -70,3 +70,9 @@ def test_one_measurement_for_all_has_no_interval():
 def test_values_that_do_not_exist_are_left_out():
     found = summarise(METRICS["l2_relative"], np.array([math.nan, 1.0, 3.0]), np.ones(3))
     assert (found.mean, found.n) == (2.0, 2)
+
+
+def test_half_of_the_draws_is_enough_to_count_as_a_success():
+    values, success = np.array([1.0, 2.0, 4.0]), np.array([0.4, 0.5, 0.6], np.float32)
+    found = summarise(METRICS["l2"], values, success)
+    assert (found.mean, found.n) == (3.0, 2)

@@ -7,6 +7,7 @@ import pytest
 from conftest import Noisy, Scaled, make_images, make_linear
 from guards import Blind, Brightness, Far, Given, Saturated, guarded
 
+from deepsec_jax.answers import answered
 from deepsec_jax.attacks import PGD
 from deepsec_jax.defenses import FittedDetector
 from deepsec_jax.defenses.transformed import Transformed
@@ -29,13 +30,22 @@ def test_the_last_class_wins_exactly_where_the_detector_flags(scale, weight, spr
     x = make_images(rows=len(SCORES), seed=2)
     detector = FittedDetector(Given(jnp.asarray(SCORES)), THRESHOLD, spread)
     logits = np.asarray(Guarded(Scaled(LINEAR, scale), detector, weight)(x))
-    assert logits.shape == (len(SCORES), 4) and not np.isnan(logits).any()
+    assert logits.shape == (len(SCORES), 4) and np.asarray(answered(jnp.asarray(logits))).all()
     flagged = ~(SCORES <= THRESHOLD)
     classes = logits[:, :3]
     np.testing.assert_array_equal(classes, np.asarray(Scaled(LINEAR, scale)(x)))
     np.testing.assert_array_equal(logits.argmax(axis=1), np.where(flagged, 3, classes.argmax(axis=1)))
     np.testing.assert_array_equal(flagged, np.asarray(detector.flags(x)))
     assert (logits[:, 3] != classes.max(axis=1)).all()  # no tie that an order of classes would decide
+
+
+def test_no_answer_of_the_network_is_none_of_the_guard():
+    x = make_images(rows=2, seed=2)
+    for scores in (0.0, 1.0, np.nan):  # not flagged, flagged, flagged
+        detector = FittedDetector(Given(jnp.full(2, scores)), THRESHOLD, 1.0)
+        for broken in (np.nan, np.inf):
+            logits = Guarded(Scaled(LINEAR, broken), detector)(x)
+            assert not np.asarray(answered(logits)).any()
 
 
 def test_it_is_the_formula_away_from_the_threshold():

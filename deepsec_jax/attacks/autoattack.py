@@ -1,0 +1,94 @@
+"""AutoAttack: four attacks one after the other, each on the images that still stand."""
+
+from typing import ClassVar
+
+from deepsec_jax.attacks.apgd import APGD
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.cascade import Cascade
+from deepsec_jax.attacks.fab import FAB
+from deepsec_jax.attacks.losses import dlr, max_margin
+from deepsec_jax.attacks.square import Square
+from deepsec_jax.attacks.within import Within
+from deepsec_jax.catalog import Card, lookup
+from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
+from deepsec_jax.pytree import Struct, classes_of, static
+
+VERSIONS = ("standard", "plus", "rand")
+
+
+class AutoAttack(Struct):
+    """The field's reference for robust accuracy: no step size to choose, and no single loss to trust.
+
+    ``standard``: APGD on the cross-entropy's direction, APGD towards each of nine wrong classes on the DLR,
+    FAB towards nine wrong classes, Square with 5,000 queries.  ``plus`` adds restarts and untargeted DLR.
+    ``rand``, for models that draw at random: APGD on two losses; wrap the model in ``EOT`` to average draws.
+    With fewer than three classes max-margin takes the place of the untargeted DLR.
+
+    Each attack runs on the rows where those before it failed (:class:`~deepsec_jax.attacks.Cascade`), and
+    starts from the clean image.  A row keeps the first success; where all fail, the image of largest margin.
+
+    What differs from the reference code: noise is drawn per image, so no result depends on the batch;
+    Square's windows reach every pixel; the cross-entropy cannot saturate.
+
+    Attributes:
+        eps: radius of the ball, in units of the [0, 1] pixel range.
+        norm: "linf" or "l2", static.
+        version: of :data:`VERSIONS`, static.
+        queries: of Square, static.
+        steps: of each run of APGD and FAB, static.
+
+    References:
+        Croce, Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
+        Parameter-free Attacks", ICML 2020, arXiv:2003.01690.
+    """
+
+    eps: Scalar = 0.3
+    norm: str = static("linf")
+    version: str = static("standard")
+    queries: int = static(5000)
+    steps: int = static(100)
+
+    card: ClassVar[Card] = Card(
+        name="AutoAttack",
+        title="APGD on two losses, FAB and Square, each on the survivors",
+        reference="Croce, Hein, ICML 2020, arXiv:2003.01690",
+        goal="untargeted",
+        kind="budget",
+    )
+    needs_key: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+        lookup(dict.fromkeys(VERSIONS), self.version, "version of AutoAttack")
+
+    def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
+        """Return None: any wrong class counts."""
+        del model, x, labels, key
+
+    def members(self, classes: int) -> tuple[Attack, ...]:
+        """Return the attacks in their order.
+
+        Args:
+            classes: number of the model's classes.
+        """
+        ratio = dlr if classes >= 3 else max_margin
+        apgd = APGD(eps=self.eps, norm=self.norm, steps=self.steps)
+        aimed = apgd.replace(aims=9)
+        fab = FAB(norm=self.norm, radius=self.eps, steps=self.steps)
+        square = Square(eps=self.eps, norm=self.norm, queries=self.queries)
+        if self.version == "rand":
+            return apgd, apgd.replace(loss=ratio)
+        if self.version == "standard":
+            return apgd, aimed, self._within(fab), square
+        five = self._within(fab.replace(aims=1, restarts=5))
+        return (
+            apgd.replace(restarts=5), apgd.replace(restarts=5, loss=ratio), five, square, aimed,
+            self._within(fab),
+        )  # fmt: skip
+
+    def _within(self, attack: FAB) -> Within:
+        return Within(attack, self.eps, self.norm)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        return Cascade(self.members(classes_of(model, x)))(model, x, labels, key=keys)

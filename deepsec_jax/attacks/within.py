@@ -1,0 +1,50 @@
+"""Within: a minimum-norm attack as one with a budget."""
+
+import jax.numpy as jnp
+
+from deepsec_jax.attacks.balls import BALLS, size_of
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
+from deepsec_jax.pytree import Struct, static
+
+
+class Within(Struct):
+    """Return an attack's image where it lies within eps, and the clean image where it does not.
+
+    Attributes:
+        attack: any attack, such as ``FAB(norm="linf")``.
+        eps: largest distance.
+        norm: "l0", "l1", "l2" or "linf", static.
+    """
+
+    attack: Attack
+    eps: Scalar = 0.3
+    norm: str = static("linf")
+
+    norms = BALLS
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    @property
+    def targeted(self) -> bool:
+        """Whether ``labels`` are targets, as for the inner attack."""
+        return bool(getattr(self.attack, "targeted", False))
+
+    @property
+    def needs_key(self) -> bool:
+        """As the inner attack."""
+        return bool(getattr(self.attack, "needs_key", False))
+
+    def targets(
+        self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+    ) -> Labels | None:
+        """Return the inner attack's targets."""
+        return self.attack.targets(model, x, labels, key=key)
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        x_adv = self.attack(model, x, labels, key=keys)
+        size = size_of(x_adv.astype(jnp.float32) - x.astype(jnp.float32), self.norm)
+        return jnp.where(per_row(size <= self.eps), x_adv, x)
