@@ -76,7 +76,7 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
         import sys
         sys.path.insert(0, "tests")
         import jax, numpy as np
-        from conftest import make_images, make_linear
+        from conftest import Noisy, make_images, make_linear
         from attacks.small import small
         from deepsec_jax.attacks import ATTACKS, run_in_batches
         from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -91,6 +91,10 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
             one = run_in_batches(attack, model, x, labels, key=key, batch_size=16)
             eight = run_in_batches(attack, model, x, labels, key=key, batch_size=16, sharding=sharding)
             assert np.mean(np.abs(one - eight) > 1e-4) <= 0.01, name
+        noisy, rbg = Noisy(model, jax.random.split(key, 1)), jax.random.key(0, impl="rbg")
+        one = run_in_batches(small("pgd"), noisy, x, labels, key=key, batch_size=16)
+        eight = run_in_batches(small("pgd"), noisy, x, labels, key=rbg, batch_size=16, sharding=sharding)
+        assert np.mean(np.abs(one - eight) > 1e-4) <= 0.01, "randomised"
         keys = jax.random.split(key, 16)
         laid_out = ATTACKS["pgd"]()(*jax.device_put((model,), jax.NamedSharding(sharding.mesh, P())),
                                     *jax.device_put((x[:16], labels[:16]), sharding),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from conftest import make_linear
@@ -55,6 +56,10 @@ class Models:
     @staticmethod
     def flat():
         return Flat(jnp.ones(16))
+
+    @staticmethod
+    def undeclared():
+        return Flat(jax.random.split(jax.random.key(0), 2))
 
     @staticmethod
     def broken():

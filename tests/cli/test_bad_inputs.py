@@ -124,6 +124,7 @@ BAD = [
     Bad("NaN weights", "NaN or infinite weights: train it again", model="sick"),
     Bad("model of larger images", "the model on images 4x4x1", model="larger"),
     Bad("no logits", "the model must return logits [2, classes >= 2], got [2]", model="flat"),
+    Bad("keys of nobody", "set row_keys = ('weights',) if it is one key per row", model="undeclared"),
     Bad("no model folder", "no model in", model="./nowhere"),
     Bad("no data set", "name one with --data", data=None),
     Bad("no such file", "no file none.npz: give the path of an .npz", data="none.npz"),
