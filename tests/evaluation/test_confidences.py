@@ -113,7 +113,7 @@ def cell():
     attack = BIM(eps=0.3, step_size=0.3, steps=1)
     config = attack_config(
         "bim", attack, preset="paper", data="digits", model={"name": "votes"}, candidates="c", n=ROWS, seed=0,
-        train_digest=str,
+        images="i", train_digest=str,
     )  # fmt: skip
     wavering = RegionVotes(make_linear(classes=CLASSES), 0.3, KEYS, 20)
     labels[:] = np.asarray(judge(wavering, X, X, labels).predicted)
@@ -161,6 +161,7 @@ def test_the_least_likely_class_of_votes_has_the_fewest():
         keys: jax.Array
 
         confidences: ClassVar[bool] = False
+        row_keys: ClassVar[tuple[str, ...]] = ("keys",)
 
         def __call__(self, x):
             heads = jax.vmap(jax.random.bernoulli)(self.keys)

@@ -36,6 +36,8 @@ class Shifted(Struct):
     model: object
     keys: jax.Array
 
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
+
     def __call__(self, x):
         places = jax.vmap(lambda key: jax.random.randint(key, (), 0, 3))(self.keys)
         return self.model(jax.vmap(lambda image, place: jnp.roll(image, place, axis=0))(x, places))
@@ -45,6 +47,8 @@ class Moody(Struct):
     """Right and sure of it in most draws; on bright images wrong, in a little more than half of them."""
 
     keys: jax.Array
+
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
 
     def __call__(self, x):
         wrong = jax.vmap(lambda key: jax.random.bernoulli(key, 0.6))(self.keys) & (x[:, 0, 0, 0] > 0.5)
