@@ -17,7 +17,8 @@ from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import example_keys, jit_per_class, reseed
+from deepsec_jax.pytree import jit_per_class
+from deepsec_jax.randomness import example_keys, reseed, root_key
 
 ROWS = 16
 """Images of one look; a defended model may be slow."""
@@ -79,7 +80,7 @@ def check_model_outputs(
     x = jnp.asarray(first)
     check_shapes(model, x, jnp.asarray(classes))
     check_values(model, first, classes)
-    keys = example_keys(jax.random.key(0) if key is None else key, len(first))
+    keys = example_keys(root_key(0) if key is None else key, len(first))
     look = _Look(model, x, jnp.asarray(classes.astype(np.int32)), keys)
     followed = _gradient_findings(look) if gradients else []
     return [*_range_findings(first), *_output_findings(look), *_sameness_findings(look, keys), *followed]
