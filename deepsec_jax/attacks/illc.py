@@ -24,7 +24,7 @@ class ILLC(Struct):
         step_size: length of a step in ``norm``.
         steps: number of steps, static.
         norm: "linf" or "l2", static.
-        loss: loss to climb towards the target, static.
+        loss: loss to climb towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.
@@ -34,7 +34,7 @@ class ILLC(Struct):
     step_size: Scalar = 0.05
     steps: int = static(10)
     norm: str = static("linf")
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="ILLC",

@@ -22,7 +22,7 @@ class RLLC(Struct):
     Attributes:
         eps: L-inf radius of both steps together.
         alpha: length of the random step, at most eps.
-        loss: loss to climb towards the target, static.
+        loss: loss to climb towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.
@@ -30,7 +30,7 @@ class RLLC(Struct):
 
     eps: Scalar = 0.3
     alpha: Scalar = 0.15
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="R+LLC",

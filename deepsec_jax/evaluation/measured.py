@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.evaluation.judge import judging_keys
@@ -46,6 +47,7 @@ def record_of(
         gradient_seconds: wall time per image of one bare gradient.
     """
     costs = (seconds, gradients, forwards, gradient_seconds)
+    labels, targets = as_labels(labels), None if targets is None else as_labels(targets)
     return _record(model, x, x_adv, labels, targets, first, np.asarray(costs, np.float32))
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deepsec_jax.answers import answered, named, succeeded
+from deepsec_jax.answers import answered, as_labels, named, succeeded
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, rejects, reseed
 
@@ -80,6 +80,7 @@ def classify(
         ValueError: labels or targets are not [B].
     """
     refuses = rejects(model)
+    labels, targets = as_labels(labels), None if targets is None else as_labels(targets)
     goal, targeted = (labels, False) if targets is None else (targets, True)
     for name, classes in (("labels", labels), ("targets", goal)):
         if jnp.shape(classes) != images.shape[:1]:  # else they would be compared all with all
