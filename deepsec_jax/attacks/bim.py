@@ -20,8 +20,8 @@ class BIM(Struct):
     gradients and one forward per example, one gradient and no forward if ``steps`` is 1 (then it is FGSM).
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         norm: "linf", or "l2" (steps along g / ||g||_2), static.
         targeted: ``labels`` are targets to reach, static.

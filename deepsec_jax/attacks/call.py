@@ -17,6 +17,7 @@ labels beyond classes  not looked at            not looked at
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -205,15 +206,14 @@ def one_float_kind(attack: Any, images: Any = jnp.float32) -> Any:
         images: dtype of the images.  Beside float64 ones numbers are rounded towards 0: the nearest float32
             to 0.1 lies above it, and no image may lie outside the eps that was asked for.
     """
-    finer = jnp.finfo(images).bits > 32 if jnp.issubdtype(images, jnp.floating) else False
-    rounded = functools.partial(_float32, towards_0=finer)
+    rounded = functools.partial(_float32, towards_0=np.dtype(images).itemsize > 4)
     return map_per_image(rounded, attack, lambda leaf: rounded(leaf) if _is_scalar(leaf) else leaf)
 
 
 def _is_scalar(leaf: Any) -> bool:
-    if isinstance(leaf, jax.Array | np.ndarray):
-        return leaf.ndim == 0 and not is_key(leaf)
-    return isinstance(leaf, int | float | np.generic)
+    if isinstance(leaf, int | float | np.generic):
+        return True
+    return isinstance(leaf, jax.Array | np.ndarray) and leaf.ndim == 0 and not is_key(leaf)
 
 
 def _float32(value: Any, *, towards_0: bool) -> Any:
@@ -275,11 +275,12 @@ def _check_number(where: str, value: Any, *, signed: bool) -> None:
         raise ValueError(f"{where} must be a number, got {value!r}")
     if isinstance(value, list | tuple) and any(isinstance(part, float) for part in value):
         raise ValueError(f"{where} must be a number or an array, got {value!r}: use numpy.array")
-    if not isinstance(value, int | float | np.generic | np.ndarray):
-        return  # of jax, and not looked at
-    if not jnp.issubdtype(np.asarray(value).dtype, np.number) or np.iscomplexobj(value):
-        raise ValueError(f"{where} must be a number, got {value!r}")
-    good = np.isfinite(value) & (np.not_equal(value, 0) if signed else np.greater_equal(value, 0))
-    if not np.all(good):
-        wanted = "not 0" if signed else "at least 0"
-        raise ValueError(f"{where} must be finite and {wanted}, got {np.asarray(value)[~good].ravel()[0]!r}")
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind in "USOMmc":
+            raise ValueError(f"{where} must be a number, got {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        return  # an array of jax, which is not looked at, or a placeholder
+    for number in value.ravel() if isinstance(value, np.ndarray) else (value,):
+        if not math.isfinite(number) or (number == 0 if signed else number < 0):
+            wanted = "not 0" if signed else "at least 0"
+            raise ValueError(f"{where} must be finite and {wanted}, got {number:g}")

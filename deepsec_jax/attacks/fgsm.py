@@ -20,7 +20,7 @@ class FGSM(Struct):
     float32 saturation; DEEPSEC's plain cross-entropy lost half of this attack's strength on MNIST.
 
     Attributes:
-        eps: L-inf radius, in units of the [0, 1] pixel range.
+        eps: L-inf radius, in units of the [0, 1] pixel range; a number, or one per image, [B].
         targeted: ``labels`` are targets to reach, static.
         loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 

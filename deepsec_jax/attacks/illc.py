@@ -20,8 +20,8 @@ class ILLC(Struct):
     ``labels`` are the TRUE classes and are not used: the target is argmin_j z_j(x), computed here.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         norm: "linf" or "l2", static.
         loss: loss to climb towards the target, or its name, static.

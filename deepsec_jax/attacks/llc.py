@@ -20,7 +20,7 @@ class LLC(Struct):
     ``labels`` are the TRUE classes and are not used: the target is argmin_j z_j(x), computed here.
 
     Attributes:
-        eps: L-inf radius, in units of the [0, 1] pixel range.
+        eps: L-inf radius, in units of the [0, 1] pixel range; a number, or one per image, [B].
         loss: loss to climb towards the target, or its name, static.
 
     References:

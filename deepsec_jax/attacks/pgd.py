@@ -22,8 +22,8 @@ class PGD(Struct):
     starts: ``Restarts(PGD(...), n=10)``.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         norm: "linf" or "l2", static.
         targeted: ``labels`` are targets to reach, static.

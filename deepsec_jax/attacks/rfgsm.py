@@ -26,8 +26,8 @@ class RFGSM(Struct):
     the remainder eps - alpha as "eps".)
 
     Attributes:
-        eps: L-inf radius of both steps together.
-        alpha: length of the random step, at most eps.
+        eps: L-inf radius of both steps together; a number, or one per image, [B].
+        alpha: length of the random step, at most eps; likewise.
         targeted: ``labels`` are targets to reach, static.
         loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 

@@ -20,8 +20,8 @@ class RLLC(Struct):
     ``labels`` are the TRUE classes and are not used: the target is argmin_j z_j(x), computed here.
 
     Attributes:
-        eps: L-inf radius of both steps together.
-        alpha: length of the random step, at most eps.
+        eps: L-inf radius of both steps together; a number, or one per image, [B].
+        alpha: length of the random step, at most eps; likewise.
         loss: loss to climb towards the target, or its name, static.
 
     References:

@@ -45,7 +45,7 @@ class Square(Struct):
     possible to the end.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
         norm: "linf" or "l2", static.
         queries: forwards at most, the one of x_0 among them, static.
         share: p at first, of the pixels of an image.

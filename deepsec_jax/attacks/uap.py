@@ -61,7 +61,7 @@ class UAP(Struct):
     image at a time; a batch does the same work in parallel.)
 
     Attributes:
-        eps: radius of the ball that holds v.
+        eps: radius of the ball that holds v, one number.
         overshoot: of the inner DeepFool.
         fooling_rate: share of the training images that is enough.
         passes: passes over the training images at most.

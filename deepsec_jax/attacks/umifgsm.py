@@ -20,8 +20,8 @@ class UMIFGSM(Struct):
     DEEPSEC's code does not.  With decay 0 this is BIM.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         decay: share of the momentum kept at each step.
         norm: "linf" or "l2", static.

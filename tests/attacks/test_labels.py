@@ -52,6 +52,13 @@ HELD = {
 }
 
 
+@pytest.fixture(autouse=True)
+def promotion():
+    """As jax has it: strict promotion would refuse what is wrong here."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture(scope="module")
 def model():
     """A model on whose images a wrapped label is the class that the true one competes with."""

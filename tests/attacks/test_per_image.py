@@ -30,6 +30,8 @@ from deepsec_jax.attacks import (
 )
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.parts import Momentum, at_input
+from deepsec_jax.data import Candidates
+from deepsec_jax.evaluation.attack_table import run_attack
 from deepsec_jax.pytree import Struct
 
 KEY = jax.random.key(0)
@@ -202,3 +204,12 @@ def test_rows_that_vmap_adds_are_not_images(linear, images):
     swept = jax.vmap(lambda eps: FGSM(eps=eps)(linear, images, labels))(jnp.asarray(grid))
     for eps, x_adv in zip(grid, swept, strict=True):
         np.testing.assert_allclose(x_adv, FGSM(eps=eps)(linear, images, labels), atol=1e-6)
+
+
+def test_measured_with_one_eps_per_candidate(linear, images):
+    labels, rows = np.asarray(goal(None, linear, images)), np.arange(8)
+    candidates = Candidates(np.asarray(images), labels, labels, labels, rows, 0)
+    for attack in (FGSM(eps=EPS), Square(eps=EPS, queries=3)):  # the second counts its calls
+        result = run_attack("own", attack, linear, candidates, key=KEY, batch_size=3)
+        assert violations(images, result.x_adv, EPS, "linf") == 0
+        assert result.row.hyperparameters["eps"] == EPS.tolist()
