@@ -30,7 +30,21 @@ class Attack(Protocol):
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Images:
-        """Return adversarial images: shape and dtype of ``x``, inside [0, 1], row i from row i only."""
+        """Return adversarial images: shape and dtype of ``x``, inside [0, 1], row i from row i only.
+
+        Args:
+            model: a pytree callable in evaluation mode.
+            x: float images [B, H, W, C] in [0, 1].  A jax that works in float32 makes float32 of float64
+                ones and gives float32 back; :func:`deepsec_jax.attacks.run_in_batches` gives float64.
+            labels: classes [B], of any integers; the targets of a targeted attack.
+            key: one key, or one per image; needed by random attacks and models.
+
+        Raises:
+            ValueError: shapes or dtypes that do not fit, a model in training mode, no key where one is
+                needed; NumPy images outside [0, 1], NumPy labels below 0.  Arrays on a device are not looked
+                at, since that would wait for it: an image outside [0, 1] by more than 0.001 comes back as
+                NaN, and nobody sees a label that is no class.  ``run_in_batches`` sees all of it.
+        """
         ...
 
     def targets(

@@ -11,10 +11,19 @@ from deepsec_jax.attacks.aims import likeliest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.geometry import project, steepest, towards
+from deepsec_jax.attacks.geometry import at_least_float32, project, steepest, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
-from deepsec_jax.attacks.losses import AimedLoss, Loss, dlr_to, logit_gap, max_margin, ranked, succeeded
+from deepsec_jax.attacks.losses import (
+    AimedLoss,
+    Loss,
+    dlr_to,
+    find_loss,
+    logit_gap,
+    max_margin,
+    ranked,
+    succeeded,
+)
 from deepsec_jax.attacks.parts import Start, at_input, at_radius
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
@@ -42,14 +51,14 @@ class APGD(Struct):
     success, and no more work is spent on it.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
         steps: steps of a run, static.
         norm: "linf" or "l2", static.
         restarts: runs, or with ``aims`` rounds of runs, static.
         aims: wrong classes to drive to in turn, static; 0 climbs ``loss``, all K - 1 where there are fewer.
         targeted: ``labels`` are targets to reach, static; then ``aims`` must be 0.
         stops: whether a row ends with its first success, static; False returns the success of highest loss.
-        loss: loss to climb without aims, static.
+        loss: loss to climb without aims, or its name, static.
         aimed: loss to climb with aims, static.
         start: where a run starts (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` and without
             aims a restart repeats the run before.
@@ -67,7 +76,7 @@ class APGD(Struct):
     aims: int = static(0)
     targeted: bool = static(False)
     stops: bool = static(True)
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
     aimed: AimedLoss = static(dlr_to)
     start: Start = static(at_radius)
     rho: Scalar = 0.75
@@ -103,11 +112,12 @@ class APGD(Struct):
             aims, forwards = likeliest_wrong(asked, x, labels, self.aims)[0], 1.0
         runs = self.restarts * (1 if aims is None else aims.shape[1])
         clean = x.astype(jnp.float32)
+        eps = jnp.broadcast_to(jnp.asarray(self.eps, jnp.float32), (rows, 1, 1, 1))
         nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
         state = _State(
-            x=x, labels=labels, aims=aims, keys=streams.attack, model_keys=streams.model,
+            x=x, labels=labels, eps=eps, aims=aims, keys=streams.attack, model_keys=streams.model,
             run=_zeros(rows), gradients=_zeros(rows), best=nothing,
-            climb=_begin(self, clean, streams.attack, _zeros(rows)),
+            climb=_begin(self, clean, eps, streams.attack, _zeros(rows)),
         )  # fmt: skip
 
         def live(state: _State) -> jax.Array:
@@ -140,6 +150,7 @@ class _Climb(NamedTuple):
 class _State(NamedTuple):
     x: Images
     labels: Labels
+    eps: jax.Array  # float32 [B, 1, 1, 1]
     aims: jax.Array | None  # int [B, k]: wrong classes to drive to
     keys: Keys | None
     model_keys: Keys | None
@@ -164,15 +175,15 @@ def _zeros(rows: int) -> jax.Array:
     return jnp.zeros(rows, jnp.int32)
 
 
-def _begin(attack: APGD, clean: Images, keys: Keys | None, run: jax.Array) -> _Climb:
+def _begin(attack: APGD, clean: Images, eps: jax.Array, keys: Keys | None, run: jax.Array) -> _Climb:
     """Return the state of rows before the first gradient of their runs."""
     own = None if keys is None else jax.vmap(jax.random.fold_in)(keys, run)
-    x_0 = attack.start(own, clean, attack.eps, attack.norm).astype(jnp.float32)
+    x_0 = attack.start(own, clean, eps, attack.norm).astype(jnp.float32)
     rows = clean.shape[0]
     lowest = jnp.full(rows, -jnp.inf, jnp.float32)
     return _Climb(
         x=x_0, before=x_0, moves=_zeros(rows),
-        size=jnp.broadcast_to(2.0 * jnp.asarray(attack.eps, jnp.float32), (rows,)),
+        size=2.0 * eps.reshape(rows),
         loss=lowest, rises=_zeros(rows), best_x=x_0, best_gradient=jnp.zeros_like(x_0), best_loss=lowest,
         best_at_check=lowest, halved=jnp.ones(rows, bool),
     )  # fmt: skip
@@ -191,28 +202,28 @@ def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
         logits = open_logits(asked, asked(point.astype(x.dtype)), labels, targeted=attack.targeted)
         success = succeeded(logits, labels, targeted=attack.targeted)
         if state.aims is None:
-            loss = sign * attack.loss(logits, labels)
+            loss = (sign * find_loss(attack.loss)(logits, labels)).astype(jnp.float32)
             rank = ranked(loss, logits)
             return loss, (success, rank, rank)
-        loss = attack.aimed(logits, labels, aim)
+        loss = attack.aimed(logits, labels, aim).astype(jnp.float32)
         return loss, (success, ranked(loss, logits), ranked(max_margin(logits, labels), logits))
 
     climb = state.climb
-    stored = towards(climb.x, x)
-    _, (success, loss, score), gradient = value_and_gradient(objective, stored.astype(jnp.float32))
+    stored = stored_in_ball(climb.x, x, state.eps, attack.norm)
+    _, (success, loss, score), gradient = value_and_gradient(objective, at_least_float32(stored))
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
     climb, gradient = _looked_back(attack, _noted(climb, loss, gradient), gradient)
     clean = x.astype(jnp.float32)
     state = state._replace(
         best=better(state.best, stored, success, score),
         gradients=state.gradients + 1,
-        climb=_moved(attack, clean, climb, gradient),
+        climb=_moved(attack.norm, clean, state.eps, climb, gradient),
     )
     ended = state.climb.moves > attack.steps
     run = state.run + ended.astype(jnp.int32)
 
     def next_runs() -> _Climb:
-        return rows_where(ended, _begin(attack, clean, state.keys, run), state.climb)
+        return rows_where(ended, _begin(attack, clean, state.eps, state.keys, run), state.climb)
 
     return state._replace(run=run, climb=lax.cond(jnp.any(ended), next_runs, lambda: state.climb))
 
@@ -251,11 +262,11 @@ def _looked_back(attack: APGD, climb: _Climb, gradient: Images) -> tuple[_Climb,
     ), jnp.where(per_row(halves), climb.best_gradient, gradient)
 
 
-def _moved(attack: APGD, clean: Images, climb: _Climb, gradient: Images) -> _Climb:
+def _moved(norm: str, clean: Images, eps: jax.Array, climb: _Climb, gradient: Images) -> _Climb:
     """Return the climb at its next iterate."""
-    step = per_row(climb.size) * steepest(gradient, attack.norm)
-    ahead = project(climb.x + step, clean, attack.eps, attack.norm)
+    step = per_row(climb.size) * steepest(gradient, norm)
+    ahead = project(climb.x + step, clean, eps, norm)
     share = per_row(jnp.where(climb.moves == 0, 1.0, MOMENTUM))
     mixed = climb.x + share * (ahead - climb.x) + (1.0 - share) * (climb.x - climb.before)
-    after = project(mixed, clean, attack.eps, attack.norm)
+    after = project(mixed, clean, eps, norm)
     return climb._replace(x=after, before=climb.x, moves=climb.moves + 1)

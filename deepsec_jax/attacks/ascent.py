@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deepsec_jax.attacks.geometry import project, towards
+from deepsec_jax.attacks.geometry import at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.losses import Loss, ranked, succeeded
+from deepsec_jax.attacks.losses import Loss, find_loss, ranked, succeeded
 from deepsec_jax.attacks.parts import Start, StepRule
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
@@ -73,7 +73,7 @@ def ascend(
     steps: int,
     norm: str,
     targeted: bool,
-    loss: Loss,
+    loss: Loss | str,
     start: Start,
     rule: StepRule,
 ) -> Images:
@@ -91,26 +91,29 @@ def ascend(
         x: clean images [B, H, W, C].
         labels: true classes, or targets if ``targeted`` [B].
         keys: one key per row, or None.
-        eps: radius of the ball.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, one number or [B, 1, 1, 1].
+        step_size: length of a step in ``norm``, one number or [B, 1, 1, 1].
         steps: number of gradient steps, static.
         norm: "linf" or "l2", static.
         targeted: drive to ``labels`` instead of away from them, static.
-        loss: a function of :mod:`deepsec_jax.attacks.losses`.
+        loss: a function of :mod:`deepsec_jax.attacks.losses`, or its name.
         start: where to start.
         rule: how a gradient becomes a step.
 
     Returns:
         Images in the dtype of ``x``, inside the box and the ball.
     """
-    streams = split_keys(keys)
+    streams, climbed = split_keys(keys), find_loss(loss)
     clean = x.astype(jnp.float32)
     sign = -1.0 if targeted else 1.0
+
+    def stored(x_i: Images) -> Images:
+        return stored_in_ball(x_i, x, eps, norm)
 
     def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Return what is climbed, and by what iterates are compared: their rank and success."""
         logits = open_logits(model, logits, labels, targeted=targeted)
-        values = sign * loss(logits, labels)
+        values = (sign * climbed(logits, labels)).astype(jnp.float32)
         return values, (ranked(values, logits), succeeded(logits, labels, targeted=targeted))
 
     def gradient_at(step: jax.Array | int, x_i: Images) -> tuple[jax.Array, jax.Array, Images]:
@@ -119,7 +122,7 @@ def ascend(
         def objective(point: Images) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             return judged(model_i(point.astype(x.dtype)))
 
-        _, (rank, success), gradient = value_and_gradient(objective, towards(x_i, x).astype(jnp.float32))
+        _, (rank, success), gradient = value_and_gradient(objective, at_least_float32(stored(x_i)))
         return rank, success, jnp.where(jnp.isfinite(gradient), gradient, 0.0)
 
     def moved(x_i: Images, gradient: Images, state: Any) -> tuple[Images, Any]:
@@ -129,17 +132,17 @@ def ascend(
     x_0 = start(streams.attack, clean, eps, norm).astype(jnp.float32)
     if steps == 1:
         _, _, gradient = gradient_at(0, x_0)
-        return towards(moved(x_0, gradient, rule.init(clean))[0], x)
+        return stored(moved(x_0, gradient, rule.init(clean))[0])
 
     def body(step: jax.Array, state: _State) -> _State:
         rank, success, gradient = gradient_at(step, state.x)
-        best = better(state.best, towards(state.x, x), success, rank)
+        best = better(state.best, stored(state.x), success, rank)
         x_next, rule_state = moved(state.x, gradient, state.rule)
         return _State(x_next, rule_state, best)
 
     rows = x.shape[0]
     nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
     last = lax.fori_loop(0, steps, body, _State(x_0, rule.init(clean), nothing))
-    x_last = towards(last.x, x)
+    x_last = stored(last.x)
     _, (rank, success) = judged(at_step(model, streams.model, steps)(x_last))
     return better(last.best, x_last, success, rank).x

@@ -7,6 +7,7 @@ from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.cascade import Cascade
 from deepsec_jax.attacks.fab import FAB
 from deepsec_jax.attacks.losses import dlr, max_margin
+from deepsec_jax.attacks.per_image import one_per_row
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.within import Within
 from deepsec_jax.catalog import Card, lookup
@@ -31,7 +32,7 @@ class AutoAttack(Struct):
     Square's windows reach every pixel; the cross-entropy cannot saturate.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
         norm: "linf" or "l2", static.
         version: of :data:`VERSIONS`, static.
         queries: of Square, static.
@@ -91,4 +92,5 @@ class AutoAttack(Struct):
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
-        return Cascade(self.members(classes_of(model, x)))(model, x, labels, key=keys)
+        attack = one_per_row(self)
+        return Cascade(attack.members(classes_of(model, x)))(model, x, labels, key=keys)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.closest import per_row
-from deepsec_jax.attacks.geometry import l2_norm
+from deepsec_jax.attacks.geometry import at_least_float32, l2_norm
 from deepsec_jax.protocols import Images
 
 BALLS = ("l0", "l1", "l2", "linf")
@@ -14,10 +14,10 @@ DUAL = {"l0": "linf", "l1": "linf", "l2": "l2", "linf": "l1"}
 
 
 def size_of(delta: Images, norm: str) -> jax.Array:
-    """Return the size of each row in ``norm``, float32 [B]; L0 counts entries that are not zero."""
-    entries = delta.astype(jnp.float32)
+    """Return the size of each row in ``norm``, float32 or finer [B]; L0 counts entries that are not zero."""
+    entries = at_least_float32(delta)
     if norm == "l0":
-        return jnp.sum(entries != 0, axis=(1, 2, 3), dtype=jnp.float32)
+        return jnp.sum(entries != 0, axis=(1, 2, 3), dtype=entries.dtype)
     if norm == "l1":
         return jnp.sum(jnp.abs(entries), axis=(1, 2, 3))
     if norm == "l2":

@@ -11,7 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from deepsec_jax.attacks.call import check_mode, check_model
+from deepsec_jax.attacks.call import check_mode, check_model, check_range
+from deepsec_jax.attacks.float64 import as_given, is_rounded, narrowed
+from deepsec_jax.attacks.per_image import at_rows, map_per_image
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.pytree import classes_of, example_keys, jit_per_class, typed_key
 
@@ -35,22 +37,25 @@ def run_in_batches(
     copied back.
 
     Args:
-        attack: the attack.
+        attack: the attack; one with a value per image, such as eps [N], is cut as the images are.
         model: the model, a pytree callable in evaluation mode.
         x: float images [N, H, W, C] in [0, 1]; anything that slices like NumPy, such as a memory map.
+            float64 ones are attacked in float32, unless jax is told to work in float64; the result is
+            float64, lies inside eps, and its unchanged entries are those of ``x``.
         labels: integer classes, or targets for a targeted attack, [N].
         key: one key (row i gets ``fold_in(key, i)``) or N keys; needed by random attacks and models.
         batch_size: images per call.
         sharding: how to lay a batch out over devices, e.g. ``NamedSharding(mesh, P("batch"))``; the
             batch size must divide over them.
-        out: array [N, H, W, C] to fill, such as a writable memory map; default a new one.
+        out: array [N, H, W, C] to fill, such as a writable memory map, that can hold the values of ``x``;
+            default a new one.
         on_batch: called after every batch with the number of images just done.
 
     Returns:
         Adversarial images [N, H, W, C] in the dtype of ``x`` (``out`` if given).
 
     Raises:
-        ValueError: a value outside [0, 1] or NaN, a label that is no class, shapes that do not fit.
+        ValueError: a value outside [0, 1] or NaN, a label that is no class, shapes or dtypes that do not fit.
             All of it is seen before any compute is spent.
     """
     rows = len(x)
@@ -60,6 +65,9 @@ def run_in_batches(
         out = np.empty(x.shape, x.dtype)
     elif out.shape != x.shape:
         raise ValueError(f"out has shape {list(out.shape)}, x has {list(x.shape)}: make them equal")
+    elif not np.can_cast(x.dtype, out.dtype):
+        raise ValueError(f"out is {out.dtype}, x is {x.dtype}: rounding would leave the ball")
+    _check_per_image(attack, rows)
     check_values(model, x, labels, batch_size=batch_size)
     if not rows:
         return out
@@ -67,6 +75,9 @@ def run_in_batches(
         key = typed_key(key)
         if key.shape not in ((), (rows,)):
             raise ValueError(f"key must be one key or {rows} keys, got shape {list(key.shape)}")
+
+    if is_rounded(x):
+        attack = narrowed(attack, x.shape[1:])
 
     if isinstance(sharding, NamedSharding):  # restored weights are bound to one device
         model = jax.device_put(model, NamedSharding(sharding.mesh, PartitionSpec()))
@@ -76,19 +87,22 @@ def run_in_batches(
         padding = batch_size - (last - first)
         images = _filled(np.asarray(x[first:last]), padding)
         classes = _filled(np.asarray(labels[first:last]).astype(np.int32), padding)
+        part = at_rows(attack, np.minimum(np.arange(first, first + batch_size), rows - 1))
         keys = None
         if key is not None:
             one = key.shape == ()
             keys = example_keys(key, batch_size, first=first) if one else _filled(key[first:last], padding)
         if sharding is not None:
             images, classes, keys = jax.device_put((images, classes, keys), sharding)
+            part = map_per_image(lambda values: jax.device_put(values, sharding), part)
         if isinstance(sharding, NamedSharding):
-            return _per_shard(attack, model, images, classes, keys, sharding=sharding)
-        return attack(model, images, classes, key=keys)
+            return _per_shard(part, model, images, classes, keys, sharding=sharding)
+        return part(model, images, classes, key=keys)
 
     def finish(first: int, adversarial: jax.Array) -> None:
         last = min(first + batch_size, rows)
-        out[first:last] = np.asarray(adversarial)[: last - first]
+        made = np.asarray(adversarial)[: last - first]
+        out[first:last] = as_given(made, np.asarray(x[first:last])) if is_rounded(x) else made
         if on_batch is not None:
             on_batch(last - first)
 
@@ -117,13 +131,28 @@ def _per_shard(
         return attack(model, x, labels, key=keys)
 
     everywhere, split = PartitionSpec(), sharding.spec
+    attack_specs = map_per_image(lambda values: split, attack, lambda leaf: everywhere)
     return jax.shard_map(
         local,
         mesh=sharding.mesh,
-        in_specs=(everywhere, everywhere, split, split, split),
+        in_specs=(attack_specs, everywhere, split, split, split),
         out_specs=split,
         check_vma=False,
     )(attack, model, x, labels, keys)
+
+
+def _check_per_image(attack: Attack, rows: int) -> None:
+    """Raise ValueError for an attack with a value per image, but of another number of images."""
+
+    def check(values: Any) -> Any:
+        if values.shape != (rows,):
+            raise ValueError(
+                f"{type(attack).__name__} has {values.shape[0]} values in the place of a number, "
+                f"x has {rows} images: give one number, or one per image"
+            )
+        return values
+
+    map_per_image(check, attack)
 
 
 def _filled(array: Any, padding: int) -> Any:
@@ -150,15 +179,7 @@ def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_
             + (": use labels.argmax(-1) on one-hot rows" if labels.ndim == 2 else "")
         )
     for first in range(0, len(x), batch_size):
-        chunk = np.asarray(x[first : first + batch_size])
-        bad = ~((chunk >= 0) & (chunk <= 1)).reshape(len(chunk), -1).all(axis=1)  # NaN is bad too
-        if bad.any():
-            row = int(np.argmax(bad))
-            values = chunk[row].astype(np.float32)
-            raise ValueError(
-                f"image {first + row} has values from {values.min():g} to {values.max():g}: "
-                "bring images to [0, 1], without NaN"
-            )
+        check_range(np.asarray(x[first : first + batch_size]), first=first)
     if len(x):
         check_model(model)
         check_mode(model)

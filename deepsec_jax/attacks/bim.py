@@ -20,12 +20,12 @@ class BIM(Struct):
     gradients and one forward per example, one gradient and no forward if ``steps`` is 1 (then it is FGSM).
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         norm: "linf", or "l2" (steps along g / ||g||_2), static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, static.
+        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Examples in the Physical World", ICLR workshop 2017,
@@ -37,7 +37,7 @@ class BIM(Struct):
     steps: int = static(15)
     norm: str = static("linf")
     targeted: bool = static(False)
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="BIM",

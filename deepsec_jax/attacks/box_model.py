@@ -105,7 +105,8 @@ def running_sums(values: jax.Array, *, reverse: bool = False) -> jax.Array:
     ones = jnp.ones((side, side), values.dtype)
     summed = jnp.tril(ones) if reverse else jnp.triu(ones)
     within = jnp.matmul(blocks, summed, precision="highest")
-    others = jnp.matmul(within[..., 0 if reverse else -1], summed - jnp.eye(side), precision="highest")
+    earlier = summed - jnp.eye(side, dtype=values.dtype)
+    others = jnp.matmul(within[..., 0 if reverse else -1], earlier, precision="highest")
     return (within + others[..., None]).reshape(*values.shape[:-1], side * side)[..., :size]
 
 

@@ -1,8 +1,19 @@
 """From a pure body to a public attack: the thin check around one jitted function.
 
 What can be seen without values (kind of model, mode, shapes, dtypes, key) is checked while tracing, so
-a call that hits the cache pays nothing.  Values (NaN, range, labels) are checked by
-:func:`deepsec_jax.attacks.run_in_batches` and the command line, before compute is spent.
+a call that hits the cache pays nothing.  Numbers are checked where the attack is built, images where it is
+called, as far as they lie in the host's memory: looking at an array on a device would wait for it.
+
+=====================  =======================  ====================================================
+value                  Python or NumPy          on the device (``jax.Array``)
+=====================  =======================  ====================================================
+hyperparameters        ValueError, when built   not looked at
+images                 ValueError, when called  a row that lies outside [0, 1] comes back as NaN
+labels below 0         ValueError, when called  not looked at
+labels beyond classes  not looked at            not looked at
+=====================  =======================  ====================================================
+
+:func:`deepsec_jax.attacks.run_in_batches` and the command line look at all images and labels.
 """
 
 import functools
@@ -16,11 +27,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.closest import Counted
 from deepsec_jax.attacks.geometry import NORMS
+from deepsec_jax.attacks.losses import find_loss
+from deepsec_jax.attacks.per_image import is_number, map_per_image, meeting_images
 from deepsec_jax.foreign import in_training, why_no_model
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import example_keys, is_key, is_randomised, jit_per_class, logits_shape, rejects
+from deepsec_jax.pytree import (
+    example_keys,
+    is_key,
+    is_randomised,
+    jit_per_class,
+    logits_shape,
+    rejects,
+)
 
 Body = Callable[[Any, Classifier, Images, Labels, Keys | None], Images | Counted]
 
@@ -37,6 +58,7 @@ def attack_call(body: Body) -> Callable[..., Images]:
         self: Any, model: Classifier, x: Images, labels: Labels, key: Key | Keys | None
     ) -> Images | Counted:
         check_shapes(model, x, labels)
+        self = meeting_images(self, x.shape[0])
         if not x.shape[0]:  # nothing to attack; a model may not even accept it (reshape(0, -1))
             return x
         if key is None and (getattr(self, "needs_key", False) or is_randomised(model)):
@@ -44,7 +66,10 @@ def attack_call(body: Body) -> Callable[..., Images]:
             raise ValueError(f"{who} draws random numbers: pass key=jax.random.key(seed)")
         self, model, x = _constant((self, model, x))
         keys = None if key is None else example_keys(key, x.shape[0])
-        return body(self, model, x, labels, keys)
+        result = body(self, model, x, labels, keys)
+        if isinstance(result, Counted):
+            return result._replace(x=nan_where_outside(result.x, x))
+        return nan_where_outside(result, x)
 
     compiled.__name__ = body.__qualname__.removesuffix(".__call__")  # what profilers and logs show
     run = jit_per_class(compiled)
@@ -60,7 +85,9 @@ def attack_call(body: Body) -> Callable[..., Images]:
         self: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Images | Counted:
         check_model(model)
-        return run(one_float_kind(self), model, jnp.asarray(x), jnp.asarray(labels), key)
+        check_on_host(x, labels)
+        x = jnp.asarray(x)
+        return run(one_float_kind(self, x.dtype), model, x, as_labels(labels), key)
 
     call.counted = counted  # type: ignore[attr-defined]  # found by count_calls
     call.__doc__ = body.__doc__ or "Return adversarial images; see the class and the Attack protocol."
@@ -82,12 +109,17 @@ def count_calls(
     return result if isinstance(result, Counted) else None
 
 
+def is_from_attack_call(attack: Any) -> bool:
+    """Tell whether the attack's call was made by :func:`attack_call`, and so takes values per image."""
+    return hasattr(type(attack).__call__, "counted")
+
+
 def label_targets(
     self: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
 ) -> Labels | None:
     """Return the labels if the attack is targeted (they are its targets), else None."""
     del model, x, key
-    return labels if self.targeted else None
+    return as_labels(labels) if self.targeted else None
 
 
 def check_model(model: Any) -> None:
@@ -125,25 +157,72 @@ def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
         raise ValueError(f"the model must return logits [{x.shape[0]}, {wanted}], got {list(shape)}")
 
 
-def one_float_kind(attack: Any) -> Any:
-    """Return the attack with scalars as float32, so that 0.3, np.float64(0.3) and 1 share a compile.
+def check_on_host(x: Any, labels: Any) -> None:
+    """Raise ValueError for values that no image or label has, where looking at them costs no wait."""
+    if isinstance(x, np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating):
+        check_range(x)
+    if isinstance(labels, np.ndarray) and np.issubdtype(labels.dtype, np.integer) and (labels < 0).any():
+        raise ValueError(f"labels must be classes from 0, got {labels.min()}")
+
+
+def check_range(images: np.ndarray, *, first: int = 0) -> None:
+    """Raise ValueError where an image is not in [0, 1].
+
+    Args:
+        images: [N, ...].
+        first: the number of the first of them, for the message.
+    """
+    bad = ~((images >= 0) & (images <= 1)).reshape(len(images), -1).all(axis=1)  # NaN is bad too
+    if bad.any():
+        row = int(np.argmax(bad))
+        values = images[row].astype(np.float32)
+        raise ValueError(
+            f"image {first + row} has values from {values.min():g} to {values.max():g}: "
+            "bring images to [0, 1], without NaN"
+        )
+
+
+OUTSIDE = 1e-3
+"""An image is clipped to the box by as much, since resizing and rounding leave values a hair outside."""
+
+
+def nan_where_outside(x_adv: Images, x: Images) -> Images:
+    """Return ``x_adv`` with NaN in the rows whose clean image does not lie in [0, 1].
+
+    Such an image has no ball in the box: one of 0 .. 255 would come back as ones, 254 away.  NaN is no
+    figure that anyone could mistake for a result, and writing it does not wait for the device.
+    """
+    inside = jnp.all((x >= -OUTSIDE) & (x <= 1.0 + OUTSIDE), axis=(1, 2, 3), keepdims=True)
+    return jnp.where(inside, x_adv, jnp.nan)
+
+
+def one_float_kind(attack: Any, images: Any = jnp.float32) -> Any:
+    """Return the attack with numbers as float32, so that 0.3, np.float64(0.3) and 1 share a compile.
 
     A model that the attack holds (a surrogate) stays as it is.
+
+    Args:
+        attack: an attack.
+        images: dtype of the images.  Beside float64 ones numbers are rounded towards 0: the nearest float32
+            to 0.1 lies above it, and no image may lie outside the eps that was asked for.
     """
-    return jax.tree.map(_float32, attack, is_leaf=_is_model)
+    rounded = functools.partial(_float32, towards_0=np.dtype(images).itemsize > 4)
+    return map_per_image(rounded, attack, lambda leaf: rounded(leaf) if _is_scalar(leaf) else leaf)
 
 
-def _is_model(part: Any) -> bool:
-    """Tell a classifier from an attack, which can be called as well, but names its targets."""
-    return callable(part) and not hasattr(part, "targets")
-
-
-def _float32(leaf: Any) -> Any:
+def _is_scalar(leaf: Any) -> bool:
     if isinstance(leaf, int | float | np.generic):
-        return np.float32(leaf)
-    if isinstance(leaf, jax.Array | np.ndarray) and leaf.ndim == 0 and not is_key(leaf):
-        return leaf.astype(np.float32)
-    return leaf
+        return True
+    return isinstance(leaf, jax.Array | np.ndarray) and leaf.ndim == 0 and not is_key(leaf)
+
+
+def _float32(value: Any, *, towards_0: bool) -> Any:
+    nearest = value.astype(np.float32) if hasattr(value, "astype") else np.float32(value)
+    if not towards_0:
+        return nearest
+    lib: Any = jnp if isinstance(value, jax.Array) else np
+    farther = abs(nearest.astype(np.float64)) > abs(value)
+    return lib.where(farther, lib.nextafter(nearest, np.float32(0)), nearest)
 
 
 def _constant(tree: Any) -> Any:
@@ -156,34 +235,52 @@ def _constant(tree: Any) -> Any:
 
 
 _COUNTS = ("steps", "search_steps", "copies", "passes", "inner_steps", "memory", "queries", "n", "k")
+_FLAGS = ("targeted", "abort_early", "warm", "guided", "shrinking")
 
 
 def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
-    """Raise at construction for values that no attack can mean; traced values pass unseen.
+    """Raise at construction for values that no attack can mean, and put a loss in the place of its name.
 
-    Called from ``__post_init__``, which jax also runs with tracers and placeholders in the fields.
+    Called from ``__post_init__``, which jax also runs with tracers and placeholders in the fields; these
+    pass unseen.  So do arrays on a device, since looking at one would wait for it.
 
     Args:
-        attack: the attack.
+        attack: the attack, or a part of one.
         signed: fields that may be of either sign, but not 0.
+
+    Raises:
+        ValueError: a number that is NaN, infinite or below 0, or a field of another kind.
+        UnknownName: no loss of this name.
     """
-    name = type(attack).__name__
     for field in fields(attack):
-        value = getattr(attack, field.name)
-        if field.name in _COUNTS:
+        value, where = getattr(attack, field.name), f"{type(attack).__name__}.{field.name}"
+        if field.name in _COUNTS and not field.metadata.get("pytree_node", True):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}.{field.name} must be an integer of at least 1, got {value!r}")
+                raise ValueError(f"{where} must be an integer of at least 1, got {value!r}")
         elif field.name == "norm":
             norms = getattr(attack, "norms", NORMS)
             if value not in norms:
-                raise ValueError(f"{name}.norm must be one of {', '.join(norms)}, got {value!r}")
-        elif field.name in ("targeted", "abort_early", "warm", "guided", "shrinking"):
+                raise ValueError(f"{where} must be one of {', '.join(norms)}, got {value!r}")
+        elif field.name in _FLAGS:
             if not isinstance(value, bool):
-                raise ValueError(f"{name}.{field.name} must be True or False, got {value!r}")
-        elif isinstance(value, str) and not isinstance(field.default, str):
-            raise ValueError(f"{name}.{field.name} must be a number, got {value!r}")
-        elif field.name in signed and isinstance(value, int | float):
-            if not math.isfinite(value) or value == 0:
-                raise ValueError(f"{name}.{field.name} must be finite and not 0, got {value!r}")
-        elif isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}.{field.name} must be finite and at least 0, got {value!r}")
+                raise ValueError(f"{where} must be True or False, got {value!r}")
+        elif field.name == "loss":
+            object.__setattr__(attack, "loss", find_loss(value))  # frozen, but not yet handed out
+        elif is_number(field.default) or (field.default is None and not isinstance(value, str)):
+            _check_number(where, value, signed=field.name in signed)
+
+
+def _check_number(where: str, value: Any, *, signed: bool) -> None:
+    if isinstance(value, str):
+        raise ValueError(f"{where} must be a number, got {value!r}")
+    if isinstance(value, list | tuple) and any(isinstance(part, float) for part in value):
+        raise ValueError(f"{where} must be a number or an array, got {value!r}: use numpy.array")
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind in "USOMmc":
+            raise ValueError(f"{where} must be a number, got {value!r}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        return  # an array of jax, which is not looked at, or a placeholder
+    for number in value.ravel() if isinstance(value, np.ndarray) else (value,):
+        if not math.isfinite(number) or (number == 0 if signed else number < 0):
+            wanted = "not 0" if signed else "at least 0"
+            raise ValueError(f"{where} must be finite and {wanted}, got {number:g}")

@@ -10,6 +10,7 @@ from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
+from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct
@@ -80,7 +81,7 @@ def _attack_survivors(
     def on_first(size: int) -> Best:
         chosen = order[:size]
         own = None if keys is None else keys[chosen]
-        x_adv = attack(model, x[chosen], labels[chosen], key=own)
+        x_adv = at_rows(attack, chosen)(model, x[chosen], labels[chosen], key=own)
         logits = at_step(model, _judging(own, index), 0)(x_adv)
         goal = labels[chosen] if targets is None else targets[chosen]
         logits = open_logits(model, logits, goal, targeted=targets is not None)

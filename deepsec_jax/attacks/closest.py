@@ -57,7 +57,7 @@ def as_stored(x_adv: Images, x: Images) -> Images:
     if x.dtype == x_adv.dtype:
         return x_adv
     fixed = lax.stop_gradient(x_adv)
-    return (x_adv + (towards(fixed, x).astype(x_adv.dtype) - fixed)).astype(x.dtype)
+    return towards(fixed, x) + (x_adv - fixed).astype(x.dtype)
 
 
 def at_steps(model: Classifier, keys: Keys | None, steps: jax.Array) -> Classifier:

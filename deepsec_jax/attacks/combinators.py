@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
@@ -184,7 +185,7 @@ class RandomTarget(Struct):
         # A stream of its own, apart from the one that the inner attack draws from.
         keys = _fold(example_keys(key, x.shape[0]), 1)
         offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes, jnp.int32))(keys)
-        return (jnp.asarray(labels) + offset) % classes
+        return (as_labels(labels) + offset) % classes
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

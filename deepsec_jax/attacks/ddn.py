@@ -19,9 +19,9 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
-from deepsec_jax.attacks.geometry import l2_norm, steepest, towards
+from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.losses import Loss, logit_gap, succeeded
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -45,7 +45,7 @@ class DDN(Struct):
         gamma: relative change of the length.
         length: first length of the change, in L2.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, static.
+        loss: loss to climb, or its name, static.
 
     References:
         Rony et al., "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and
@@ -57,7 +57,7 @@ class DDN(Struct):
     gamma: Scalar = 0.05
     length: Scalar = 1.0
     targeted: bool = static(False)
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="DDN",
@@ -102,10 +102,10 @@ def _stepped(attack: DDN, model: Classifier, state: _State) -> _State:
     def objective(point: Images) -> tuple[jax.Array, jax.Array]:
         logits = open_logits(asked, asked(point.astype(x.dtype)), state.labels, targeted=attack.targeted)
         reached = succeeded(logits, state.labels, targeted=attack.targeted)
-        return sign * attack.loss(logits, state.labels), reached
+        return sign * find_loss(attack.loss)(logits, state.labels), reached
 
     stored = towards(clean + state.delta, x)
-    _, reached, gradient = value_and_gradient(objective, stored.astype(jnp.float32))
+    _, reached, gradient = value_and_gradient(objective, at_least_float32(stored))
     gradient = free_part(gradient, stored.astype(jnp.float32))
     best = closer(state.best, stored, reached, l2_norm(stored.astype(jnp.float32) - clean))
 

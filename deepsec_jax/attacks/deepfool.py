@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.geometry import l2_norm, steepest, towards
+from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks
 from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import succeeded
@@ -115,7 +115,7 @@ def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
         logits = at_steps(model, state.keys, 2 * state.steps + 1)(point.astype(state.x.dtype))
         return open_logits(model, logits, state.labels, targeted=False)
 
-    point = state.x_adv.astype(jnp.float32)
+    point = at_least_float32(state.x_adv)
     classes = jax.eval_shape(logits_of, point).shape[-1]
     rival = jax.nn.one_hot(state.rivals.T, classes, dtype=jnp.float32)  # [k, B, K]
     label = jax.nn.one_hot(state.labels, classes, dtype=jnp.float32)

@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import (
@@ -128,6 +129,7 @@ def both_rules(
         labels: true classes, or targets if ``attack.targeted`` [B].
         keys: one key per row for a randomised model.
     """
+    labels = as_labels(labels)
     records, calls = _search(attack, model, x, labels, keys)
     return BothRules(*(_spared(attack, model, x, labels, keys, each, calls)[0] for each in records))
 

@@ -12,7 +12,7 @@ from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
-from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import margin_to, succeeded
@@ -42,7 +42,7 @@ class FAB(Struct):
         norm: "l1", "l2" or "linf", static.
         aims: wrong classes to drive to in turn, static; all K - 1 where there are fewer.
         restarts: rounds of runs, static.
-        radius: bounds how far away random starts lie, in ``norm``.
+        radius: bounds how far away random starts lie, in ``norm``; a number, or one per image, [B].
         bias: the largest a.
         overshoot: how far beyond the plane a step goes, as a factor.
         backward: share of the change that is kept after a success.
@@ -92,6 +92,7 @@ class FAB(Struct):
         runs = self.restarts * aims.shape[1]
         state = _State(
             x=x, labels=labels, aims=aims, keys=streams.attack, model_keys=streams.model,
+            radius=jnp.broadcast_to(jnp.ravel(jnp.asarray(self.radius, jnp.float32)), (rows,)),
             run=zeros, steps=zeros, calls=zeros, point=x.astype(jnp.float32),
             best=closer(none_yet(x), x, wrong, jnp.zeros(rows, jnp.float32)),
         )  # fmt: skip
@@ -108,6 +109,7 @@ class FAB(Struct):
 class _State(NamedTuple):
     x: Images
     labels: Labels
+    radius: jax.Array  # float32 [B]
     aims: jax.Array  # int [B, k]
     keys: Keys | None
     model_keys: Keys | None
@@ -129,7 +131,7 @@ def _stepped(attack: FAB, model: Classifier, state: _State) -> _State:
         logits = open_logits(asked, asked(point.astype(x.dtype)), state.labels, targeted=False)
         return margin_to(logits, state.labels, aim), None
 
-    gap, _, slope = value_and_gradient(margin, towards(state.point, x).astype(jnp.float32))
+    gap, _, slope = value_and_gradient(margin, at_least_float32(towards(state.point, x)))
     slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
     # The plane lies at <slope, d> = -gap from here; behind it where the aim is ahead already.
     from_clean = -gap + jnp.sum(slope * (state.point - clean), axis=(1, 2, 3))
@@ -170,7 +172,7 @@ def _start(attack: FAB, state: _State, run: jax.Array) -> Images:
     if state.keys is None or attack.restarts == 1:
         return clean
     keys = jax.vmap(jax.random.fold_in)(state.keys, run)
-    half = 0.5 * jnp.minimum(state.best.distance, attack.radius)
+    half = 0.5 * jnp.minimum(state.best.distance, state.radius)
     norm = "linf" if attack.norm == "linf" else "l2"  # an L2 direction, scaled, serves for L1 as well
     direction = at_radius(keys, jnp.full_like(clean, 0.5), 0.5, norm) - 0.5
     size = size_of(direction, attack.norm)

@@ -20,9 +20,9 @@ class FGSM(Struct):
     float32 saturation; DEEPSEC's plain cross-entropy lost half of this attack's strength on MNIST.
 
     Attributes:
-        eps: L-inf radius, in units of the [0, 1] pixel range.
+        eps: L-inf radius, in units of the [0, 1] pixel range; a number, or one per image, [B].
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, static.
+        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Goodfellow, Shlens, Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015,
@@ -31,7 +31,7 @@ class FGSM(Struct):
 
     eps: Scalar = 0.3
     targeted: bool = static(False)
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="FGSM",

@@ -19,7 +19,7 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
-from deepsec_jax.attacks.geometry import steepest, towards
+from deepsec_jax.attacks.geometry import at_least_float32, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
@@ -82,7 +82,7 @@ class FMN(Struct):
         state = _State(
             x=x, labels=labels, model_keys=split_keys(keys).model, steps=jnp.zeros(rows, jnp.int32),
             delta=jnp.zeros(x.shape, jnp.float32),
-            radius=jnp.ones(rows) if self.norm == "l0" else jnp.full(rows, jnp.inf), best=none_yet(x),
+            radius=jnp.full(rows, 1.0 if self.norm == "l0" else jnp.inf, jnp.float32), best=none_yet(x),
         )  # fmt: skip
         best, steps = step_until_closest(partial(_stepped, self, model), state, steps=self.steps)
         return Counted(best.x, jnp.zeros(rows, jnp.float32), steps.astype(jnp.float32))
@@ -110,7 +110,7 @@ def _stepped(attack: FMN, model: Classifier, state: _State) -> _State:
         return sign * max_margin(logits, state.labels), reached
 
     stored = towards(clean + state.delta, x)
-    margin, reached, gradient = value_and_gradient(objective, stored.astype(jnp.float32))
+    margin, reached, gradient = value_and_gradient(objective, at_least_float32(stored))
     gradient = free_part(gradient, stored.astype(jnp.float32))
     size = size_of(stored.astype(jnp.float32) - clean, attack.norm)
     best = closer(state.best, stored, reached, size)

@@ -1,6 +1,7 @@
 """Balls, boxes and steps in them: L-inf and L2, one image per row, float32.
 
-``norm`` is the static string "linf" or "l2".  Images are [B, H, W, C]; eps and lengths are scalars.
+``norm`` is the static string "linf" or "l2".  Images are [B, H, W, C]; eps and lengths of steps are numbers,
+or [B, 1, 1, 1] with one per image.
 """
 
 import jax
@@ -43,16 +44,23 @@ def project(x_adv: Images, x: Images, eps: Scalar, norm: str) -> Images:
     """
     if norm == "linf":  # both clips are exact, so a point inside stays where it is to the bit
         return jnp.clip(jnp.clip(x_adv, min=x - eps, max=x + eps), min=0.0, max=1.0)
-    length = l2_norm(x_adv - x)
+    length = _per_row(l2_norm(x_adv - x))
     shrink = jnp.minimum(1.0, eps / jnp.where(length > 0, length, 1.0))
     # A point inside is taken as it is: x + (x_adv - x) would move it by an ulp.
-    shortened = x + (x_adv - x) * _per_row(INSIDE * shrink)
-    inside = jnp.where(_per_row(shrink < 1.0), shortened, x_adv)
+    shortened = x + (x_adv - x) * (INSIDE * shrink)
+    inside = jnp.where(shrink < 1.0, shortened, x_adv)
     return jnp.clip(inside, min=0.0, max=1.0)
 
 
 def towards(x_adv: Images, x: Images) -> Images:
-    """Round float32 ``x_adv`` to the dtype of ``x`` without leaving the ball: never away from ``x``."""
+    """Bring float32 ``x_adv`` to the dtype of ``x`` without leaving the ball: never away from ``x``.
+
+    An entry that equals x's in float32 becomes x's own: what an attack does not change comes back to the bit.
+    Where ``x`` is float64 an entry that did change may lie half an ulp of float32 farther away than before;
+    :func:`stored_in_ball` cuts that off.
+    """
+    if is_finer(x):
+        return jnp.where(x_adv == x.astype(x_adv.dtype), x, x_adv.astype(x.dtype))
     rounded = x_adv.astype(x.dtype)
     if rounded.dtype == x_adv.dtype:
         return rounded
@@ -60,6 +68,22 @@ def towards(x_adv: Images, x: Images) -> Images:
         x_adv - x.astype(x_adv.dtype)
     )
     return jnp.where(farther, jnp.nextafter(rounded, x), rounded)
+
+
+def stored_in_ball(x_adv: Images, x: Images, eps: Scalar, norm: str) -> Images:
+    """Bring float32 ``x_adv`` of the ball around float32 ``x`` to the dtype and into the ball of ``x``."""
+    stored = towards(x_adv, x)
+    return project(stored, x, jnp.asarray(eps).astype(x.dtype), norm) if is_finer(x) else stored
+
+
+def is_finer(x: Images) -> bool:
+    """Tell whether the images are of a dtype finer than float32, which attacks work in."""
+    return jnp.finfo(x.dtype).bits > 32
+
+
+def at_least_float32(x: Images) -> Images:
+    """Return the images as float32, or as they are where they are finer: no value changes."""
+    return x if is_finer(x) else x.astype(jnp.float32)
 
 
 def uniform_in_ball(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:

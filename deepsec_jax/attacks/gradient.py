@@ -22,14 +22,14 @@ Objective = Callable[[Images], tuple[jax.Array, Any]]
 
 
 def value_and_gradient(objective: Objective, x: Images) -> tuple[jax.Array, Any, Images]:
-    """Return values [B], aux, and the gradient of value i in row i, [B, H, W, C]."""
+    """Return values [B], aux, and the gradient of value i in row i, float32 [B, H, W, C]."""
 
     def total(x: Images) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         values, aux = objective(x)
         return jnp.sum(values), (values, aux)
 
     (_, (values, aux)), gradient = fast_convolutions(jax.value_and_grad(total, has_aux=True))(x)
-    return values, aux, gradient
+    return values, aux, gradient.astype(jnp.float32)
 
 
 def pullbacks(
@@ -39,11 +39,11 @@ def pullbacks(
 
     Args:
         logits_of: maps images to logits, row by row.
-        x: images [B, H, W, C], float32.
+        x: images [B, H, W, C], float32 or finer.
         cotangents: float32 [n, B, K]; one forward serves all n backward passes.
 
     Returns:
-        Logits float32 [B, K] and gradients [n, B, H, W, C].
+        Logits and gradients, float32 [B, K] and [n, B, H, W, C].
     """
 
     def one_by_one(x: Images, cotangents: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -64,7 +64,7 @@ def _pullback(
     logits_of: Callable[[Images], jax.Array], x: Images
 ) -> tuple[jax.Array, Callable[[jax.Array], Images]]:
     logits, pull = jax.vjp(lambda point: logits_of(point).astype(jnp.float32), x)
-    return logits, lambda cotangent: pull(cotangent)[0]
+    return logits, lambda cotangent: pull(cotangent)[0].astype(jnp.float32)
 
 
 def forward(model: Callable[[Images], jax.Array], x: Images) -> jax.Array:

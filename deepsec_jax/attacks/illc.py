@@ -20,11 +20,11 @@ class ILLC(Struct):
     ``labels`` are the TRUE classes and are not used: the target is argmin_j z_j(x), computed here.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         norm: "linf" or "l2", static.
-        loss: loss to climb towards the target, static.
+        loss: loss to climb towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.
@@ -34,7 +34,7 @@ class ILLC(Struct):
     step_size: Scalar = 0.05
     steps: int = static(10)
     norm: str = static("linf")
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="ILLC",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.gradient import pullbacks
 from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import succeeded
@@ -109,8 +109,8 @@ def _round(attack: JSMA, model: Classifier, state: _State, rounds: jax.Array) ->
     def logits_of(point: Images) -> jax.Array:
         return at_steps(model, state.keys, state.looks)(point.astype(state.x.dtype))
 
-    point = state.x_adv.astype(jnp.float32)
-    flat = point.reshape(point.shape[0], -1)
+    point = at_least_float32(state.x_adv)
+    flat = point.astype(jnp.float32).reshape(point.shape[0], -1)
     up = attack.theta > 0
     sign = jnp.where(up, 1.0, -1.0)
     logits, gradients = _class_gradients(attack, logits_of, point, state.targets)

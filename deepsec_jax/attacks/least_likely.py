@@ -34,7 +34,7 @@ def least_likely_class(model: Classifier, x: Images) -> Labels:
         total += jnp.where(counts, jax.nn.softmax(logits) if confident else logits, 0.0)
         return (total, possible | counts), None
 
-    nothing = jnp.zeros((x.shape[0], classes_of(model, x)))
+    nothing = jnp.zeros((x.shape[0], classes_of(model, x)), jnp.float32)
     start = (nothing, jnp.zeros(nothing.shape, bool))
     (total, possible), _ = jax.lax.scan(draw, start, jax.random.split(root_key(0), DRAWS))
     return least_likely(jnp.where(possible, total, -jnp.inf))

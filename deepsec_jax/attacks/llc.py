@@ -20,15 +20,15 @@ class LLC(Struct):
     ``labels`` are the TRUE classes and are not used: the target is argmin_j z_j(x), computed here.
 
     Attributes:
-        eps: L-inf radius, in units of the [0, 1] pixel range.
-        loss: loss to climb towards the target, static.
+        eps: L-inf radius, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        loss: loss to climb towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.
     """
 
     eps: Scalar = 0.3
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="LLC",

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from deepsec_jax.answers import answered
+from deepsec_jax.answers import answered, as_labels
 from deepsec_jax.answers import succeeded as succeeded
+from deepsec_jax.catalog import lookup
 from deepsec_jax.protocols import Labels, Logits
 
 Loss = Callable[[Logits, Labels], jax.Array]
@@ -24,7 +25,7 @@ AimedLoss = Callable[[Logits, Labels, Labels], jax.Array]
 def _true_and_others(logits: Logits, labels: Labels) -> tuple[jax.Array, jax.Array]:
     """Return z_y [B] and the logits with z_y masked to -inf [B, K], both float32."""
     logits = logits.astype(jnp.float32)
-    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    is_label = jax.nn.one_hot(as_labels(labels), logits.shape[-1], dtype=bool)
     true = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)
     return true, jnp.where(is_label, -jnp.inf, logits)
 
@@ -103,6 +104,18 @@ LOSSES: dict[str, Loss] = {
     "dlr": dlr,
     "cross_entropy": cross_entropy,
 }
+
+ALIASES: dict[str, Loss] = {"ce": cross_entropy, "cw": max_margin}
+"""Other names that people know.  ``ce`` saturates (see above), ``logit_gap`` climbs the same way and not."""
+
+
+def find_loss(loss: Loss | str) -> Loss:
+    """Return a loss by its name in :data:`LOSSES` or :data:`ALIASES`; a function is returned as it is.
+
+    Raises:
+        UnknownName: no such name; near matches are named.
+    """
+    return lookup(LOSSES | ALIASES, loss, "loss") if isinstance(loss, str) else loss
 
 
 def ranked(values: jax.Array, logits: Logits) -> jax.Array:

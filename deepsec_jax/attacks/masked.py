@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct
 
@@ -48,12 +49,13 @@ class Masked(Struct):
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         mask = _for_each_image(jnp.asarray(self.mask), x.shape)
 
-        def one(x: jax.Array, mask: jax.Array, label: jax.Array, key: Any) -> jax.Array:
+        def one(row: jax.Array, x: jax.Array, mask: jax.Array, label: jax.Array, key: Any) -> jax.Array:
             held = _Held(model, x, mask)
-            x_adv = self.attack(held, x[None], label[None], key=None if key is None else key[None])[0]
+            keys = None if key is None else key[None]
+            x_adv = at_rows(self.attack, row)(held, x[None], label[None], key=keys)[0]
             return jnp.where(mask, x_adv, x)
 
-        return jax.vmap(one)(x, mask, labels, keys)
+        return jax.vmap(one)(jnp.arange(x.shape[0]), x, mask, labels, keys)
 
 
 class _Held(Struct):

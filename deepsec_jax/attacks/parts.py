@@ -2,7 +2,8 @@
 
 A start is a function ``start(keys, x, eps, norm) -> x0`` in the ball and the box.  A step rule is a
 pytree with ``init(x) -> state`` and ``update(gradient, state, step_size, norm) -> (step, state)``; its
-floats are traced.  Both are row by row.
+floats are traced.  Both are row by row.  ``eps`` and ``step_size`` are numbers, or [B, 1, 1, 1] where the
+attack has one per image.
 """
 
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from deepsec_jax.attacks.call import check_hyperparameters
 from deepsec_jax.attacks.geometry import l2_norm, steepest, uniform_in_ball, uniform_in_unit_ball
 from deepsec_jax.protocols import Images, Keys, Scalar
 from deepsec_jax.pytree import Struct, static
@@ -77,6 +79,9 @@ class Momentum(Struct):
 
     decay: Scalar = 1.0
 
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
     def init(self, x: Images) -> Images:
         """Return the zero momentum."""
         return jnp.zeros_like(x)
@@ -96,12 +101,15 @@ class Cosine(Struct):
     they circle around it.
 
     Attributes:
-        steps: after which the length is 0; those of the attack.
+        steps: after which the length is 0, above 0; those of the attack.
         rule: whose steps are shortened, a pytree.
     """
 
     steps: Scalar = 100
     rule: StepRule = Steepest()
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self, signed=("steps",))
 
     def init(self, x: Images) -> tuple[jax.Array, Any]:
         """Return the number of steps so far, and the rule's state."""

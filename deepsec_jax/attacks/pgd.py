@@ -22,12 +22,12 @@ class PGD(Struct):
     starts: ``Restarts(PGD(...), n=10)``.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         norm: "linf" or "l2", static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, static.
+        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
         start: where to start (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` this is BIM
             and needs no key.
         rule: how a gradient becomes a step, a pytree: ``Steepest()``, ``Momentum(decay)``,
@@ -43,7 +43,7 @@ class PGD(Struct):
     steps: int = static(15)
     norm: str = static("linf")
     targeted: bool = static(False)
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
     start: Start = static(in_ball)
     rule: StepRule = struct.field(default_factory=Steepest)
 

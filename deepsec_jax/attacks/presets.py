@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from deepsec_jax.attacks.combinators import Restarts
-from deepsec_jax.attacks.smallest_eps import SCALED
+from deepsec_jax.attacks.per_image import SCALED
 from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.catalog import lookup
 from deepsec_jax.protocols import Attack

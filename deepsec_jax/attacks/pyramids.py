@@ -1,7 +1,5 @@
 """What Square draws in L2: pyramids of pixels, and how the length of a change moves from square to square."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,8 +23,10 @@ def first_pyramids(keys: Keys, shape: tuple[int, ...]) -> Images:
 
     def one(key: jax.Array) -> jax.Array:
         sign_key, turn_key = jax.random.split(key)
-        signs = jax.random.rademacher(sign_key, (rows, columns, channels), jnp.float32)
-        turns = jax.random.bernoulli(turn_key, shape=(rows, columns))
+        half = jnp.float32(0.5)  # as Python's 0.5 it would be drawn with 64 bits under jax_enable_x64
+        heads = jax.random.bernoulli(sign_key, half, (rows, columns, channels))
+        signs = jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0))
+        turns = jax.random.bernoulli(turn_key, half, (rows, columns))
         flat = _pyramid(jnp.arange(side)[:, None], jnp.arange(side)[None, :], jnp.asarray(side), side)
         tiles = jnp.where(turns[:, :, None, None], flat.T[None, None], flat[None, None])
         grid = tiles[..., None] * signs[:, :, None, None, :]
@@ -48,16 +48,17 @@ def moved_mass(keys: Keys, delta: Images, side: jax.Array, eps: Scalar) -> Image
         keys: one per row [B].
         delta: float32 [B, H, W, C].
         side: of the squares, int [B]; made odd, and at least 3 where the image has room.
-        eps: length of the whole change, a scalar.
+        eps: length of the whole change, a number or [B, 1, 1, 1].
     """
-    return jax.vmap(partial(_moved, eps=jnp.asarray(eps, jnp.float32)))(keys, delta, side)
+    lengths = jnp.broadcast_to(jnp.ravel(jnp.asarray(eps, jnp.float32)), side.shape)
+    return jax.vmap(_moved)(keys, delta, side, lengths)
 
 
-def _moved(key: jax.Array, delta: jax.Array, side: jax.Array, *, eps: jax.Array) -> jax.Array:
+def _moved(key: jax.Array, delta: jax.Array, side: jax.Array, eps: jax.Array) -> jax.Array:
     height, width, channels = delta.shape
     largest = min(height, width)
     side = jnp.clip(side + (side + 1) % 2, min=min(3, largest), max=largest)
-    drawn = jax.random.uniform(key, (5 + channels,))
+    drawn = jax.random.uniform(key, (5 + channels,), jnp.float32)
     row, column = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
 
     def square(first: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.protocols import Labels, Logits
 from deepsec_jax.pytree import rejects
 
@@ -31,7 +32,7 @@ def open_logits(model: Any, logits: Logits, labels: Labels, *, targeted: bool) -
     if targeted or not rejects(model):
         return logits
     classes = logits[:, :-1]
-    is_label = jax.nn.one_hot(labels, classes.shape[-1], dtype=bool)
+    is_label = jax.nn.one_hot(as_labels(labels), classes.shape[-1], dtype=bool)
     return jnp.where(is_label, jnp.maximum(classes, logits[:, -1:]), classes)
 
 

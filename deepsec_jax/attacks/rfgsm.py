@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
@@ -25,10 +26,10 @@ class RFGSM(Struct):
     the remainder eps - alpha as "eps".)
 
     Attributes:
-        eps: L-inf radius of both steps together.
-        alpha: length of the random step, at most eps.
+        eps: L-inf radius of both steps together; a number, or one per image, [B].
+        alpha: length of the random step, at most eps; likewise.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, static.
+        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Tramer et al., "Ensemble Adversarial Training: Attacks and Defenses", ICLR 2018, arXiv:1705.07204.
@@ -37,7 +38,7 @@ class RFGSM(Struct):
     eps: Scalar = 0.3
     alpha: Scalar = 0.15
     targeted: bool = static(False)
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="R+FGSM",
@@ -74,7 +75,12 @@ def fair_signs(keys: Keys, shape: tuple[int, ...]) -> Images:
 def check_alpha(attack: "RFGSM | object") -> None:
     """Raise ValueError where a concrete alpha exceeds a concrete eps."""
     eps, alpha = getattr(attack, "eps", None), getattr(attack, "alpha", None)
-    if isinstance(eps, int | float) and isinstance(alpha, int | float) and alpha > eps:
+    concrete = int | float | np.generic | np.ndarray
+    if not (isinstance(eps, concrete) and isinstance(alpha, concrete)):
+        return
+    # Two arrays of unlike shapes are refused by the call.
+    comparable = np.ndim(eps) == 0 or np.ndim(alpha) == 0 or np.shape(eps) == np.shape(alpha)
+    if comparable and np.any(np.asarray(alpha, np.float32) > np.asarray(eps, np.float32)):
         raise ValueError(f"{type(attack).__name__}.alpha must be at most eps {eps}, got {alpha}")
 
 
@@ -87,7 +93,7 @@ def random_then_gradient(
     eps: Scalar,
     alpha: Scalar,
     targeted: bool,
-    loss: Loss,
+    loss: Loss | str,
 ) -> Images:
     """Return the R+FGSM images of a batch: the body shared with R+LLC."""
 

@@ -20,9 +20,9 @@ class RLLC(Struct):
     ``labels`` are the TRUE classes and are not used: the target is argmin_j z_j(x), computed here.
 
     Attributes:
-        eps: L-inf radius of both steps together.
-        alpha: length of the random step, at most eps.
-        loss: loss to climb towards the target, static.
+        eps: L-inf radius of both steps together; a number, or one per image, [B].
+        alpha: length of the random step, at most eps; likewise.
+        loss: loss to climb towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.
@@ -30,7 +30,7 @@ class RLLC(Struct):
 
     eps: Scalar = 0.3
     alpha: Scalar = 0.15
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="R+LLC",

@@ -6,7 +6,6 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
@@ -14,6 +13,7 @@ from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_t
 from deepsec_jax.attacks.closest import (
     Closest,
     Counted,
+    as_stored,
     at_steps,
     closer,
     cosine,
@@ -21,7 +21,6 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
-from deepsec_jax.attacks.geometry import towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
@@ -103,11 +102,8 @@ def _stepped(attack: SigmaZero, model: Classifier, state: _State) -> _State:
     asked = at_steps(model, state.model_keys, state.steps)
 
     def objective(delta: Images) -> tuple[jax.Array, tuple[Images, jax.Array]]:
-        point = clean + delta
-        fixed = lax.stop_gradient(point)
-        stored = towards(fixed, x)
-        as_stored = point + (stored.astype(jnp.float32) - fixed)  # the gradient passes by
-        logits = open_logits(asked, asked(as_stored.astype(x.dtype)), state.labels, targeted=attack.targeted)
+        stored = as_stored(clean + delta, x)
+        logits = open_logits(asked, asked(stored), state.labels, targeted=attack.targeted)
         missing = jnp.maximum(-sign * max_margin(logits, state.labels), 0.0)
         count = jnp.mean(delta**2 / (delta**2 + attack.sigma), axis=(1, 2, 3))
         return missing + count, (stored, succeeded(logits, state.labels, targeted=attack.targeted))

@@ -7,15 +7,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters, is_from_attack_call
 from deepsec_jax.attacks.closest import per_row
 from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.attacks.per_image import SCALED, at_rows
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
-
-SCALED = ("step_size", "alpha")
-"""Fields that stay in proportion to eps."""
 
 
 class SmallestEps(Struct):
@@ -26,8 +24,8 @@ class SmallestEps(Struct):
     misclassified already comes back clean.  search_steps + 1 runs, and a forward after each.
 
     Attributes:
-        attack: an attack with the field ``eps``.
-        largest: the largest eps to try.
+        attack: an attack with the field ``eps``, which may be one per image.
+        largest: the largest eps to try, one number or one per image, [B].
         search_steps: bisections, static; eps is found to largest / 2^search_steps.
     """
 
@@ -70,16 +68,19 @@ class SmallestEps(Struct):
             return succeeded(logits, goal, targeted=targets is not None)
 
         def attacked(eps: jax.Array) -> Images:
-            def one(x: jax.Array, label: jax.Array, eps: jax.Array, key: Any) -> jax.Array:
-                scaled = {
-                    name: getattr(inner, name) / inner.eps * eps for name in SCALED if hasattr(inner, name)
-                }
-                attack = inner.replace(eps=eps, **scaled)
-                return attack(model, x[None], label[None], key=None if key is None else key[None])[0]
+            scaled = {name: getattr(inner, name) / inner.eps * eps for name in SCALED if hasattr(inner, name)}
+            attack = inner.replace(eps=eps, **scaled)
+            if is_from_attack_call(inner):
+                return attack(model, x, labels, key=streams.attack)
 
-            return jax.vmap(one)(x, labels, eps, streams.attack)
+            def one(row: jax.Array, x: jax.Array, label: jax.Array, key: Any) -> jax.Array:
+                keys = None if key is None else key[None]
+                return at_rows(attack, row)(model, x[None], label[None], key=keys)[0]
 
-        largest = jnp.broadcast_to(jnp.asarray(self.largest, jnp.float32), (rows,))
+            # A call of one's own may know no eps per image.
+            return jax.vmap(one)(jnp.arange(rows), x, labels, streams.attack)
+
+        largest = jnp.broadcast_to(jnp.ravel(jnp.asarray(self.largest, jnp.float32)), (rows,))
         first = attacked(largest)
         already = reaches(x, 0)
         found = reaches(first, 1) & ~already

@@ -57,10 +57,10 @@ def spare(
         )
         return rows_where(live(state), after, state)
 
-    count = x.shape[0]
+    nothing = jnp.zeros(x.shape[0], jnp.float32)
     state = _Sparing(
         x=x, start=x_adv, shares=shares(x_adv.astype(jnp.float32) - x.astype(jnp.float32)), best=x_adv,
-        kept=jnp.zeros(count), lost=jnp.ones(count), left=jnp.where(found, trials, 0), rows=rows,
+        kept=nothing, lost=nothing + 1.0, left=jnp.where(found, trials, 0), rows=rows,
     )  # fmt: skip
     last = while_live(step, live, state)
     return last.best, jnp.where(found, float(trials), 0.0)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.geometry import project, towards
+from deepsec_jax.attacks.geometry import at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
-from deepsec_jax.attacks.losses import Loss, max_margin, ranked, succeeded
+from deepsec_jax.attacks.losses import Loss, find_loss, max_margin, ranked, succeeded
 from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
@@ -45,7 +45,7 @@ class Square(Struct):
     possible to the end.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
         norm: "linf" or "l2", static.
         queries: forwards at most, the one of x_0 among them, static.
         share: p at first, of the pixels of an image.
@@ -55,7 +55,7 @@ class Square(Struct):
         shrinking: False draws h from 1 to its largest value, anew for every square, static.
         stops: False spends all queries, and the successful image of highest loss comes back, static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, static.
+        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Andriushchenko, Croce, Flammarion, Hein, "Square Attack: a query-efficient black-box adversarial
@@ -71,7 +71,7 @@ class Square(Struct):
     shrinking: bool = static(True)
     stops: bool = static(True)
     targeted: bool = static(False)
-    loss: Loss = static(max_margin)
+    loss: Loss | str = static(max_margin)
 
     card: ClassVar[Card] = Card(
         name="Square",
@@ -94,6 +94,7 @@ class Square(Struct):
         rows = x.shape[0]
         state = _State(
             x=x, labels=labels, keys=streams.attack, model_keys=streams.model,
+            eps=jnp.broadcast_to(jnp.asarray(self.eps, jnp.float32), (rows, 1, 1, 1)),
             x_adv=self._first(model, x, labels, keys),
             gradient=jnp.zeros(x.shape, jnp.float32) if self.guided else None,
             loss=jnp.full(rows, -jnp.inf, jnp.float32), success=jnp.zeros(rows, bool),
@@ -120,10 +121,7 @@ class Square(Struct):
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
             return self.start(model, x, labels, key=own)
         if self.norm == "l2":
-            clean = x.astype(jnp.float32)
-            return towards(
-                project(clean + self.eps * first_pyramids(keys, x.shape), clean, self.eps, "l2"), x
-            )
+            return _at_length(x, self.eps * first_pyramids(keys, x.shape), self.eps)
         shape = (1, x.shape[2], x.shape[3])
         half = jnp.float32(0.5)  # as Python's 0.5 it would be drawn with 64 bits under jax_enable_x64
         heads = jax.vmap(lambda key: jax.random.bernoulli(key, half, shape))(keys)
@@ -135,6 +133,7 @@ class _State(NamedTuple):
     labels: Labels
     keys: Keys | None
     model_keys: Keys | None
+    eps: jax.Array  # float32 [B, 1, 1, 1]
     x_adv: Images  # in the dtype of x
     gradient: Images | None  # float32, of the loss at x_adv
     loss: jax.Array  # float32 [B], of x_adv, higher is better for the attacker
@@ -154,14 +153,15 @@ def _asked(attack: Square, model: Classifier, state: _State) -> _State:
     def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Return what the gradient is of, and by what images are compared: their rank and success."""
         logits = open_logits(model, logits, state.labels, targeted=attack.targeted)
-        values = (-1.0 if attack.targeted else 1.0) * attack.loss(logits, state.labels)
+        values = (-1.0 if attack.targeted else 1.0) * find_loss(attack.loss)(logits, state.labels)
+        values = values.astype(jnp.float32)
         return values, (ranked(values, logits), succeeded(logits, state.labels, targeted=attack.targeted))
 
     if state.gradient is None:
         _, (loss, success) = judged(forward(model, proposed))
         gradient = None
     else:
-        point = proposed.astype(jnp.float32)
+        point = at_least_float32(proposed)
         _, (loss, success), found = value_and_gradient(
             lambda at: judged(model(at.astype(state.x.dtype))), point
         )
@@ -177,20 +177,25 @@ def _square_set(attack: Square, state: _State, keys: Keys, side: jax.Array) -> I
     inside, signs, follows = jax.vmap(partial(_square, attack, state.x.shape))(keys, side)
     if state.gradient is not None:
         signs = jnp.where(per_row(follows) & (state.gradient != 0), jnp.sign(state.gradient), signs)
-    return jnp.where(inside, _at_edge(state.x, signs, attack.eps), state.x_adv)
+    return jnp.where(inside, _at_edge(state.x, signs, state.eps), state.x_adv)
 
 
 def _pyramid_moved(attack: Square, state: _State, keys: Keys, side: jax.Array) -> Images:
     """Return the images with the change of one square moved to another one, on the sphere and in the box."""
-    clean = state.x.astype(jnp.float32)
-    delta = moved_mass(keys, state.x_adv.astype(jnp.float32) - clean, side, attack.eps)
-    return towards(project(clean + delta, clean, attack.eps, "l2"), state.x)
+    delta = state.x_adv.astype(jnp.float32) - state.x.astype(jnp.float32)
+    return _at_length(state.x, moved_mass(keys, delta, side, state.eps), state.eps)
+
+
+def _at_length(x: Images, delta: Images, eps: Scalar) -> Images:
+    """Return x + delta inside the L2 ball and the box, in the dtype of ``x``."""
+    clean = x.astype(jnp.float32)
+    return stored_in_ball(project(clean + delta, clean, eps, "l2"), x, eps, "l2")
 
 
 def _at_edge(x: Images, signs: jax.Array, eps: Scalar) -> Images:
     """Return x + eps signs inside the box, in the dtype of ``x``."""
     clean = x.astype(jnp.float32)
-    return towards(project(clean + eps * signs, clean, eps, "linf"), x)
+    return stored_in_ball(project(clean + eps * signs, clean, eps, "linf"), x, eps, "linf")
 
 
 def _side(attack: Square, asked: jax.Array, height: int, width: int) -> jax.Array:

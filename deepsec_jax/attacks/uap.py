@@ -9,9 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.answers import NO_CLASS, named
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, check_model, one_float_kind
+from deepsec_jax.attacks.call import (
+    attack_call,
+    check_hyperparameters,
+    check_model,
+    check_on_host,
+    one_float_kind,
+)
 from deepsec_jax.attacks.deepfool import DeepFool
-from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.attacks.float64 import is_rounded, narrowed
+from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
@@ -54,7 +61,7 @@ class UAP(Struct):
     image at a time; a batch does the same work in parallel.)
 
     Attributes:
-        eps: radius of the ball that holds v.
+        eps: radius of the ball that holds v, one number.
         overshoot: of the inner DeepFool.
         fooling_rate: share of the training images that is enough.
         passes: passes over the training images at most.
@@ -117,16 +124,22 @@ class UAP(Struct):
             on_pass: called after every pass with its number, from 1, and its fooling rate.
 
         Raises:
-            ValueError: no images, or not [N, H, W, C].
+            ValueError: no images, not [N, H, W, C], a NumPy array outside [0, 1], or an eps per image.
         """
         check_model(model)
+        for name in ("eps", "overshoot", "fooling_rate"):
+            if np.ndim(getattr(self, name)):
+                shape = list(np.shape(getattr(self, name)))
+                raise ValueError(f"UAP.{name} has shape {shape}: one change serves all images, give one")
+        check_on_host(images, None)
+        attack = narrowed(self, np.shape(images)[1:]) if is_rounded(images) else self
         images = jnp.asarray(images)
         if images.ndim != 4 or not images.shape[0] or not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
                 f"UAP.fit needs float images [N >= 1, H, W, C], got {images.dtype}{list(images.shape)}"
             )
         batch_size = min(batch_size, images.shape[0])
-        attack, key = one_float_kind(self), typed_key(key)
+        attack, key = one_float_kind(attack, images.dtype), typed_key(key)
         clean = _predict(model, images, batch_size=batch_size)
         # Beside the weights from the start: what the first pass returns lies there, and another place would
         # be another compile.
@@ -166,7 +179,8 @@ def _beside(model: Classifier, array: jax.Array) -> jax.Array:
 
 
 def _added(x: Images, delta: jax.Array) -> Images:
-    return jnp.clip(x.astype(jnp.float32) + delta[None], min=0.0, max=1.0)
+    x = at_least_float32(x)
+    return jnp.clip(x + delta[None].astype(x.dtype), min=0.0, max=1.0)
 
 
 def _logits(model: Classifier, x: Images) -> Logits:
@@ -221,7 +235,7 @@ def _one_pass(
         before = clean[chosen]
         lacking = inner(model, at_v, jnp.maximum(before, 0), key=keys) - at_v
         lacking = jnp.where((before != NO_CLASS)[:, None, None, None], lacking, 0.0)
-        moved = v + jnp.sum(lacking, axis=0)
+        moved = v + jnp.sum(lacking, axis=0).astype(v.dtype)
         return _into_ball(moved, attack.eps, attack.norm), None
 
     return jax.lax.scan(visit, v, batches)[0]

@@ -20,13 +20,13 @@ class UMIFGSM(Struct):
     DEEPSEC's code does not.  With decay 0 this is BIM.
 
     Attributes:
-        eps: radius of the ball, in units of the [0, 1] pixel range.
-        step_size: length of a step in ``norm``.
+        eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
+        step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         decay: share of the momentum kept at each step.
         norm: "linf" or "l2", static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, static.
+        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, arXiv:1710.06081.
@@ -38,7 +38,7 @@ class UMIFGSM(Struct):
     decay: Scalar = 1.0
     norm: str = static("linf")
     targeted: bool = static(False)
-    loss: Loss = static(logit_gap)
+    loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(
         name="U-MI-FGSM",

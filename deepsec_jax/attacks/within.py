@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.balls import BALLS, size_of
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.geometry import at_least_float32
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -14,7 +15,7 @@ class Within(Struct):
 
     Attributes:
         attack: any attack, such as ``FAB(norm="linf")``.
-        eps: largest distance.
+        eps: largest distance, a number, or one per image, [B].
         norm: "l0", "l1", "l2" or "linf", static.
     """
 
@@ -46,5 +47,5 @@ class Within(Struct):
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         x_adv = self.attack(model, x, labels, key=keys)
-        size = size_of(x_adv.astype(jnp.float32) - x.astype(jnp.float32), self.norm)
-        return jnp.where(per_row(size <= self.eps), x_adv, x)
+        size = per_row(size_of(at_least_float32(x_adv) - at_least_float32(x), self.norm))
+        return jnp.where(size <= jnp.asarray(self.eps).astype(size.dtype), x_adv, x)

@@ -22,10 +22,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """Images [N, H, W, C] (uint8, or float in [0, 1]) and integer labels [N]."""
+    """Images [N, H, W, C] (uint8, or float in [0, 1]) and labels [N], of any integers, kept as int32."""
 
     images: np.ndarray
     labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if np.issubdtype(self.labels.dtype, np.integer):  # a uint8 wraps where it meets 1000 classes
+            object.__setattr__(self, "labels", self.labels.astype(np.int32, copy=False))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -58,6 +58,5 @@ class _Objective(Struct):
 
     def __call__(self, model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
         eps_key, loss_key = jax.random.split(key)
-        eps = self.eps.draw(eps_key, x.shape[0])[:, None, None, None]
-        x_adv = LLC(eps=eps)(frozen(model), x, labels)
+        x_adv = LLC(eps=self.eps.draw(eps_key, x.shape[0]))(frozen(model), x, labels)
         return mixed_loss(model, x, x_adv, labels, loss_key, 1.0, self.weight)

@@ -27,7 +27,7 @@ from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import example_keys, reseed
+from deepsec_jax.pytree import Struct, example_keys, reseed, static
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def run_attack(
     fit_seconds = time.perf_counter() - started if attack is not described else 0.0
     targeted = bool(getattr(attack, "targeted", False))
     labels = candidates.targets if targeted else candidates.labels
-    counter = _Counter(attack)
+    counter = _Counter(attack, [])
     started = time.perf_counter()
     with compile_clock() as compile_seconds:
         x_adv = run_in_batches(
@@ -207,12 +207,16 @@ class _Calls(NamedTuple):
     gradients: float
 
 
-class _Counter:
-    """An attack that keeps the counts of every batch; host code."""
+class _Counter(Struct):
+    """An attack that keeps the counts of every batch; host code.
 
-    def __init__(self, attack: Attack) -> None:
-        self.attack = attack
-        self.parts: list[tuple[jax.Array, jax.Array]] = []
+    Attributes:
+        attack: what is run.
+        parts: list of the forwards and gradients [B] of each batch so far, one for all copies, static.
+    """
+
+    attack: Attack
+    parts: Any = static(())
 
     def targets(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
         return self.attack.targets(model, x, labels, key=key)

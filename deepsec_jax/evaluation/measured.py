@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.evaluation.judge import answers_of, judging_keys
@@ -45,8 +46,8 @@ def record_of(
         forwards: further forward passes per image.
         gradient_seconds: wall time per image of one bare gradient.
     """
-    x, x_adv, labels = jnp.asarray(x), jnp.asarray(x_adv), jnp.asarray(labels)
-    targets = None if targets is None else jnp.asarray(targets)
+    x, x_adv, labels = jnp.asarray(x), jnp.asarray(x_adv), as_labels(labels)
+    targets = None if targets is None else as_labels(targets)
     before = answers_of(model, x, labels, targets, first=first).reached
     found = answers_of(model, x_adv, labels, targets, before=before, first=first)
     rows = x.shape[0]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks import PGD, Given, Square, Transfer, losses, run_in_batches
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.parts import Cosine, Momentum
@@ -78,7 +79,7 @@ def ask(
     parts: list[tuple[jax.Array, ...]] = []
     for first in range(0, len(images), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        batch, true = jnp.asarray(images[rows]), jnp.asarray(labels[rows])
+        batch, true = jnp.asarray(images[rows]), as_labels(labels[rows])
         found = answers_of(model, batch, true, key=key, first=first)
         margins = losses.max_margin(open_logits(model, found.logits, true, targeted=False), true)
         holds = jnp.maximum(1.0 - found.success - found.no_answer, 0.0)

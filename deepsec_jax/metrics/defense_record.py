@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.metrics.record import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, gives_confidences, is_randomised, jit_per_class, static
@@ -87,7 +88,7 @@ def defense_record_of(
             f"{after.probabilities.shape[1]}: pass confidences=False, their confidences cannot be compared"
         )
     return DefenseRecord(
-        labels=jnp.asarray(labels), logits_raw=before.logits, logits=after.logits,
+        labels=as_labels(labels), logits_raw=before.logits, logits=after.logits,
         probabilities_raw=before.probabilities, probabilities=after.probabilities,
         correct_raw=before.correct, correct=after.correct, rejected=after.rejected,
         no_answer_raw=before.no_answer, no_answer=after.no_answer, confidences=confidences,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deepsec_jax.answers import NO_CLASS, answered, named, succeeded
+from deepsec_jax.answers import NO_CLASS, answered, as_labels, named, succeeded
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, gives_confidences, rejects, reseed
 
@@ -137,6 +137,7 @@ def classify(
         ValueError: labels or targets are not [B].
     """
     refuses, confident = rejects(model), gives_confidences(model)
+    labels, targets = as_labels(labels), None if targets is None else as_labels(targets)
     goal, targeted = (labels, False) if targets is None else (targets, True)
     for name, classes in (("labels", labels), ("targets", goal)):
         if jnp.shape(classes) != images.shape[:1]:  # else they would be compared all with all

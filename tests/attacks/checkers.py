@@ -4,7 +4,10 @@ import numpy as np
 
 
 def violations(x, x_adv, eps, norm) -> int:
-    """Count rows outside the box or the eps-ball, measured in float64, beyond one ulp at 1.0 of the dtype."""
+    """Count rows outside the box or the eps-ball, measured in float64, beyond one ulp at 1.0 of the dtype.
+
+    ``eps`` is one number or one per row.
+    """
     if not len(x):
         return 0
     name = str(x_adv.dtype)
@@ -13,7 +16,7 @@ def violations(x, x_adv, eps, norm) -> int:
     moved = np.asarray(x_adv).astype(np.float64).reshape(len(x), -1)
     delta = moved - clean
     size = np.abs(delta).max(axis=1) if norm == "linf" else np.sqrt((delta**2).sum(axis=1))
-    outside_ball = ~(size <= float(eps) + ulp)
+    outside_ball = ~(size <= np.asarray(eps, np.float64) + ulp)
     outside_box = ~((moved >= 0) & (moved <= 1)).all(axis=1)
     return int((outside_ball | outside_box).sum())
 

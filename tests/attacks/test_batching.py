@@ -95,6 +95,12 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
         one = run_in_batches(small("pgd"), noisy, x, labels, key=key, batch_size=16)
         eight = run_in_batches(small("pgd"), noisy, x, labels, key=rbg, batch_size=16, sharding=sharding)
         assert np.mean(np.abs(one - eight) > 1e-4) <= 0.01, "randomised"
+        for name in ("fgsm", "square"):  # one eps per image lies with its image
+            attack = small(name).replace(eps=np.linspace(0.0, 0.3, 20))
+            one = run_in_batches(attack, model, x, labels, key=key, batch_size=16)
+            eight = run_in_batches(attack, model, x, labels, key=key, batch_size=16, sharding=sharding)
+            assert np.mean(np.abs(one - eight) > 1e-4) <= 0.01, name
+            assert (np.abs(eight - x).max(axis=(1, 2, 3)) <= attack.eps + 1e-6).all(), name
         keys = jax.random.split(key, 16)
         laid_out = ATTACKS["pgd"]()(*jax.device_put((model,), jax.NamedSharding(sharding.mesh, P())),
                                     *jax.device_put((x[:16], labels[:16]), sharding),
