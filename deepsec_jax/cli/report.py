@@ -26,7 +26,7 @@ class Report:
         from rich.console import Console
 
         from deepsec_jax.evaluation.run_report import print_run, write_run_report
-        from deepsec_jax.evaluation.store import read_cells
+        from deepsec_jax.runs.store import read_cells
 
         print_run(read_cells(self.run_dir), Console(), times=self.times)
         for path in write_run_report(self.run_dir, self.out or self.run_dir / "report", times=self.times):

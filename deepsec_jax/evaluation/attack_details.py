@@ -12,11 +12,11 @@ from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation import figures, paper_numbers
 from deepsec_jax.evaluation.attack_table import Result
 from deepsec_jax.evaluation.attack_warnings import as_row, distances
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.figures import Curve
 from deepsec_jax.evaluation.paper_table import Entry, Section, TableRow
 from deepsec_jax.evaluation.paper_title import same
 from deepsec_jax.evaluation.picture_grid import examples_of, section_of
+from deepsec_jax.runs.cells import Cell
 
 
 def details(row: TableRow, section: Section, anchor: str) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from rich.console import Console
 from deepsec_jax.evaluation import published, table_formats
 from deepsec_jax.evaluation.attack_details import compared, details, overview
 from deepsec_jax.evaluation.attack_warnings import warnings
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.formats import print_section
 from deepsec_jax.evaluation.page import named, page, reasons_in
 from deepsec_jax.evaluation.paper_numbers import families, short
 from deepsec_jax.evaluation.paper_table import Section, TableRow, groups, sections
+from deepsec_jax.runs.cells import Cell
 
 
 def render(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:

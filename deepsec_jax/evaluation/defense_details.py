@@ -11,12 +11,12 @@ from deepsec_jax.catalog import UnknownName
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.evaluation import figures
 from deepsec_jax.evaluation.attack_details import compared
-from deepsec_jax.evaluation.cells import SIGHT, Cell
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
 from deepsec_jax.evaluation.defense_warnings import kept_epoch
 from deepsec_jax.evaluation.picture_grid import class_in_words, example, examples_of, sight_example
 from deepsec_jax.evaluation.robust_table import RobustRow, defense_key, eps_in_words
+from deepsec_jax.runs.cells import SIGHT, Cell
 from deepsec_jax.training import RECIPES
 
 _WORDS = {WHITE_BOX: "White-box", ADAPTIVE: "Adaptive"}

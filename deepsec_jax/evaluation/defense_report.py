@@ -11,13 +11,13 @@ from rich.console import Console
 
 from deepsec_jax.evaluation import defense_formats, defense_published
 from deepsec_jax.evaluation.attack_details import compared
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.defense_details import defense_details, sights
 from deepsec_jax.evaluation.defense_table import DefenseSection, defense_sections
 from deepsec_jax.evaluation.defense_warnings import defense_warnings, sound
 from deepsec_jax.evaluation.formats import print_section
 from deepsec_jax.evaluation.page import named, page, reasons_in
 from deepsec_jax.evaluation.robust_table import ThreatTable
+from deepsec_jax.runs.cells import Cell
 
 
 def render_defenses(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.evaluation import defense_published
-from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
 from deepsec_jax.evaluation.paper_numbers import figure, interval
 from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of
 from deepsec_jax.evaluation.paper_title import Used, changed_settings, why_untitled
@@ -21,6 +20,7 @@ from deepsec_jax.evaluation.published_file import Reason
 from deepsec_jax.evaluation.robust_table import ThreatTable, defense_key, threat_tables
 from deepsec_jax.evaluation.utility import ACCURACY, REJECTED, utility_columns
 from deepsec_jax.metrics import Column, Summary, summarise
+from deepsec_jax.runs.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
 
 _NOTHING = Summary(math.nan, 0, math.nan, math.nan)
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from deepsec_jax.evaluation.cells import ROBUSTNESS, UTILITY, Cell
 from deepsec_jax.evaluation.defense_table import DefenseRow, DefenseSection
 from deepsec_jax.evaluation.gaps import failures, findings_of, lacking
 from deepsec_jax.evaluation.robust_table import ThreatTable
 from deepsec_jax.evaluation.silence import silence, silent_images
+from deepsec_jax.runs.cells import ROBUSTNESS, UTILITY, Cell
 
 OVERFITTING = 0.2
 """Accuracy under one step may be above that under many by so much; more is catastrophic overfitting."""

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.evaluation import detection_published
-from deepsec_jax.evaluation.cells import CLEAN, Cell
 from deepsec_jax.evaluation.paper_numbers import figure, interval
 from deepsec_jax.evaluation.paper_table import Entry
 from deepsec_jax.evaluation.paper_title import changed_settings
 from deepsec_jax.evaluation.published_file import Printed, Reason
 from deepsec_jax.metrics import DETECTION_METRICS, Column, DetectionRecord, Summary, summarise_detection
+from deepsec_jax.runs.cells import CLEAN, Cell
 
 _NOTHING = Summary(math.nan, 0, math.nan, math.nan)
 _EMPTY = np.zeros(0, np.float32)

@@ -5,7 +5,6 @@ from typing import Any
 
 from rich.table import Table
 
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead
 from deepsec_jax.evaluation.detection_sweep import SWEPT, SweepRow
 from deepsec_jax.evaluation.detection_table import DetectionRow, DetectionSection
@@ -30,6 +29,7 @@ from deepsec_jax.evaluation.formats import (
 from deepsec_jax.evaluation.paper_numbers import explanation
 from deepsec_jax.evaluation.paper_table import Entry
 from deepsec_jax.metrics import DETECTION_METRICS
+from deepsec_jax.runs.cells import Cell
 
 _HEADINGS = (
     "section", "data", "base", "preset", "table", "cell", "detector", "threshold", "attack", "goal",

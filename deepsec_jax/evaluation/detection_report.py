@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 
 from deepsec_jax.evaluation import detection_formats, detection_published
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.detection_details import detector_details, figures_of, sweep_charts
 from deepsec_jax.evaluation.detection_sweep import SWEPT, SweepRow
 from deepsec_jax.evaluation.detection_table import DetectionRow, DetectionSection, detection_sections
@@ -18,6 +17,7 @@ from deepsec_jax.evaluation.detection_warnings import detection_warnings, sound
 from deepsec_jax.evaluation.formats import print_section
 from deepsec_jax.evaluation.page import named, page, reasons_in
 from deepsec_jax.metrics import DETECTION_METRICS
+from deepsec_jax.runs.cells import Cell
 
 
 def render_detectors(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:

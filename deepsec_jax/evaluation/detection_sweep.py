@@ -7,11 +7,11 @@ import numpy as np
 
 from deepsec_jax.evaluation import detection_published
 from deepsec_jax.evaluation.carried import carried
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead, entry_of, key_of
 from deepsec_jax.evaluation.paper_table import Entry
 from deepsec_jax.evaluation.published_file import Printed
 from deepsec_jax.metrics import DETECTION_METRICS
+from deepsec_jax.runs.cells import Cell
 
 PLAIN, CARRIED = "plain", "carried"
 """A sweep's images: FGSM's at each radius; of each example the best one so far."""

@@ -13,13 +13,13 @@ import numpy as np
 
 from deepsec_jax.defenses import DETECTORS
 from deepsec_jax.evaluation import detection_published, published
-from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP, Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead, entry_of, heads_of, key_of
 from deepsec_jax.evaluation.detection_sweep import SweepRow, sweep_rows
 from deepsec_jax.evaluation.paper_table import Entry, all_said, model_facts, name_of
 from deepsec_jax.evaluation.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.evaluation.published_file import Printed
 from deepsec_jax.metrics import DETECTION_METRICS, Column
+from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP, Cell
 
 
 @dataclass(frozen=True)

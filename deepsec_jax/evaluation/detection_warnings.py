@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from deepsec_jax.evaluation.cells import CLEAN, Cell
 from deepsec_jax.evaluation.detection_entries import DetectorHead, key_of, rate_in_words
 from deepsec_jax.evaluation.detection_sweep import PLAIN
 from deepsec_jax.evaluation.detection_table import DetectionSection
 from deepsec_jax.evaluation.gaps import failures, findings_of, lacking
 from deepsec_jax.evaluation.silence import silence, silent_images, without_number
 from deepsec_jax.metrics import DETECTION_METRICS, fpr_limits, summarise_detection
+from deepsec_jax.runs.cells import CLEAN, Cell
 
 _NOTHING = np.zeros(0, np.float32)
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-from deepsec_jax.evaluation.cells import Cell, short_name
 from deepsec_jax.evaluation.paper_table import Entry
+from deepsec_jax.runs.cells import Cell, short_name
 
 
 def failures(cells: Iterable[Cell]) -> list[str]:

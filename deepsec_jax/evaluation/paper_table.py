@@ -14,11 +14,11 @@ import numpy as np
 
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation import published
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.evaluation.published_file import Printed, Reason
 from deepsec_jax.evaluation.subject import defense_in_words
 from deepsec_jax.metrics import METRICS, Column, Summary, summarise
+from deepsec_jax.runs.cells import Cell
 
 TIMED = ("s", "bare gradients")
 """Units of the columns that depend on the clock."""

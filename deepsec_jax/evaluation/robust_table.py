@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.evaluation import defense_published
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED, WHITE_BOX
 from deepsec_jax.evaluation.defense_flags import ZERO_GRADIENT, Flag, flags
 from deepsec_jax.evaluation.paper_table import Entry
 from deepsec_jax.evaluation.published_file import Printed
 from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.metrics import Column, Summary, summarise
+from deepsec_jax.runs.cells import Cell
 
 ATTACKED = (REPLAYED, WHITE_BOX, ADAPTIVE)
 """What a defense is attacked by, the attacker who knows least first."""

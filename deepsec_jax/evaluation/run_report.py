@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
-from deepsec_jax.evaluation.aside import write_aside
 from deepsec_jax.evaluation.attack_report import print_report, render
-from deepsec_jax.evaluation.cells import ATTACK, CLEAN, DETECTION, SWEEP, Cell
 from deepsec_jax.evaluation.defense_report import print_defenses, render_defenses
 from deepsec_jax.evaluation.detection_report import print_detectors, render_detectors
-from deepsec_jax.evaluation.store import read_cells
+from deepsec_jax.runs.atomic import write_atomic
+from deepsec_jax.runs.cells import ATTACK, CLEAN, DETECTION, SWEEP, Cell
+from deepsec_jax.runs.store import read_cells
 
 
 def write_run_report(
@@ -21,7 +21,7 @@ def write_run_report(
     """Write attacks.*, defenses.* and detectors.*, each as html, csv, json and tex, over earlier ones.
 
     Args:
-        run_dir: a run directory; see :mod:`deepsec_jax.evaluation.cells`.
+        run_dir: a run directory; see :mod:`deepsec_jax.runs.cells`.
         out_dir: folder of the files.
         times: whether to keep what depends on the clock and the machine's load; without it two runs of the
             same plan have the same bytes.
@@ -35,7 +35,7 @@ def write_run_report(
     paths = []
     for name, text in render_run(read_cells(run_dir), times=times).items():
         path = Path(out_dir) / name
-        write_aside(path, _writer(text), replace=True)
+        write_atomic(path, _writer(text), replace=True)
         paths.append(path)
     return paths
 

@@ -17,7 +17,6 @@ from deepsec_jax.defenses.rc import RegionVotes
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
 from deepsec_jax.evaluation.attack_report import render
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.measured import record_of
 from deepsec_jax.evaluation.paper_table import sections
 from deepsec_jax.evaluation.robustness import ask
@@ -33,6 +32,7 @@ from deepsec_jax.metrics import (
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.pytree import Struct, gives_confidences
+from deepsec_jax.runs.cells import Cell
 
 ROWS, CLASSES = 12, 10
 X = make_images(rows=ROWS)

@@ -20,13 +20,13 @@ from deepsec_jax.evaluation.defense_cells import (
 )
 from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED, ZERO_GRADIENT
 from deepsec_jax.evaluation.defense_table import defense_sections
-from deepsec_jax.evaluation.records import DamagedError, cell_name
 from deepsec_jax.evaluation.robust_table import attack_in_words
 from deepsec_jax.evaluation.robustness import _Share
-from deepsec_jax.evaluation.runner import CELL
 from deepsec_jax.evaluation.sample import draw_sample, split_name
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.evaluation.utility import utility_columns
+from deepsec_jax.runs.cell_files import DamagedError, cell_name
+from deepsec_jax.runs.runner import CELL
+from deepsec_jax.runs.store import Store, read_cells
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED
 from deepsec_jax.evaluation.defense_report import render_defenses
 from deepsec_jax.evaluation.defense_table import defense_sections
 from deepsec_jax.evaluation.defense_warnings import defense_warnings
-from deepsec_jax.evaluation.records import cell_name
 from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
-from deepsec_jax.evaluation.store import Store, StoreError
 from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.metrics import DEFENSE_METRICS, Column
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.store import Store, StoreError
 
 
 @pytest.fixture(scope="module")

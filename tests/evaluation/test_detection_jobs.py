@@ -13,13 +13,13 @@ import watched
 from watched import EPS, TESTS, N, make_dataset
 
 from deepsec_jax.evaluation.carried import carried
-from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP
 from deepsec_jax.evaluation.detection_cells import threshold_of
 from deepsec_jax.evaluation.detection_jobs import scoring_seconds
 from deepsec_jax.evaluation.detection_table import detection_sections
-from deepsec_jax.evaluation.records import cell_name
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.metrics.detection_record import flagged
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP
+from deepsec_jax.runs.store import Store, read_cells
 
 
 @pytest.fixture(scope="module")

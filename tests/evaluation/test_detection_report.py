@@ -21,9 +21,9 @@ from deepsec_jax.evaluation.detection_figures import Scores, _corners, roc_curve
 from deepsec_jax.evaluation.detection_report import print_detectors, render_detectors
 from deepsec_jax.evaluation.detection_table import detection_sections
 from deepsec_jax.evaluation.detection_warnings import detection_warnings, limits_of
-from deepsec_jax.evaluation.records import cell_name
-from deepsec_jax.evaluation.store import Store
 from deepsec_jax.metrics import DETECTION_METRICS, Column, roc
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.store import Store
 
 
 def watched(name, shift=2.5):

@@ -35,10 +35,10 @@ from deepsec_jax.evaluation.defense_report import print_defenses, render_defense
 from deepsec_jax.evaluation.defense_table import defense_sections
 from deepsec_jax.evaluation.measured import measure_cell, record_of
 from deepsec_jax.evaluation.robustness import adaptive_runs, ask
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.pytree import Struct
+from deepsec_jax.runs.store import Store, read_cells
 from deepsec_jax.training.checkpoints import save_model
 
 LINEAR = make_linear()

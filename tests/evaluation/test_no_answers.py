@@ -16,7 +16,6 @@ from deepsec_jax.attacks import Transfer
 from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_table import Row, run_attack
-from deepsec_jax.evaluation.cells import DETECTION
 from deepsec_jax.evaluation.defense_cells import Threat
 from deepsec_jax.evaluation.defense_jobs import jobs, plan, question_of
 from deepsec_jax.evaluation.defense_table import defense_sections
@@ -28,12 +27,13 @@ from deepsec_jax.evaluation.picture_grid import SILENT, section_of
 from deepsec_jax.evaluation.report import warnings
 from deepsec_jax.evaluation.robustness import ask, cascade
 from deepsec_jax.evaluation.run_report import render_run
-from deepsec_jax.evaluation.runner import run_plan
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.evaluation.silence import without_number
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.pytree import Struct
+from deepsec_jax.runs.cells import DETECTION
+from deepsec_jax.runs.runner import run_plan
+from deepsec_jax.runs.store import Store, read_cells
 
 LINEAR = make_linear()
 X = make_images(rows=40, seed=6)

@@ -2,10 +2,7 @@
 
 import platform
 from datetime import UTC, datetime
-
-import flax
-import jax
-import numpy as np
+from importlib import metadata
 
 from deepsec_jax import __version__
 
@@ -13,8 +10,8 @@ from deepsec_jax import __version__
 def versions() -> dict[str, str]:
     """Return name -> version of what computes."""
     return {
-        "deepsec_jax": __version__, "jax": jax.__version__, "flax": flax.__version__,
-        "numpy": np.__version__, "python": platform.python_version(),
+        "deepsec_jax": __version__, **{name: metadata.version(name) for name in ("jax", "flax", "numpy")},
+        "python": platform.python_version(),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Writing so that what stands under its final name is complete: aside, onto the disk, then renamed."""
+"""Atomic writes: temporary path, fsync, rename."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ class StoreError(ValueError):
     """A folder that cannot be read or written; one line with the path and the remedy."""
 
 
-def write_aside(
+def write_atomic(
     path: Path, write: Callable[[Path], Any], *, aside: Path | None = None, replace: bool = False
 ) -> None:
     """Write a file or folder under another name and rename it.

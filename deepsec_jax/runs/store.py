@@ -4,7 +4,7 @@
     RUN/log.jsonl           a line per start, end and failure; only ever appended to
     RUN/locks/NAME.lock     held (flock) by the process that works on the cell, freed when it dies
     RUN/aside/NAME/         what is being written; nobody reads it
-    RUN/cells, RUN/columns, RUN/failed: see :mod:`deepsec_jax.evaluation.cells`
+    RUN/cells, RUN/columns, RUN/failed: see :mod:`deepsec_jax.runs.cells`
 
 A file or folder under its final name is complete, because it was written aside and renamed, and is never
 written again.  Whoever writes under a cell's name holds the cell's lock.
@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from deepsec_jax.evaluation.aside import StoreError, write_aside, write_error
-from deepsec_jax.evaluation.cells import Cell, is_current
-from deepsec_jax.evaluation.records import (
+from deepsec_jax.runs.atomic import StoreError, write_atomic, write_error
+from deepsec_jax.runs.cells import Cell, is_current
+from deepsec_jax.runs.cell_files import (
     DamagedError,
     cell_name,
     check_cell,
@@ -110,7 +110,7 @@ class Store:
             known = self.plan()  # again: another process may have added to it
             cells = known | {name: config for name, config in wanted.items() if name not in known}
             text = json.dumps({"cells": cells}, indent=1) + "\n"
-            write_aside(
+            write_atomic(
                 self.folder / "plan.json", lambda path: path.write_text(text),
                 aside=self.folder / "aside" / "plan", replace=True,
             )  # fmt: skip
@@ -168,13 +168,13 @@ class Store:
                 (folder / f"{part}.json").write_text(json.dumps(values, indent=1) + "\n")
             np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]  # its stub takes no names
 
-        write_aside(self._cell(name), write, aside=self.folder / "aside" / name)
+        write_atomic(self._cell(name), write, aside=self.folder / "aside" / name)
 
     def write_column(self, name: str, column: str, values: np.ndarray) -> None:
         """Write one metric column of a cell, float64 [N]; the caller holds the cell's lock."""
         values = np.asarray(values, np.float64)
         path = self.folder / "columns" / name / f"{column}.npy"
-        write_aside(path, lambda aside: np.save(aside, values), aside=self.folder / "aside" / name)
+        write_atomic(path, lambda aside: np.save(aside, values), aside=self.folder / "aside" / name)
 
     def write_failure(self, name: str, group: str, error: str, traceback: str) -> None:
         """Write a numbered failure of a cell or of a group of its columns; the caller holds its lock."""
@@ -183,7 +183,7 @@ class Store:
         record = {"group": group, "error": error, "traceback": traceback, **_by_whom()}
         text = json.dumps(record, indent=1) + "\n"
         path, aside = folder / f"{number:04}.json", self.folder / "aside" / name
-        write_aside(path, lambda path: path.write_text(text), aside=aside)
+        write_atomic(path, lambda path: path.write_text(text), aside=aside)
 
     def log(self, event: str, name: str, group: str) -> None:
         """Append a line: ``start``, ``done`` or ``failed``, of which cell and group, by whom and when."""

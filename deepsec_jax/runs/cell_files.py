@@ -1,4 +1,4 @@
-"""One record of a run directory: its name, and reading it so that damage is one clear line."""
+"""The files of one cell: its name, and reading them so that damage is one clear line."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from deepsec_jax.evaluation.aside import StoreError
-from deepsec_jax.evaluation.cells import ARRAYS, NO_ANSWER, REJECTION, kind_of, words_of
+from deepsec_jax.runs.atomic import StoreError
+from deepsec_jax.runs.cells import ARRAYS, NO_ANSWER, REJECTION, kind_of, words_of
 
 
 class DamagedError(StoreError):
@@ -23,7 +23,7 @@ def cell_name(config: Mapping[str, Any]) -> str:
     """Return a readable beginning and 12 hex digits over the whole config, in canonical JSON.
 
     Args:
-        config: plain values; see :class:`deepsec_jax.evaluation.cells.Cell`.
+        config: plain values; see :class:`deepsec_jax.runs.cells.Cell`.
 
     Raises:
         ValueError: the config holds NaN or infinity.
@@ -81,7 +81,7 @@ def read_arrays(cell: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a cell's folder.
 
     Raises:
-        DamagedError: cut off, changed, or not all that :data:`deepsec_jax.evaluation.cells.ARRAYS` asks of
+        DamagedError: cut off, changed, or not all that :data:`deepsec_jax.runs.cells.ARRAYS` asks of
             its kind.
     """
     kind = kind_of(read_config(cell))

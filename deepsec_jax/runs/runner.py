@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from deepsec_jax.evaluation.aside import StoreError
-from deepsec_jax.evaluation.cells import short_name
-from deepsec_jax.evaluation.records import DamagedError, cell_name
-from deepsec_jax.evaluation.store import Store
+from deepsec_jax.runs.atomic import StoreError
+from deepsec_jax.runs.cells import short_name
+from deepsec_jax.runs.cell_files import DamagedError, cell_name
+from deepsec_jax.runs.store import Store
 from deepsec_jax.progress import Advance
 
 CELL = "cell"
@@ -24,7 +24,7 @@ OnBatch = Callable[[int], Any]
 """Called after every batch with the number of images just done."""
 
 Compute = Callable[[OnBatch], tuple[dict[str, Any], dict[str, np.ndarray]]]
-"""``compute(on_batch) -> environment, arrays`` of a cell; see ``evaluation/cells.py``."""
+"""``compute(on_batch) -> environment, arrays`` of a cell; see ``runs/cells.py``."""
 
 Measure = Callable[
     [dict[str, Any], dict[str, np.ndarray], tuple[str, ...], OnBatch], Mapping[str, np.ndarray]
