@@ -15,6 +15,7 @@ FOUNDATION = (
     "foreign",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
+LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
     "answers": ("protocols",),
@@ -33,8 +34,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training": (*PURE, "data", "models", "attacks", "metrics"),
     "defenses": (*PURE, "data", "models", "attacks", "metrics", "training"),
     "runs": FOUNDATION,
-    "evaluation": (*PURE, "data", "models", "attacks", "metrics", "training", "defenses", "runs"),
-    "cli": (*PURE, "data", "models", "attacks", "metrics", "training", "defenses", "runs", "evaluation"),
+    "tables": (*FOUNDATION, "metrics", "runs"),
+    "evaluation": (*LEARNING, "runs"),
+    "studies": (*LEARNING, "runs", "tables", "evaluation"),
+    "cli": (*LEARNING, "runs", "tables", "evaluation", "studies"),
 }
 NEVER = ("tensorflow", "torch", "numba")  # TFDS is read without TensorFlow; peers are for benchmarks only
 

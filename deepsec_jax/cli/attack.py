@@ -153,16 +153,17 @@ class Attack:
         from rich.console import Console
 
         from deepsec_jax.attacks import preset_card
-        from deepsec_jax.evaluation.demo import machine_facts
-        from deepsec_jax.evaluation.report import render, terminal_table, warnings, write_report
+        from deepsec_jax.evaluation.machine import machine_facts
         from deepsec_jax.runs.atomic import write_atomic
+        from deepsec_jax.studies.attack_checks import spoiled
+        from deepsec_jax.studies.attack_page import render, terminal_table, write_report
 
         rows = [result.row for result in results]
         title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"
         console = Console()
         console.print(terminal_table(rows, title))
         about = [*loaded.warnings, *(f"{settings['model']}: {finding}" for finding in findings)]
-        said = [*about, *warnings(rows)]
+        said = [*about, *spoiled(rows)]
         for warning in said:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         table, report = folder / "table.json", folder / "report.html"

@@ -39,8 +39,8 @@ def carry_out(store: "Store", jobs: "Sequence[Job]", names: Collection[str], tod
 def _print_tables(store: "Store", names: Collection[str]) -> None:
     from rich.console import Console
 
-    from deepsec_jax.evaluation.run_report import print_run
     from deepsec_jax.runs.store import read_cells
+    from deepsec_jax.studies.report import print_run
 
     print_run([cell for cell in read_cells(store.folder) if cell.name in names], Console())
 

@@ -10,7 +10,7 @@ import numpy as np
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients, run_attack
-from deepsec_jax.evaluation.demo import machine_facts
+from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.protocols import Attack, Classifier

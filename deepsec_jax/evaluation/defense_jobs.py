@@ -20,8 +20,8 @@ from deepsec_jax.evaluation.defense_cells import (
     digest,
     paper_pgd,
 )
-from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.judge import draws_of
+from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.robustness import (
     REJECTION_COLUMNS,
     ROBUSTNESS_COLUMNS,

@@ -14,8 +14,8 @@ from deepsec_jax.data import Candidates, Dataset, unit_images
 from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.evaluation.attack_table import run_attack
 from deepsec_jax.evaluation.clock import compile_clock
-from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.detection_cells import Asked, Watcher, swept_fgsm
+from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.robustness import ask
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.randomness import root_key
