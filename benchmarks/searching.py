@@ -18,7 +18,7 @@ from deepsec_jax import defenses
 from deepsec_jax.attacks import Given, Square, Transfer, run_in_batches
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE
 from deepsec_jax.evaluation.robustness import SHARE, ask
-from deepsec_jax.evaluation.store import read_cells
+from deepsec_jax.runs.store import read_cells
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Imports point one way: a room of the house knows the rooms below it and none beside or above it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ FOUNDATION = (
     "foreign",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
+LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
     "answers": ("protocols",),
@@ -30,8 +33,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": PURE,
     "training": (*PURE, "data", "models", "attacks", "metrics"),
     "defenses": (*PURE, "data", "models", "attacks", "metrics", "training"),
-    "evaluation": (*PURE, "data", "models", "attacks", "metrics", "training", "defenses"),
-    "cli": (*PURE, "data", "models", "attacks", "metrics", "training", "defenses", "evaluation"),
+    "runs": FOUNDATION,
+    "tables": (*FOUNDATION, "metrics", "runs"),
+    "evaluation": (*LEARNING, "runs"),
+    "studies": (*LEARNING, "runs", "tables", "evaluation"),
+    "cli": (*LEARNING, "runs", "tables", "evaluation", "studies"),
 }
 NEVER = ("tensorflow", "torch", "numba")  # TFDS is read without TensorFlow; peers are for benchmarks only
 
@@ -70,6 +76,13 @@ def violations(root: Path) -> list[str]:
 
 def test_imports_point_one_way():
     assert violations(ROOT) == []
+
+
+def test_a_room_that_computes_nothing_needs_no_jax():
+    code = (
+        "import sys, deepsec_jax.runs.runner, deepsec_jax.runs.environment; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_room_has_its_place():

@@ -56,9 +56,9 @@ class Attack:
     def run(self) -> None:
         """Attack, or go on with what an interrupted run left."""
         from deepsec_jax import attacks, data
-        from deepsec_jax.evaluation.aside import check_room, write_aside
         from deepsec_jax.evaluation.attack_table import hyperparameters
-        from deepsec_jax.evaluation.cells import ATTACK, VERSIONS
+        from deepsec_jax.runs.atomic import check_room, write_atomic
+        from deepsec_jax.runs.cells import ATTACK, VERSIONS
 
         names = self.attacks or tuple(attacks.ATTACKS)
         self._check_values(names)
@@ -86,7 +86,7 @@ class Attack:
         check_room(folder, 4 * self.n * len(presets) * math.prod(dataset.image_shape))
         candidates = data.stored_candidates(loaded.model, dataset, self.n, self.seed, folder / "candidates")
         if not (folder / "settings.json").exists():
-            write_aside(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
+            write_atomic(folder / "settings.json", lambda path: path.write_text(_as_json(settings)))
         results = self._results(folder, loaded.model, candidates, presets, dataset)
         self._write(folder, settings, loaded, results, candidates, dataset, findings)
 
@@ -153,23 +153,24 @@ class Attack:
         from rich.console import Console
 
         from deepsec_jax.attacks import preset_card
-        from deepsec_jax.evaluation.aside import write_aside
-        from deepsec_jax.evaluation.demo import machine_facts
-        from deepsec_jax.evaluation.report import render, terminal_table, warnings, write_report
+        from deepsec_jax.evaluation.machine import machine_facts
+        from deepsec_jax.runs.atomic import write_atomic
+        from deepsec_jax.studies.attack_checks import spoiled
+        from deepsec_jax.studies.attack_page import render, terminal_table, write_report
 
         rows = [result.row for result in results]
         title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"
         console = Console()
         console.print(terminal_table(rows, title))
         about = [*loaded.warnings, *(f"{settings['model']}: {finding}" for finding in findings)]
-        said = [*about, *warnings(rows)]
+        said = [*about, *spoiled(rows)]
         for warning in said:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         table, report = folder / "table.json", folder / "report.html"
         if not table.exists():
             figures = [row.to_dict() for row in rows]
             content = {"settings": settings, "rows": figures, "warnings": said, "findings": findings}
-            write_aside(table, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+            write_atomic(table, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
         if not report.exists():
             cards = {
                 name: preset_card(name, dataset.name, self.preset, channels=dataset.image_shape[2])
@@ -224,12 +225,12 @@ _ARRAYS = ("x_adv", "targets", "predicted", "confidence", "success", "probabilit
 def _save(path: Path, result: "Result", candidates: "Candidates") -> None:
     import numpy as np
 
-    from deepsec_jax.evaluation.aside import write_aside
+    from deepsec_jax.runs.atomic import write_atomic
 
     arrays = {name: getattr(result, name) for name in _ARRAYS}
     arrays |= {"labels": candidates.labels, "rows": candidates.rows}
     figures = np.array(json.dumps(result.row.to_dict()))
-    write_aside(path, lambda file: np.savez(file, **arrays, figures=figures))
+    write_atomic(path, lambda file: np.savez(file, **arrays, figures=figures))
 
 
 def _read(path: Path) -> "Result":

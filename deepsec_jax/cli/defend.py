@@ -46,8 +46,8 @@ class Defend:
         """Fit the defense and print its folder and accuracy."""
         at_least("--seed", self.seed, 0)
         from deepsec_jax import data, defenses
-        from deepsec_jax.evaluation.aside import check_room
         from deepsec_jax.randomness import root_key
+        from deepsec_jax.runs.atomic import check_room
 
         found = _base_folder(self.model)
         saved = found.saved

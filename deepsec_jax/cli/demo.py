@@ -18,6 +18,6 @@ class Demo:
 
     def run(self) -> None:
         """Run the demo."""
-        from deepsec_jax.evaluation.demo import demo
+        from deepsec_jax.studies.demo import demo
 
         demo(self.run_dir, n=self.n)

@@ -15,8 +15,8 @@ from deepsec_jax.cli.options import at_least, once
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
-    from deepsec_jax.evaluation.runner import Job
-    from deepsec_jax.evaluation.store import Store
+    from deepsec_jax.runs.runner import Job
+    from deepsec_jax.runs.store import Store
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Evaluate:
         """Compute what is missing; return 1 if something failed."""
         self._check_values()
         from deepsec_jax import data
-        from deepsec_jax.evaluation.aside import check_room
         from deepsec_jax.evaluation.attack_jobs import cell_bytes, column_groups
-        from deepsec_jax.evaluation.runner import CELL, missing
-        from deepsec_jax.evaluation.store import Store
         from deepsec_jax.metrics import METRICS
         from deepsec_jax.pytree import rejects
+        from deepsec_jax.runs.atomic import check_room
+        from deepsec_jax.runs.runner import CELL, missing
+        from deepsec_jax.runs.store import Store
 
         column_groups(self.metrics)  # a wrong name costs nothing
         loaded = models.load(self.model, self.data)
@@ -111,8 +111,8 @@ class Evaluate:
         """Return cell name -> config and attack."""
         from deepsec_jax.data import candidates_name
         from deepsec_jax.evaluation.attack_jobs import attack_config
-        from deepsec_jax.evaluation.records import cell_name
         from deepsec_jax.evaluation.sample import split_name
+        from deepsec_jax.runs.cell_files import cell_name
 
         candidates = candidates_name(loaded.model, dataset, self.n, self.seed)
         images = split_name(dataset.test)
@@ -154,9 +154,9 @@ class Evaluate:
         """Print what is there, what is missing, and how long it will take."""
         from deepsec_jax.cli.dry_run import time_bare_gradient
         from deepsec_jax.evaluation.attack_table import gradients
-        from deepsec_jax.evaluation.cells import ATTACK, kind_of
         from deepsec_jax.evaluation.estimate import estimate
-        from deepsec_jax.evaluation.runner import CELL
+        from deepsec_jax.runs.cells import ATTACK, kind_of
+        from deepsec_jax.runs.runner import CELL
 
         print(f"{store.folder}: {len(cells)} attacks, n = {self.n}; nothing is written")
         show_cells(store, todo)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
     from deepsec_jax.evaluation.defense_cells import Subject
     from deepsec_jax.evaluation.defense_jobs import Planned
-    from deepsec_jax.evaluation.store import Store
+    from deepsec_jax.runs.store import Store
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class EvaluateDefenses:
         """Compute what is missing; return 1 if something failed."""
         self._check_values()
         from deepsec_jax import data
-        from deepsec_jax.evaluation.aside import check_room
         from deepsec_jax.evaluation.defense_cells import Part, Threat, default_eps
         from deepsec_jax.evaluation.defense_jobs import bytes_of, jobs, plan, question_of
-        from deepsec_jax.evaluation.runner import CELL, missing
-        from deepsec_jax.evaluation.store import Store
+        from deepsec_jax.runs.atomic import check_room
+        from deepsec_jax.runs.runner import CELL, missing
+        from deepsec_jax.runs.store import Store
 
         loaded = models.load_base(self.model, self.data)
         dataset = data.load(loaded.data, data_dir=self.data_dir)
@@ -140,7 +140,7 @@ class EvaluateDefenses:
         from deepsec_jax.cli.dry_run import time_bare_gradient
         from deepsec_jax.evaluation.defense_cells import ADAPTIVE
         from deepsec_jax.evaluation.estimate import duration
-        from deepsec_jax.evaluation.runner import CELL
+        from deepsec_jax.runs.runner import CELL
 
         print(f"{store.folder}: {len(cells)} cells, n = {self.n}; nothing is written")
         show_cells(store, todo)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
     from deepsec_jax.evaluation.detection_cells import Watcher
     from deepsec_jax.evaluation.detection_jobs import PlannedScores, Sweep
-    from deepsec_jax.evaluation.store import Store
+    from deepsec_jax.runs.store import Store
 
 _OF_THE_NETWORK = (
     "trained_on", "history", "best_epoch", "validation", "test_accuracy", "test_images", "detector",
@@ -75,13 +75,13 @@ class EvaluateDetectors:
         self._check_values()
         from deepsec_jax import data
         from deepsec_jax.data import stored_candidates
-        from deepsec_jax.evaluation.aside import check_room
         from deepsec_jax.evaluation.defense_cells import digest
         from deepsec_jax.evaluation.detection_cells import Asked
         from deepsec_jax.evaluation.detection_jobs import bytes_of, detection_jobs, plan_detection
-        from deepsec_jax.evaluation.runner import CELL, missing
         from deepsec_jax.evaluation.sample import split_name
-        from deepsec_jax.evaluation.store import Store
+        from deepsec_jax.runs.atomic import check_room
+        from deepsec_jax.runs.runner import CELL, missing
+        from deepsec_jax.runs.store import Store
 
         loaded = models.load_base(self.model, self.data)
         dataset = data.load(loaded.data, data_dir=self.data_dir)
@@ -143,7 +143,7 @@ class EvaluateDetectors:
             InputError: there are none, or not all of the named ones.
         """
         from deepsec_jax.data import candidates_name
-        from deepsec_jax.evaluation.cells import ATTACK, kind_of
+        from deepsec_jax.runs.cells import ATTACK, kind_of
 
         found: dict[str, dict[str, Any]] = {}
         sets: dict[tuple[int, int], str] = {}
@@ -212,7 +212,7 @@ class EvaluateDetectors:
         """Print what is there, what is missing, and how long it will take."""
         from deepsec_jax.evaluation.detection_jobs import scoring_seconds
         from deepsec_jax.evaluation.estimate import duration
-        from deepsec_jax.evaluation.runner import CELL
+        from deepsec_jax.runs.runner import CELL
 
         print(f"{store.folder}: {len(cells)} cells; nothing is written")
         show_cells(store, todo)

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deepsec_jax.evaluation.runner import Job
-    from deepsec_jax.evaluation.store import Store
+    from deepsec_jax.runs.runner import Job
+    from deepsec_jax.runs.store import Store
 
 Stages = Mapping[str, Mapping[str, tuple[str, ...]]]
 """Cell name -> stage -> columns that are missing."""
@@ -22,8 +22,8 @@ def carry_out(store: "Store", jobs: "Sequence[Job]", names: Collection[str], tod
         todo: what is missing of each.
         what: what a cell is called, in the plural.
     """
-    from deepsec_jax.evaluation.runner import run_plan, work
     from deepsec_jax.progress import progress
+    from deepsec_jax.runs.runner import run_plan, work
 
     with progress("evaluate, in gradients", sum(work(job, todo[job.name]) for job in jobs)) as advance:
         failures = run_plan(store, jobs, advance=advance)
@@ -39,15 +39,15 @@ def carry_out(store: "Store", jobs: "Sequence[Job]", names: Collection[str], tod
 def _print_tables(store: "Store", names: Collection[str]) -> None:
     from rich.console import Console
 
-    from deepsec_jax.evaluation.run_report import print_run
-    from deepsec_jax.evaluation.store import read_cells
+    from deepsec_jax.runs.store import read_cells
+    from deepsec_jax.studies.report import print_run
 
     print_run([cell for cell in read_cells(store.folder) if cell.name in names], Console())
 
 
 def show_cells(store: "Store", todo: Stages) -> None:
     """Print of each cell whether it is there, what it lacks, and how it failed before."""
-    from deepsec_jax.evaluation.runner import CELL
+    from deepsec_jax.runs.runner import CELL
 
     for name, stages in todo.items():
         failed = store.failures(name) if stages else []

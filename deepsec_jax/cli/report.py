@@ -25,8 +25,8 @@ class Report:
         """Print the tables, write the files, and say where they are."""
         from rich.console import Console
 
-        from deepsec_jax.evaluation.run_report import print_run, write_run_report
-        from deepsec_jax.evaluation.store import read_cells
+        from deepsec_jax.runs.store import read_cells
+        from deepsec_jax.studies.report import print_run, write_run_report
 
         print_run(read_cells(self.run_dir), Console(), times=self.times)
         for path in write_run_report(self.run_dir, self.out or self.run_dir / "report", times=self.times):

@@ -32,7 +32,7 @@ class Train:
     def run(self) -> None:
         """Train and print the model's folder and accuracy."""
         from deepsec_jax import data, training
-        from deepsec_jax.evaluation.aside import check_room
+        from deepsec_jax.runs.atomic import check_room
 
         recipe = training.recipe(self.recipe)
         folder = self.run_dir or Path("runs") / "models" / recipe.name

@@ -10,15 +10,15 @@ import numpy as np
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients, run_attack
-from deepsec_jax.evaluation.cells import ATTACK, VERSIONS
-from deepsec_jax.evaluation.demo import machine_facts
+from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
-from deepsec_jax.evaluation.runner import Job, OnBatch
-from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.protocols import Attack, Classifier
 from deepsec_jax.pytree import gives_confidences
 from deepsec_jax.randomness import root_key
+from deepsec_jax.runs.cells import ATTACK, VERSIONS
+from deepsec_jax.runs.environment import now, versions
+from deepsec_jax.runs.runner import Job, OnBatch
 
 _MANY = 1000  # gradients per image taken for progress where an attack does not say
 

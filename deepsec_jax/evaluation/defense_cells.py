@@ -15,10 +15,10 @@ from typing import Any
 from deepsec_jax.attacks import PGD, preset
 from deepsec_jax.defenses import Defended
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY, VERSIONS
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import gives_confidences, hash_tree, is_randomised, rejects
+from deepsec_jax.runs.cells import ROBUSTNESS, SIGHT, UTILITY, VERSIONS
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
 """Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD

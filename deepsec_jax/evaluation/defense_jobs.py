@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.data import Dataset
-from deepsec_jax.evaluation.cells import ROBUSTNESS, SIGHT, UTILITY
 from deepsec_jax.evaluation.defense_cells import (
     ADAPTIVE,
     REPLAYED,
@@ -21,9 +20,8 @@ from deepsec_jax.evaluation.defense_cells import (
     digest,
     paper_pgd,
 )
-from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.judge import draws_of
-from deepsec_jax.evaluation.records import cell_name
+from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.robustness import (
     REJECTION_COLUMNS,
     ROBUSTNESS_COLUMNS,
@@ -35,15 +33,17 @@ from deepsec_jax.evaluation.robustness import (
     has_gradient,
     make,
 )
-from deepsec_jax.evaluation.runner import Job
 from deepsec_jax.evaluation.sample import Sample, draw_sample, split_name, whole
 from deepsec_jax.evaluation.sight import sight_arrays
-from deepsec_jax.evaluation.store import Store
-from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.evaluation.utility import compare, measure_utility, utility_columns
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import gives_confidences, rejects
 from deepsec_jax.randomness import example_keys, reseed, root_key
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.cells import ROBUSTNESS, SIGHT, UTILITY
+from deepsec_jax.runs.environment import now, versions
+from deepsec_jax.runs.runner import Job
+from deepsec_jax.runs.store import Store
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]

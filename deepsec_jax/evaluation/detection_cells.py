@@ -15,8 +15,8 @@ from typing import Any
 from deepsec_jax.attacks import FGSM, preset
 from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP, VERSIONS
 from deepsec_jax.pytree import hash_tree
+from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP, VERSIONS
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ import numpy as np
 from deepsec_jax.data import Candidates, Dataset, unit_images
 from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.evaluation.attack_table import run_attack
-from deepsec_jax.evaluation.cells import CLEAN, DETECTION
 from deepsec_jax.evaluation.clock import compile_clock
-from deepsec_jax.evaluation.demo import machine_facts
 from deepsec_jax.evaluation.detection_cells import Asked, Watcher, swept_fgsm
-from deepsec_jax.evaluation.records import cell_name
+from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.robustness import ask
-from deepsec_jax.evaluation.runner import Job, OnBatch
-from deepsec_jax.evaluation.store import Store
-from deepsec_jax.evaluation.surroundings import now, versions
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.randomness import root_key
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.cells import CLEAN, DETECTION
+from deepsec_jax.runs.environment import now, versions
+from deepsec_jax.runs.runner import Job, OnBatch
+from deepsec_jax.runs.store import Store
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]

@@ -46,3 +46,14 @@ def split_name(split: Split) -> str:
     for start in range(0, len(split), 4096):
         hash_array(digest, np.asarray(split.images[start : start + 4096]))
     return f"test-{digest.hexdigest()[:16]}"
+
+
+EXAMPLES = 8
+"""Images shown of each attack or defense."""
+
+
+def examples_of(labels: np.ndarray) -> list[int]:
+    """Return the first image of each class, then further ones; the same images for every attack."""
+    _, firsts = np.unique(labels, return_index=True)
+    others = np.setdiff1d(np.arange(len(labels)), firsts)
+    return [int(index) for index in (*sorted(firsts), *others)][:EXAMPLES]

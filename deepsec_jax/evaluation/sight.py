@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.evaluation.picture_grid import examples_of
 from deepsec_jax.evaluation.robustness import Answers, ask
+from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.protocols import Classifier, Images
 from deepsec_jax.pytree import rejects
 from deepsec_jax.randomness import example_keys, reseed, root_key

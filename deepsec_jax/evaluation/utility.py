@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.evaluation.cells import ARRAYS, NO_ANSWER, REJECTION, UTILITY
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import rejects
+from deepsec_jax.runs.cells import ARRAYS, NO_ANSWER, REJECTION, UTILITY
 
 
 def _accuracy(record: DefenseRecord) -> jax.Array:

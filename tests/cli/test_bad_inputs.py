@@ -17,7 +17,8 @@ from subjects import MODULE, Models, make_npz
 
 from deepsec_jax import models, training
 from deepsec_jax.cli.main import main
-from deepsec_jax.evaluation import aside, attack_jobs
+from deepsec_jax.evaluation import attack_jobs
+from deepsec_jax.runs import atomic
 from deepsec_jax.training.checkpoints import save_model
 
 
@@ -64,7 +65,7 @@ def refuse(number):
     def fsync(descriptor):
         raise OSError(number, os.strerror(number))
 
-    return lambda folder, patch: patch.setattr(aside.os, "fsync", fsync)
+    return lambda folder, patch: patch.setattr(atomic.os, "fsync", fsync)
 
 
 def cut(pattern):
@@ -86,7 +87,7 @@ def edit(pattern, old, new):
 
 
 def small_disk(folder, patch):
-    patch.setattr(aside.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    patch.setattr(atomic.shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
 
 
 def pickled(folder, patch):

@@ -12,7 +12,7 @@ from test_evaluate_defenses import write_card, write_model
 
 from deepsec_jax import data, defenses, models, training
 from deepsec_jax.cli.main import main
-from deepsec_jax.evaluation.store import read_cells
+from deepsec_jax.runs.store import read_cells
 from deepsec_jax.training.checkpoints import save_model
 
 ATTACK = ("--n", "8", "--attacks", "fgsm")

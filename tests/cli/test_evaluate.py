@@ -15,8 +15,8 @@ from deepsec_jax.cli.main import main
 from deepsec_jax.data import load
 from deepsec_jax.evaluation import attack_jobs
 from deepsec_jax.evaluation.attack_jobs import attack_config, column_groups
-from deepsec_jax.evaluation.records import cell_name
-from deepsec_jax.evaluation.store import Store, read_cells
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.store import Store, read_cells
 
 N = 10
 
@@ -142,14 +142,14 @@ def test_a_spec_and_flags_name_the_same_cells(evaluate, ran):
 
 
 def test_an_unfinished_plan_is_no_report_and_a_full_one_asks_nothing_of_the_disk(evaluate, ran, monkeypatch):
-    from deepsec_jax.evaluation import aside
+    from deepsec_jax.runs import atomic
 
     assert evaluate("--attacks", "fgsm", "--metrics", "mr") == 0
 
     def refuse(descriptor):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(aside.os, "fsync", refuse)
+    monkeypatch.setattr(atomic.os, "fsync", refuse)
     assert evaluate("--attacks", "fgsm", "--metrics", "mr") == 0 and ran == ["fgsm"]
 
 

@@ -15,7 +15,7 @@ from deepsec_jax.cli.evaluate_defenses import EvaluateDefenses
 from deepsec_jax.cli.main import _parse, main
 from deepsec_jax.defenses.folders import CARD, settings_of
 from deepsec_jax.evaluation import defense_jobs
-from deepsec_jax.evaluation.store import Store, read_cells
+from deepsec_jax.runs.store import Store, read_cells
 from deepsec_jax.training.checkpoints import save_model
 
 N = 12

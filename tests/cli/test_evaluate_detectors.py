@@ -14,7 +14,7 @@ from deepsec_jax.cli.evaluate_detectors import EvaluateDetectors
 from deepsec_jax.cli.main import _parse, main
 from deepsec_jax.defenses.folders import CARD
 from deepsec_jax.evaluation import detection_jobs
-from deepsec_jax.evaluation.store import Store, read_cells
+from deepsec_jax.runs.store import Store, read_cells
 
 N = 12
 SWEEP = ("--sweep", "0.1", "0.3")

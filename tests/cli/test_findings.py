@@ -12,8 +12,8 @@ from subjects import MODULE, Models, make_npz
 
 from deepsec_jax.cli import findings as findings_module
 from deepsec_jax.cli.main import main
-from deepsec_jax.evaluation.store import read_cells
 from deepsec_jax.pytree import Struct
+from deepsec_jax.runs.store import read_cells
 
 SENTENCE = "The outputs are probabilities: each row lies in [0, 1] and sums to 1."
 

@@ -8,9 +8,9 @@ from conftest import Linear, Noisy, make_linear
 from deepsec_jax.data import Dataset, Split
 from deepsec_jax.evaluation.defense_cells import Subject, Threat
 from deepsec_jax.evaluation.defense_jobs import jobs, plan, question_of
-from deepsec_jax.evaluation.runner import run_plan
-from deepsec_jax.evaluation.store import Store
 from deepsec_jax.pytree import Struct
+from deepsec_jax.runs.runner import run_plan
+from deepsec_jax.runs.store import Store
 
 SHAPE = (4, 4, 1)
 RAW = make_linear(SHAPE)

@@ -6,9 +6,9 @@ import numpy as np
 
 from deepsec_jax import attacks, training
 from deepsec_jax.evaluation.attack_table import class_of, hyperparameters
-from deepsec_jax.evaluation.cells import VERSIONS, Cell
-from deepsec_jax.evaluation.paper_title import DIGESTS
 from deepsec_jax.metrics import METRICS
+from deepsec_jax.runs.cells import VERSIONS, Cell
+from deepsec_jax.studies.paper_title import DIGESTS
 
 CLASSES = 10
 

@@ -9,11 +9,11 @@ from deepsec_jax import defenses, training
 from deepsec_jax.defenses.base import changed_recipe
 from deepsec_jax.defenses.folders import settings_of
 from deepsec_jax.evaluation.attack_table import hyperparameters
-from deepsec_jax.evaluation.cells import VERSIONS, Cell
 from deepsec_jax.evaluation.defense_cells import paper_pgd
 from deepsec_jax.evaluation.defense_jobs import column_of
 from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.utility import measure_utility, utility_columns
+from deepsec_jax.runs.cells import VERSIONS, Cell
 
 CLASSES, TESTS, N = 10, 60, 24
 

@@ -9,24 +9,15 @@ import os
 import signal
 import sys
 import time
-import types
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-if __name__ == "__main__":
-    import deepsec_jax
-
-    # The package's own __init__ imports jax, which takes seconds and is not needed here.
-    evaluation = types.ModuleType("deepsec_jax.evaluation")
-    evaluation.__path__ = [str(Path(folder) / "evaluation") for folder in deepsec_jax.__path__]
-    sys.modules["deepsec_jax.evaluation"] = evaluation
-
-from deepsec_jax.evaluation import store as store_module
-from deepsec_jax.evaluation.cells import VERSIONS
-from deepsec_jax.evaluation.runner import Job, run_plan
-from deepsec_jax.evaluation.store import Store
+from deepsec_jax.runs import store as store_module
+from deepsec_jax.runs.cells import VERSIONS
+from deepsec_jax.runs.runner import Job, run_plan
+from deepsec_jax.runs.store import Store
 
 GROUPS = {"device": ("a", "b"), "host": ("c",)}
 ROWS = 6
@@ -115,7 +106,7 @@ def main(run: str, cells: str, pause: str, plant: str = "") -> int:
     if plant not in PLANTS:
         raise SystemExit(f"unknown plant {plant!r}: {', '.join(PLANTS)}")
     if plant == "in-place":
-        store_module.write_aside = in_place
+        store_module.write_atomic = in_place
     if plant.startswith("surviving-lock"):
         Store.lock = surviving_lock
     dies = plant.endswith("dies")

@@ -15,9 +15,11 @@ from rich.console import Console
 
 from deepsec_jax import attacks
 from deepsec_jax.catalog import Card
-from deepsec_jax.evaluation import attack_report, figures, paper_table
-from deepsec_jax.evaluation.attack_warnings import warnings
 from deepsec_jax.metrics import METRICS, Column
+from deepsec_jax.studies.attacks import ATTACKS, sections
+from deepsec_jax.studies.report import print_run, render
+from deepsec_jax.tables import checks, plots
+from deepsec_jax.tables.published import Published
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def texts(cells):
-    return attack_report.render(cells)
+    return render(ATTACKS, cells)
 
 
 def lines_of(text):
@@ -44,7 +46,7 @@ def changed_column(cell, name, values):
 
 
 def said(cells):
-    return [text for section in paper_table.sections(cells) for text in warnings(section)]
+    return [text for section in sections(cells) for text in checks.warnings(section, ATTACKS.checks)]
 
 
 # --- figures
@@ -105,7 +107,7 @@ def test_what_does_not_exist_is_na_with_its_reason(texts):
 
 
 def test_a_paper_column_that_was_not_measured_says_so():
-    text = attack_report.render([fake_cell("bim", columns=("mr", "l2"))])["attacks.csv"]
+    text = render(ATTACKS, [fake_cell("bim", columns=("mr", "l2"))])["attacks.csv"]
     assert lines_of(text)["mnist", "bim", "ric"]["absent"] == "not measured"
     assert ("mnist", "bim", "cc_bare") not in lines_of(text)
 
@@ -117,22 +119,22 @@ def unexplained(cells):
     """Compared figures outside our interval without a reason."""
     return [
         (row.name, entry.column.name)
-        for section in paper_table.sections(cells)
-        for row in section.rows
-        for entry in row.entries.values()
+        for section in sections(cells)
+        for row in section.rows("rows")
+        for entry in row.figures[""].values()
         if not math.isnan(entry.difference) and not entry.inside and not entry.reasons
     ]
 
 
 def test_every_difference_is_explained(cells, monkeypatch):
     assert unexplained(cells) == []
-    monkeypatch.setattr(paper_table.published, "reasons", lambda *_: ())
+    monkeypatch.setattr(Published, "reasons", lambda *_: ())
     assert ("fgsm", "l2") in unexplained(cells)
 
 
 def test_only_the_papers_recipe_and_settings_stand_under_its_title():
     def section(**settings):
-        return paper_table.sections([fake_cell("fgsm", **settings)])[0]
+        return sections([fake_cell("fgsm", **settings)])[0]
 
     assert section().title == "Table XIV (MNIST) and ours" and section().note == ""
     for settings in (
@@ -141,30 +143,30 @@ def test_only_the_papers_recipe_and_settings_stand_under_its_title():
         other = section(**settings)
         assert "Table" not in other.title and other.note
     small = section(model="mnist-small")
-    assert small.rows[0].entries["mr"].reasons[0].label == "another model"
-    assert "mnist-small" in attack_report.render([fake_cell("fgsm", model="mnist-small")])["attacks.tex"]
-    strong = section(preset="strong").rows[0].entries["mr"]
+    assert small.rows("rows")[0].figures[""]["mr"].reasons[0].label == "another model"
+    assert "mnist-small" in render(ATTACKS, [fake_cell("fgsm", model="mnist-small")])["attacks.tex"]
+    strong = section(preset="strong").rows("rows")[0].figures[""]["mr"]
     assert strong.printed.absent and not strong.reasons
 
 
 def test_rows_stand_in_the_papers_order_and_groups(cells):
-    section = paper_table.sections(cells)[0]
-    assert [row.name for row in section.rows] == ["fgsm", "bim", "pgd", "llc"]
-    assert list(paper_table.groups(section.rows)) == [("UAs", "L∞"), ("TAs", "L∞")]
+    section = sections(cells)[0]
+    assert [row.name for row in section.rows("rows")] == ["fgsm", "bim", "pgd", "llc"]
+    assert list(dict.fromkeys(row.group for row in section.rows("rows"))) == [("UAs", "L∞"), ("TAs", "L∞")]
     assert "not in this run" in section.missing.values() and "PGD" not in section.missing
 
 
 def test_other_candidates_are_another_section():
     one, two, three = fake_cell("bim"), fake_cell("fgsm", seed=1), fake_cell("fgsm")
-    parts = paper_table.sections([one, two, three])
-    assert [[row.name for row in part.rows] for part in parts] == [["fgsm", "bim"], ["fgsm"]]
+    parts = sections([one, two, three])
+    assert [[row.name for row in part.rows("rows")] for part in parts] == [["fgsm", "bim"], ["fgsm"]]
 
 
 def test_a_toy_metric_appears_everywhere_without_another_line(monkeypatch):
     toy = Column("toy", "toy", "Toy", "a formula", "ours", "toys", "higher", "all", lambda record: None)
     monkeypatch.setitem(METRICS, "toy", toy)
     cell = changed_column(fake_cell("bim"), "toy", np.full(12, 0.125))
-    files = attack_report.render([cell])
+    files = render(ATTACKS, [cell])
     assert all("Toy" in files[name] or '"toy"' in files[name] for name in files if name != "attacks.csv")
     assert lines_of(files["attacks.csv"])["mnist", "bim", "toy"]["mean"] == "0.125"
 
@@ -208,18 +210,18 @@ def test_warnings_do_not_compare_across_candidates():
 
 
 def test_the_same_folders_give_the_same_bytes(cells, texts):
-    assert attack_report.render(cells) == texts
+    assert render(ATTACKS, cells) == texts
 
 
 def test_without_times_two_runs_that_differ_in_clocks_only_are_equal():
     slow, fast = ([fake_cell("bim", seconds=seconds)] for seconds in (9.0, 1.0))
     slow[0] = changed_column(slow[0], "cc_bare", np.full(12, 77.0))
-    with_times = attack_report.render(slow), attack_report.render(fast)
-    without = attack_report.render(slow, times=False), attack_report.render(fast, times=False)
+    with_times = render(ATTACKS, slow), render(ATTACKS, fast)
+    without = render(ATTACKS, slow, times=False), render(ATTACKS, fast, times=False)
     assert all(with_times[0][name] != with_times[1][name] for name in with_times[0])
     assert without[0] == without[1] and "Times are left out" in without[0]["attacks.html"]
     other = changed_column(fast[0], "l2", fast[0].columns["l2"] + 1)
-    assert attack_report.render([other], times=False)["attacks.csv"] != without[0]["attacks.csv"]
+    assert render(ATTACKS, [other], times=False)["attacks.csv"] != without[0]["attacks.csv"]
 
 
 # --- the page
@@ -279,7 +281,7 @@ def test_a_page_that_does_not_is_found(texts, planted):
 
 def test_texts_of_the_run_are_escaped():
     cell = failed_cell("pgd", error="<script>alert(1)</script> 50 % & more_")
-    files = attack_report.render([cell, fake_cell("bim")])
+    files = render(ATTACKS, [cell, fake_cell("bim")])
     assert page_faults(files["attacks.html"]) == []
     assert r"50 \% \& more\_" in files["attacks.tex"]
 
@@ -291,13 +293,13 @@ def test_the_page_shows_hyperparameters_with_source_and_what_was_changed(cells):
         "hyperparameters": {**cell.config["attack"]["hyperparameters"], "steps": 99},
     }
     other = dataclasses.replace(cell, config={**cell.config, "attack": described})
-    assert "six steps cross the ball" in attack_report.render([cell])["attacks.html"]
-    page = attack_report.render([other])["attacks.html"]
+    assert "six steps cross the ball" in render(ATTACKS, [cell])["attacks.html"]
+    page = render(ATTACKS, [other])["attacks.html"]
     assert "set for this run" in page and "command line" not in page
 
 
 def test_no_cell_at_all_is_a_page_too():
-    assert "nothing to report" in attack_report.render([])["attacks.html"]
+    assert "nothing to report" in render(ATTACKS, [])["attacks.html"]
 
 
 # --- drawings
@@ -306,19 +308,19 @@ def test_no_cell_at_all_is_a_page_too():
 def test_curves_end_at_the_success_rate_and_never_say_too_much():
     rng = np.random.default_rng(0)
     distances = rng.uniform(1, 2, size=730)
-    r, share = figures._steps(figures.Curve("x", distances, 1000), 3.0)
+    r, share = plots._steps(plots.Curve("x", distances, 1000), 3.0)
     assert share[-1] == pytest.approx(73.0) and share[0] == 0 and len(r) <= 102
     for at, claimed in zip(r, share, strict=True):
         assert claimed <= 100 * np.mean(np.sort(distances) <= at) * 0.73 + 1e-9
-    words = figures._in_words(figures.Curve("x", distances, 1000))
+    words = plots._in_words(plots.Curve("x", distances, 1000))
     assert "50 % at" in words and "90 %" not in words and "73.0 % of n = 1000" in words
 
 
 @pytest.mark.parametrize("distances", [[], [0.0], [0.0, 0.0], [1e-6, 10.0]])
 def test_any_distances_can_be_drawn(distances):
-    curves = [figures.Curve("x", np.array(distances), 3), figures.Curve("y", np.array([5.0]), 3)]
-    assert figures.success_distance("a", "L2", curves).startswith("<svg")
-    assert figures.distribution("b", "d", np.array(distances)).startswith("<svg")
+    curves = [plots.Curve("x", np.array(distances), 3), plots.Curve("y", np.array([5.0]), 3)]
+    assert plots.success_distance("a", "L2", curves).startswith("<svg")
+    assert plots.distribution("b", "d", np.array(distances)).startswith("<svg")
 
 
 # --- terminal and files
@@ -326,12 +328,12 @@ def test_any_distances_can_be_drawn(distances):
 
 def test_the_terminal_tables_fit_a_terminal(cells):
     console = Console(width=100, file=io.StringIO(), record=True)
-    attack_report.print_report(cells[:4], console)
+    print_run(cells[:4], console)
     text = console.export_text()
     assert "…" not in text and "Table XIV (MNIST) and ours: Misclassification" in text
     assert re.search(r"fgsm +12/6 +50.0 % ", text) and re.search(r"paper +30.4 % ", text)
     assert "fgsm: MR 50.0 %, 30.4 % in the paper (+19.6 points): " in text
-    assert "warning: pgd" in text and re.search(r"pgd +failed +n/a", text)
+    assert "warning: pgd" in text and re.search(r"pgd +12/0 +failed", text)
 
 
 def test_latex_rows_have_as_many_cells_as_the_table_has_columns(texts):
@@ -342,7 +344,29 @@ def test_latex_rows_have_as_many_cells_as_the_table_has_columns(texts):
 
 
 def test_sections_of_one_title_are_told_apart_in_the_list_of_contents():
-    page = attack_report.render([fake_cell("fgsm", n=12), fake_cell("fgsm", n=24)])["attacks.html"]
+    page = render(ATTACKS, [fake_cell("fgsm", n=12), fake_cell("fgsm", n=24)])["attacks.html"]
     links = [line for line in page.splitlines() if '<li><a href="#s' in line]
     assert len(links) == 2 and links[0].split(">", 2)[2] != links[1].split(">", 2)[2]
     assert "n = 12," in links[0] and "n = 24," in links[1]
+
+
+# --- models that give no answer, and what was found wrong with them before
+
+
+def test_images_without_an_answer_and_faults_of_the_model_are_said():
+    cell = fake_cell("bim")
+    silent = np.zeros(12, np.float32)
+    silent[:3] = 1.0
+    predicted = np.where(silent > 0, -1, cell.arrays["predicted"])
+    other = dataclasses.replace(
+        cell,
+        arrays={**cell.arrays, "no_answer": silent, "predicted": predicted},
+        environment={**cell.environment, "findings": ["its gradient is zero"]},
+    )
+    texts = said([other])
+    assert "mnist-paper: its gradient is zero" in texts
+    assert any(
+        "bim: no answer (NaN or infinite logits) on 3 of n = 12 adversarial images" in t for t in texts
+    )
+    page = render(ATTACKS, [other])["attacks.html"]
+    assert "no answer<br>" in page and page_faults(page) == []

@@ -16,10 +16,7 @@ from deepsec_jax.data import Candidates
 from deepsec_jax.defenses.rc import RegionVotes
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
-from deepsec_jax.evaluation.attack_report import render
-from deepsec_jax.evaluation.cells import Cell
 from deepsec_jax.evaluation.measured import record_of
-from deepsec_jax.evaluation.paper_table import sections
 from deepsec_jax.evaluation.robustness import ask
 from deepsec_jax.evaluation.sight import sight_arrays
 from deepsec_jax.metrics import (
@@ -33,6 +30,9 @@ from deepsec_jax.metrics import (
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.pytree import Struct, gives_confidences
+from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.attacks import ATTACKS, sections
+from deepsec_jax.studies.report import render
 
 ROWS, CLASSES = 12, 10
 X = make_images(rows=ROWS)
@@ -130,14 +130,14 @@ def cell():
 def test_the_tables_say_why_and_no_picture_shows_a_confidence(cell):
     assert cell.environment["confidences"] is False and np.isnan(cell.arrays["probabilities"]).all()
     (section,) = sections([cell])
-    entries = section.rows[0].entries
+    entries = section.rows("rows")[0].figures[""]
     assert [entries[name].absent for name in CANNOT] == ["votes, no confidences"] * 3
-    page = render([cell])["attacks.html"]
+    page = render(ATTACKS, [cell])["attacks.html"]
     assert "votes, no confidences" in page and "nan" not in page.lower()
     pictures = page[page.index('class="grid"') :]
     captions = pictures[: pictures.index("</div>")]
     assert "hit" in captions and "%" not in captions
-    sure = render([fake_cell("bim")])["attacks.html"]  # planted: captions with a confidence are seen
+    sure = render(ATTACKS, [fake_cell("bim")])["attacks.html"]  # planted: captions with a confidence are seen
     sure = sure[sure.index('class="grid"') :]
     assert "%" in sure[: sure.index("</div>")]
 

@@ -18,15 +18,15 @@ from deepsec_jax.evaluation.defense_cells import (
     losses_for,
     paper_pgd,
 )
-from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED, ZERO_GRADIENT
-from deepsec_jax.evaluation.defense_table import defense_sections
-from deepsec_jax.evaluation.records import DamagedError, cell_name
-from deepsec_jax.evaluation.robust_table import attack_in_words
 from deepsec_jax.evaluation.robustness import _Share
-from deepsec_jax.evaluation.runner import CELL
 from deepsec_jax.evaluation.sample import draw_sample, split_name
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.evaluation.utility import utility_columns
+from deepsec_jax.runs.cell_files import DamagedError, cell_name
+from deepsec_jax.runs.runner import CELL
+from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.defenses import sections
+from deepsec_jax.studies.inconsistencies import MASKING, UNFINISHED, ZERO_GRADIENT
+from deepsec_jax.studies.robustness import attack_in_words
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def test_utility_of_a_part_is_that_of_its_images_and_gives_way_to_that_of_all(ru
     for name, values in every.arrays.items():
         np.testing.assert_allclose(some.arrays[name], values[rows], atol=1e-5)
     for cells, n in (([some], 12), ([some, every], 60), ([every, some], 60)):
-        (section,) = defense_sections(cells)
-        assert section.rows[0].entries["accuracy"].summary.n == n
+        (section,) = sections(cells)
+        assert section.rows("utility")[0].figures[""]["accuracy"].summary.n == n
         assert section.facts["Undefended accuracy"].endswith(f"of n = {n}")
 
 
@@ -123,32 +123,32 @@ def test_utility_of_a_part_is_that_of_its_images_and_gives_way_to_that_of_all(ru
 
 
 def test_planted_faults_are_flagged_and_sound_defenses_are_not(run):
-    (section,) = defense_sections(read_cells(run))
-    (threat,) = section.threats
-    found = {row.name: {flag.label for flag in row.flags} for row in threat.rows}
+    (section,) = sections(read_cells(run))
+    _, threat = section.tables
+    found = {row.name: {flag.label for flag in row.findings} for row in threat.rows}
     assert found == {
         "undefended": set(), "nat": set(), "dd": {MASKING}, "te": {ZERO_GRADIENT}, "igr": {UNFINISHED},
         "rt": set(),
     }  # fmt: skip
     rows = {row.name: row for row in threat.rows}
-    masked = rows["dd"].columns
+    masked = rows["dd"].values
     assert masked["white_box"].mean() > masked["replayed"].mean() > masked["adaptive"].mean()
-    unfinished = rows["igr"].columns
+    unfinished = rows["igr"].values
     assert np.array_equal(unfinished["adaptive"], unfinished["clean"])
     for row in rows.values():
-        worst = np.min([row.columns[name] for name in row.columns if name not in ("clean", "worst")], axis=0)
-        assert np.array_equal(row.columns["worst"], worst)
+        worst = np.min([row.values[name] for name in row.values if name not in ("clean", "worst")], axis=0)
+        assert np.array_equal(row.values["worst"], worst)
 
 
 def test_where_nothing_flows_back_the_zero_gradient_is_recorded_in_the_place_of_an_attack(run):
     cell = cells_of(run, "te")["white_box"]
     assert cell.environment["zero_gradient"] is True and cell.environment["gradients"] == 0
     assert np.array_equal(cell.arrays["x_adv"], cell.arrays["x"])
-    (section,) = defense_sections(read_cells(run))
-    (row,) = [row for row in section.threats[0].rows if row.name == "te"]
-    assert row.entries["white_box"].absent == "zero gradient" and "white_box" not in row.columns
-    worst = np.minimum(row.columns["replayed"], row.columns["adaptive"])
-    assert np.array_equal(row.columns["worst"], worst) and worst.mean() < row.columns["clean"].mean()
+    (section,) = sections(read_cells(run))
+    (row,) = [row for row in section.tables[1].rows if row.name == "te"]
+    assert row.figures[""]["white_box"].absent == "zero gradient" and "white_box" not in row.values
+    worst = np.minimum(row.values["replayed"], row.values["adaptive"])
+    assert np.array_equal(row.values["worst"], worst) and worst.mean() < row.values["clean"].mean()
     for name in ("nat", "dd", "igr", "rt"):  # planted: a gradient that leads astray is one
         assert "zero_gradient" not in cells_of(run, name)["white_box"].environment
 

@@ -15,16 +15,16 @@ from rich.console import Console
 from scipy import stats
 from test_attack_report import page_faults
 
-from deepsec_jax.evaluation import defense_report, defense_table, run_report
-from deepsec_jax.evaluation.defense_flags import MASKING, UNFINISHED
-from deepsec_jax.evaluation.defense_report import render_defenses
-from deepsec_jax.evaluation.defense_table import defense_sections
-from deepsec_jax.evaluation.defense_warnings import defense_warnings
-from deepsec_jax.evaluation.records import cell_name
 from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
-from deepsec_jax.evaluation.store import Store, StoreError
 from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.metrics import DEFENSE_METRICS, Column
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.store import Store, StoreError
+from deepsec_jax.studies import report
+from deepsec_jax.studies.defenses import DEFENSES, sections
+from deepsec_jax.studies.inconsistencies import MASKING, UNFINISHED
+from deepsec_jax.tables import checks
+from deepsec_jax.tables.published import Published
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def texts(cells):
-    return render_defenses(cells)
+    return report.render(DEFENSES, cells)
 
 
 COLUMNS = utility_columns() | ROBUSTNESS_COLUMNS
@@ -54,7 +54,7 @@ def lines_of(text):
 
 
 def said(cells):
-    return [text for section in defense_sections(cells) for text in defense_warnings(section)]
+    return [text for section in sections(cells) for text in checks.warnings(section, DEFENSES.checks)]
 
 
 # --- figures
@@ -99,10 +99,10 @@ def test_worst_is_image_by_image_and_never_an_average():
     other = rows[2]
     flipped = {**other.columns, "adaptive": other.columns["adaptive"][::-1].copy()}
     rows[2] = dataclasses.replace(other, columns=flipped)
-    (row,) = defense_sections([fake_utility(), *rows])[0].threats[0].rows
-    assert row.entries["worst"].summary.mean == 0.0  # each leaves the other's half wrong
-    (row,) = defense_sections([fake_utility(), *rows[:2]])[0].threats[0].rows
-    assert row.entries["worst"].absent == "not all measured" and "worst" not in row.columns
+    (row,) = sections([fake_utility(), *rows])[0].tables[1].rows
+    assert row.figures[""]["worst"].summary.mean == 0.0  # each leaves the other's half wrong
+    (row,) = sections([fake_utility(), *rows[:2]])[0].tables[1].rows
+    assert row.figures[""]["worst"].absent == "not all measured" and "worst" not in row.values
 
 
 def test_json_and_csv_agree_and_keep_configs_flags_and_nulls(cells, texts):
@@ -134,8 +134,8 @@ def test_json_and_csv_agree_and_keep_configs_flags_and_nulls(cells, texts):
 
 def test_a_defense_without_confidences_says_so():
     cell = fake_utility("rc", others={"confidences": False})
-    (section,) = defense_sections([cell])
-    entries = section.rows[0].entries
+    (section,) = sections([cell])
+    entries = section.rows("utility")[0].figures[""]
     assert entries["ccv"].absent == entries["cos"].absent == "votes, no confidences"
     assert entries["accuracy"].summary.n == TESTS
     assert any("CCV, COS: n/a, n = 0 (votes, no confidences) for rc" in text for text in said([cell]))
@@ -148,20 +148,20 @@ def test_every_difference_is_explained(cells, monkeypatch):
     def unexplained():
         return [
             (row.name, entry.column.name)
-            for section in defense_sections(cells)
-            for row in section.rows
-            for entry in row.entries.values()
+            for section in sections(cells)
+            for row in section.rows("utility")
+            for entry in row.figures[""].values()
             if not math.isnan(entry.difference) and not entry.inside and not entry.reasons
         ]
 
     assert unexplained() == []
-    monkeypatch.setattr(defense_table.defense_published, "reasons", lambda *_: ())
+    monkeypatch.setattr(Published, "reasons", lambda *_: ())
     assert ("nat", "accuracy") in unexplained()
 
 
 def test_only_the_papers_settings_on_its_recipe_stand_under_its_title():
     def section(*defenses):
-        return defense_sections(list(defenses))[0]
+        return sections(list(defenses))[0]
 
     assert section(fake_utility()).title == "Table IV (MNIST) and ours" and not section(fake_utility()).note
     others = [
@@ -173,8 +173,8 @@ def test_only_the_papers_settings_on_its_recipe_stand_under_its_title():
     for cell, words in others:
         other = section(cell)
         assert other.title.startswith("Defenses of ") and words in other.note
-        assert words in render_defenses([cell])["defenses.tex"]
-    small = section(fake_utility(preset="small")).rows[0].entries["accuracy"]
+        assert words in report.render(DEFENSES, [cell])["defenses.tex"]
+    small = section(fake_utility(preset="small")).rows("utility")[0].figures[""]["accuracy"]
     assert small.printed.value == pytest.approx(0.9951)
     assert small.reasons[0].label == "another model or training"
 
@@ -182,16 +182,16 @@ def test_only_the_papers_settings_on_its_recipe_stand_under_its_title():
 def test_settings_that_are_not_the_presets_are_found():
     cell = fake_utility("pat", steps=99)
     assert any("pat: steps differ from the paper preset" in text for text in said([cell]))
-    page = render_defenses([cell])["defenses.html"]
+    page = report.render(DEFENSES, [cell])["defenses.html"]
     assert "set for this run" in page and "as Madry et al." in page
     assert "not those of the preset" in page
 
 
 def test_rows_stand_in_the_papers_order_and_sections_apart(cells):
-    first, second = defense_sections(cells)
-    assert [row.name for row in first.rows] == ["nat", "pat", "dd"]
-    assert [row.name for row in first.threats[0].rows] == ["undefended", "nat", "pat", "dd"]
-    assert [row.name for row in second.rows] == ["nat"] and second.dataset == "cifar10"
+    first, second = sections(cells)
+    assert [row.name for row in first.rows("utility")] == ["nat", "pat", "dd"]
+    assert [row.name for row in first.tables[1].rows] == ["undefended", "nat", "pat", "dd"]
+    assert [row.name for row in second.rows("utility")] == ["nat"] and second.fields["data"] == "cifar10"
     assert first.missing["EAT"] == "not in this run" and "NAT" not in first.missing
     assert second.missing == {}
 
@@ -202,27 +202,27 @@ def test_threats_are_never_mixed():
     cells += [fake_robustness("adaptive", right=right, eps=0.3, steps=steps)
               for right, steps in ((0.5, 10), (0.4, 100))]  # fmt: skip
     cells += [fake_robustness("white_box", right=0.9, seed=1), fake_robustness("white_box", right=0.9, n=12)]
-    (section,) = defense_sections(cells)
-    titles = [threat.title for threat in section.threats]
+    (section,) = sections(cells)
+    titles = [threat.record["title"] for threat in section.tables[1:]]
     assert len(titles) == 5 and titles[0].startswith("L∞, ε = 0.1, n = 24")
-    adaptive = [threat.rows[0].columns["adaptive"].mean() for threat in section.threats[1:3]]
+    adaptive = [threat.rows[0].values["adaptive"].mean() for threat in section.tables[1:][1:3]]
     assert adaptive == [0.5, pytest.approx(10 / 24)]
-    assert ["adaptive" in threat.rows[0].columns for threat in section.threats] == [
+    assert ["adaptive" in threat.rows[0].values for threat in section.tables[1:]] == [
         False,
         True,
         True,
         False,
         False,
     ]
-    coloured = defense_sections([fake_robustness("white_box", right=1, eps=8 / 255, data="cifar10")])
-    assert "ε = 8/255" in coloured[0].threats[0].title
+    coloured = sections([fake_robustness("white_box", right=1, eps=8 / 255, data="cifar10")])
+    assert "ε = 8/255" in coloured[0].tables[1].title
 
 
 def test_a_toy_metric_appears_everywhere_without_another_line(monkeypatch):
     toy = Column("toy", "toy", "Toy", "a formula", "ours", "toys", "higher", "all",
                  lambda record: record.correct * 0.125)  # fmt: skip
     monkeypatch.setitem(DEFENSE_METRICS, "toy", toy)
-    files = render_defenses([fake_utility(right=1.0)])
+    files = report.render(DEFENSES, [fake_utility(right=1.0)])
     assert all("Toy" in files[name] or '"toy"' in files[name] for name in files if name != "defenses.csv")
     assert lines_of(files["defenses.csv"])["mnist", "utility", "nat", "toy"]["mean"] == "0.125"
 
@@ -234,10 +234,10 @@ def test_flags_stand_in_table_page_and_warnings(cells, texts):
     assert any(text.startswith(f"dd: {MASKING}: white-box 91.7 % is above replayed") for text in said(cells))
     assert MASKING in texts["defenses.html"] and f"dd: {MASKING}" in texts["defenses.tex"]
     unfinished = fake_defense("igr", replayed=0.5, white_box=0.4, adaptive=0.9)
-    assert UNFINISHED in render_defenses(unfinished)["defenses.html"]
+    assert UNFINISHED in report.render(DEFENSES, unfinished)["defenses.html"]
     sound = [*fake_defense("nat"), fake_robustness("undefended", right=0)]
     assert said(sound) == []
-    assert "None: no failed cell" in " ".join(render_defenses(sound)["defenses.html"].split())
+    assert "None: no failed cell" in " ".join(report.render(DEFENSES, sound)["defenses.html"].split())
 
 
 def test_warnings_name_what_spoils_a_table(cells):
@@ -260,11 +260,11 @@ def test_warnings_name_what_spoils_a_table(cells):
 
 
 def test_the_same_cells_give_the_same_bytes_and_clocks_can_be_left_out(cells, texts):
-    assert render_defenses(cells) == texts
+    assert report.render(DEFENSES, cells) == texts
     slow, fast = (fake_defense(others={"seconds": seconds}) for seconds in (9.0, 1.0))
-    assert render_defenses(slow)["defenses.json"] != render_defenses(fast)["defenses.json"]
-    assert render_defenses(slow, times=False) == render_defenses(fast, times=False)
-    assert "Times are left out" in render_defenses(slow, times=False)["defenses.html"]
+    assert report.render(DEFENSES, slow)["defenses.json"] != report.render(DEFENSES, fast)["defenses.json"]
+    assert report.render(DEFENSES, slow, times=False) == report.render(DEFENSES, fast, times=False)
+    assert "Times are left out" in report.render(DEFENSES, slow, times=False)["defenses.html"]
 
 
 def test_the_page_stands_alone_and_holds_numbers_settings_and_training(cells, texts):
@@ -285,15 +285,15 @@ def test_the_page_stands_alone_and_holds_numbers_settings_and_training(cells, te
 def test_curves_of_a_training_under_attack_are_told_apart():
     curves = history(clean=[0.9, 0.91, 0.92, 0.93], one_step=[0.2, 0.3, 0.4, 0.5])
     cell = fake_utility("pat", others={"training": {"best_epoch": 3, "history": curves}})
-    page = render_defenses([cell])["defenses.html"]
+    page = report.render(DEFENSES, [cell])["defenses.html"]
     assert "In the last one: under attack 90.0 %, clean 93.0 %, one step 50.0 %. Epoch 4 was kept." in page
     without = fake_utility("pat", others={"training": {}})
-    assert 'class="chart"' not in render_defenses([without])["defenses.html"]
+    assert 'class="chart"' not in report.render(DEFENSES, [without])["defenses.html"]
 
 
 def test_texts_of_the_run_are_escaped():
     cell = fake_robustness("adaptive", right=0, error="<script>alert(1)</script> 50 % & more_")
-    files = render_defenses([fake_utility(), cell])
+    files = report.render(DEFENSES, [fake_utility(), cell])
     assert page_faults(files["defenses.html"]) == []
     assert r"50 \% \& more\_" in files["defenses.tex"]
 
@@ -303,12 +303,12 @@ def test_texts_of_the_run_are_escaped():
 
 def test_the_terminal_tables_fit_a_terminal(cells):
     console = Console(width=100, file=io.StringIO(), record=True)
-    defense_report.print_defenses(cells, console)
+    report.print_run(cells, console)
     text = console.export_text()
     assert "…" not in text and "Table IV (MNIST) and ours: utility" in text
     assert re.search(r"nat +90.00 %", text) and re.search(r"paper +99.51 % +0.24 %", text)
     assert re.search(r"nat +95.8 % +79.2 % +50.0 % +41.7 %", text)
-    assert "nat: accuracy 90.00 %, 99.51 % in the paper (−9.51 points): the law of eps" in text
+    assert "nat: Accuracy 90.00 %, 99.51 % in the paper (−9.51 points): the law of eps" in text
     assert "masking: white-box above" in text and "warning: pat adaptive" in text
 
 
@@ -321,9 +321,9 @@ def test_latex_rows_have_as_many_cells_as_the_table_has_columns(texts):
 
 def test_a_run_has_the_files_of_what_it_holds(tmp_path):
     attacks, defended = [fake_cell("fgsm"), failed_cell("pgd")], fake_defense("nat")
-    kinds = {name.partition(".")[0] for name in run_report.render_run(attacks)}
-    assert kinds == {"attacks"} == {name.partition(".")[0] for name in run_report.render_run([])}
-    assert {name.partition(".")[0] for name in run_report.render_run(defended)} == {"defenses"}
+    kinds = {name.partition(".")[0] for name in report.render_run(attacks)}
+    assert kinds == {"attacks"} == {name.partition(".")[0] for name in report.render_run([])}
+    assert {name.partition(".")[0] for name in report.render_run(defended)} == {"defenses"}
     store = Store(tmp_path / "run")
     everything = [*attacks, *defended, fake_robustness("adaptive", "pat", right=0, error="no luck")]
     store.add_to_plan([cell.config for cell in everything])
@@ -335,18 +335,18 @@ def test_a_run_has_the_files_of_what_it_holds(tmp_path):
         store.write_cell(cell.config, cell.environment, cell.arrays)
         for column, values in cell.columns.items():
             store.write_column(name, column, values)
-    paths = run_report.write_run_report(tmp_path / "run", tmp_path / "out")
+    paths = report.write_run_report(tmp_path / "run", tmp_path / "out")
     assert [path.name for path in paths] == [
         f"{kind}.{ending}" for kind in ("attacks", "defenses") for ending in ("html", "csv", "json", "tex")
     ]
     renamed = [dataclasses.replace(cell, name=cell_name(cell.config)) for cell in everything]
-    assert {path.name: path.read_text() for path in paths} == run_report.render_run(renamed)
-    assert run_report.write_run_report(tmp_path / "run", tmp_path / "out") == paths
+    assert {path.name: path.read_text() for path in paths} == report.render_run(renamed)
+    assert report.write_run_report(tmp_path / "run", tmp_path / "out") == paths
     console = Console(width=100, file=io.StringIO(), record=True)
-    run_report.print_run(renamed, console)
+    report.print_run(renamed, console)
     assert "Misclassification" in console.export_text()
     with pytest.raises(StoreError, match="no run in"):
-        run_report.write_run_report(tmp_path, tmp_path / "out")
+        report.write_run_report(tmp_path, tmp_path / "out")
 
 
 def test_a_column_of_other_length_is_damage(tmp_path):
@@ -356,4 +356,4 @@ def test_a_column_of_other_length_is_damage(tmp_path):
     store.write_cell(cell.config, cell.environment, cell.arrays)
     store.write_column(cell_name(cell.config), "cav", np.zeros(3))
     with pytest.raises(StoreError, match="for 60 images"):
-        run_report.write_run_report(tmp_path / "run", tmp_path / "out")
+        report.write_run_report(tmp_path / "run", tmp_path / "out")

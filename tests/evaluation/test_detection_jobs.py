@@ -12,14 +12,14 @@ import pytest
 import watched
 from watched import EPS, TESTS, N, make_dataset
 
-from deepsec_jax.evaluation.carried import carried
-from deepsec_jax.evaluation.cells import CLEAN, DETECTION, SWEEP
 from deepsec_jax.evaluation.detection_cells import threshold_of
 from deepsec_jax.evaluation.detection_jobs import scoring_seconds
-from deepsec_jax.evaluation.detection_table import detection_sections
-from deepsec_jax.evaluation.records import cell_name
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.metrics.detection_record import flagged
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP
+from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.cumulative_best import cumulative_best
+from deepsec_jax.studies.detectors import sections
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def test_clean_scores_are_of_all_test_images_and_the_rate_is_the_same_in_every_r
     expected = watched.score_of(watchers[0].detector.scorer, test.images)
     assert np.allclose(clean.arrays["scores"], expected, rtol=1e-5, atol=1e-7)
     assert clean.arrays["correct"].sum() == TESTS - 10
-    (section,) = detection_sections(read_cells(run))
-    for head in section.detectors:
-        found = {row.entries[head.key]["fpr"].summary for row in section.rows}
-        assert len(found) == 1 and len(section.rows) == 2
+    (section,) = sections(read_cells(run))
+    for head in section.subjects:
+        found = {row.figures[head.key]["fpr"].summary for row in section.rows("attacks")}
+        assert len(found) == 1 and len(section.rows("attacks")) == 2
         rate = flagged(head.clean_scores, head.threshold).mean()
         assert found.pop().mean == pytest.approx(rate) and head.threshold == threshold_of(
             watchers[0 if head.name == "fs" else 1].detector
@@ -93,7 +93,7 @@ def swept_arrays(run):
 
 def test_carried_evasion_and_success_never_fall_and_plain_ones_do(run):
     scores, success, threshold = swept_arrays(run)
-    best = carried(scores, success, threshold)
+    best = cumulative_best(scores, success, threshold)
     assert not falls(evasions(*best, threshold)).any() and not falls(best[1]).any()
     assert falls(evasions(scores, success, threshold)).any()  # planted: plain FGSM as in the paper
     assert np.array_equal(best[0][0], scores[0])
@@ -102,7 +102,7 @@ def test_carried_evasion_and_success_never_fall_and_plain_ones_do(run):
 
 def test_what_is_carried_is_an_image_that_was_made(run):
     scores, success, threshold = swept_arrays(run)
-    for index, (kept, fools) in enumerate(zip(*carried(scores, success, threshold), strict=True)):
+    for index, (kept, fools) in enumerate(zip(*cumulative_best(scores, success, threshold), strict=True)):
         made = [(scores[earlier] == kept) & (success[earlier] == fools) for earlier in range(index + 1)]
         assert np.any(made, axis=0).all()
 
@@ -111,7 +111,7 @@ def test_the_first_that_evades_is_kept_and_until_then_the_best():
     threshold = 1.0
     scores = np.array([[5.0], [3.0], [4.0], [0.5], [0.1], [9.0]])
     success = np.array([[0.0], [1.0], [1.0], [1.0], [1.0], [1.0]])
-    best, fools = carried(scores, success, threshold)
+    best, fools = cumulative_best(scores, success, threshold)
     assert best.ravel().tolist() == [5.0, 3.0, 3.0, 0.5, 0.5, 0.5] and fools.ravel().tolist() == [
         0,
         1,
@@ -120,7 +120,7 @@ def test_the_first_that_evades_is_kept_and_until_then_the_best():
         1,
         1,
     ]
-    unknown = carried(np.array([[np.nan], [2.0]]), np.ones((2, 1)), threshold)
+    unknown = cumulative_best(np.array([[np.nan], [2.0]]), np.ones((2, 1)), threshold)
     assert unknown[0].ravel()[1] == 2.0
 
 
@@ -129,7 +129,7 @@ def test_carrying_holds_for_any_scores_and_shares_of_draws(seed):
     rng = np.random.default_rng(seed)
     scores, success = rng.normal(size=(6, 200)), rng.integers(0, 11, size=(6, 200)) / 10
     success = success if seed % 2 else np.round(success)
-    best = carried(scores, success, 0.3)
+    best = cumulative_best(scores, success, 0.3)
     assert not falls(evasions(*best, 0.3)).any() and falls(evasions(scores, success, 0.3)).any()
     if not seed % 2:
         assert not falls(best[1]).any()
@@ -138,17 +138,17 @@ def test_carrying_holds_for_any_scores_and_shares_of_draws(seed):
 
 
 def test_the_report_says_what_the_arrays_say(run):
-    (section,) = detection_sections(read_cells(run))
+    (section,) = sections(read_cells(run))
     scores, success, threshold = swept_arrays(run)
-    tables = {"plain": (scores, success), "carried": carried(scores, success, threshold)}
-    head = next(head for head in section.detectors if head.name == "fs")
-    for row in section.sweep:
-        at = EPS.index(row.eps)
-        found = row.entries[head.key]
-        expected = evasions(*(part[at] for part in tables[row.how]), threshold)
+    tables = {"plain": (scores, success), "carried": cumulative_best(scores, success, threshold)}
+    head = next(head for head in section.subjects if head.name == "fs")
+    for row in section.rows("sweep"):
+        at = EPS.index(float(row.base))
+        found = row.figures[head.key]
+        expected = evasions(*(part[at] for part in tables[row.name]), threshold)
         assert found["evasion"].summary.mean == pytest.approx(expected.mean()) and row.n == N
-        assert found["mr"].summary.mean == pytest.approx(tables[row.how][1][at].mean())
-        assert np.array_equal(row.evades[head.key], expected)
+        assert found["mr"].summary.mean == pytest.approx(tables[row.name][1][at].mean())
+        assert np.array_equal(row.values[head.key], expected)
 
 
 # --- names, resuming, kills

@@ -16,14 +16,14 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from test_attack_report import page_faults
 
-from deepsec_jax.evaluation import detection_published, run_report
-from deepsec_jax.evaluation.detection_figures import Scores, _corners, roc_curves
-from deepsec_jax.evaluation.detection_report import print_detectors, render_detectors
-from deepsec_jax.evaluation.detection_table import detection_sections
-from deepsec_jax.evaluation.detection_warnings import detection_warnings, limits_of
-from deepsec_jax.evaluation.records import cell_name
-from deepsec_jax.evaluation.store import Store
 from deepsec_jax.metrics import DETECTION_METRICS, Column, roc
+from deepsec_jax.runs.cell_files import cell_name
+from deepsec_jax.runs.store import Store
+from deepsec_jax.studies import report
+from deepsec_jax.studies.detectors import DETECTORS, sections
+from deepsec_jax.tables import checks
+from deepsec_jax.tables.published import Published
+from deepsec_jax.tables.score_plots import Scores, _corners, roc_curves
 
 
 def watched(name, shift=2.5):
@@ -46,7 +46,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def texts(cells):
-    return render_detectors(cells)
+    return report.render(DETECTORS, cells)
 
 
 def lines_of(text):
@@ -57,7 +57,7 @@ def lines_of(text):
 
 
 def said(cells):
-    return [text for section in detection_sections(cells) for text in detection_warnings(section)]
+    return [text for section in sections(cells) for text in checks.warnings(section, DETECTORS.checks)]
 
 
 # --- figures
@@ -146,7 +146,7 @@ def test_what_does_not_exist_is_na_with_its_reason(texts):
     ):  # fmt: skip
         assert (lines[key]["mean"], lines[key]["n"], lines[key]["absent"]) == ("", "0", absent)
     assert lines["mnist", "attacks", "LID", "pgd", "", "fpr"]["mean"] == "0.04"  # clean images are there
-    without = render_detectors([fake_detection("fgsm"), fake_clean(error="ValueError: no")])
+    without = report.render(DETECTORS, [fake_detection("fgsm"), fake_clean(error="ValueError: no")])
     lines = lines_of(without["detectors.csv"])
     assert lines["mnist", "attacks", "FS", "fgsm", "", "auc"]["absent"] == "no clean scores"
     assert lines["mnist", "attacks", "FS", "fgsm", "", "fpr"]["absent"] == "failed"
@@ -155,7 +155,7 @@ def test_what_does_not_exist_is_na_with_its_reason(texts):
 
 def test_unfinished_runs_are_reported(cells):
     for part in ([fake_clean()], [fake_sweep(0.1)], [fake_detection("fgsm")], [fake_clean(error="x")], []):
-        files = render_detectors(part)
+        files = report.render(DETECTORS, part)
         assert page_faults(files["detectors.html"]) == [] and set(files) == {
             f"detectors.{ending}" for ending in ("html", "csv", "json", "tex")
         }
@@ -176,21 +176,22 @@ def test_printed_numbers_stand_beside_ours_and_every_difference_is_explained(cel
     def unexplained():
         return [
             (row, entry.column.name)
-            for section in detection_sections(cells)
-            for row in (*section.rows, *section.sweep)
-            for entries in row.entries.values()
+            for section in sections(cells)
+            for table in section.tables
+            for row in table.rows
+            for entries in row.figures.values()
             for entry in entries.values()
             if not math.isnan(entry.difference) and not entry.inside and not entry.reasons
         ]
 
     assert unexplained() == []
-    monkeypatch.setattr(detection_published, "reasons", lambda *_: ())
+    monkeypatch.setattr(Published, "reasons", lambda *_: ())
     assert unexplained()
 
 
 def test_only_the_papers_settings_on_its_recipe_stand_under_its_title():
     def section(**settings):
-        return detection_sections([fake_clean(**settings), fake_detection("fgsm", **settings)])[0]
+        return sections([fake_clean(**settings), fake_detection("fgsm", **settings)])[0]
 
     assert section().title == "Table XVI (MNIST) and ours" and section().note == ""
     for settings, words in (
@@ -200,32 +201,34 @@ def test_only_the_papers_settings_on_its_recipe_stand_under_its_title():
     ):  # fmt: skip
         other = section(**settings)
         assert other.title.startswith("Detectors of ") and words in other.note
-    strong = detection_sections([fake_clean(), fake_detection("fgsm", kind="strong")])[0]
+    strong = sections([fake_clean(), fake_detection("fgsm", kind="strong")])[0]
     assert "attacks are of preset strong" in strong.note
-    (row,) = strong.rows
-    assert all(math.isnan(entry.printed.value) for entry in row.entries[strong.detectors[0].key].values())
+    (row,) = strong.rows("attacks")
+    assert all(math.isnan(entry.printed.value) for entry in row.figures[strong.subjects[0].key].values())
 
 
 def test_rows_and_detectors_stand_in_the_papers_order_and_sections_apart(cells):
-    first, second = detection_sections(cells)
-    assert [head.label for head in first.detectors] == ["LID", "FS"]
-    assert [row.name for row in first.rows] == ["fgsm", "pgd", "llc", "cw2"]
-    assert [(row.how, row.eps) for row in first.sweep] == [
+    first, second = sections(cells)
+    assert [head.label for head in first.subjects] == ["LID", "FS"]
+    assert [row.name for row in first.rows("attacks")] == ["fgsm", "pgd", "llc", "cw2"]
+    assert [(row.name, float(row.base)) for row in first.rows("sweep")] == [
         (how, eps) for how in ("plain", "carried") for eps in (0.1, 0.3, 0.5)
     ]
-    assert second.dataset == "cifar10" and not second.sweep
+    assert second.fields["data"] == "cifar10" and not second.rows("sweep")
     assert "BIM" in first.missing and "MagNet" in first.missing and second.missing["LID"]
-    two = detection_sections([fake_clean(), fake_clean(preset="small"), fake_detection("fgsm")])[0]
-    assert len({head.label for head in two.detectors}) == 2
-    sizes = detection_sections([fake_clean(), fake_detection("fgsm"), fake_detection("fgsm", n=12)])
-    assert [section.rows[0].n for section in sizes] == [N, 12] and all(len(s.detectors) == 1 for s in sizes)
+    two = sections([fake_clean(), fake_clean(preset="small"), fake_detection("fgsm")])[0]
+    assert len({head.label for head in two.subjects}) == 2
+    sizes = sections([fake_clean(), fake_detection("fgsm"), fake_detection("fgsm", n=12)])
+    assert [section.rows("attacks")[0].n for section in sizes] == [N, 12] and all(
+        len(s.subjects) == 1 for s in sizes
+    )
 
 
 def test_a_metric_of_ones_own_appears_everywhere_without_another_line(monkeypatch):
     toy = Column("toy", "toy", "Toy", "a formula", "ours", "toys", "higher", "all",
                  lambda record: np.full(len(record.scores), 0.125), host=True)  # fmt: skip
     monkeypatch.setitem(DETECTION_METRICS, "toy", toy)
-    files = render_detectors([fake_clean(), fake_detection("fgsm")])
+    files = report.render(DETECTORS, [fake_clean(), fake_detection("fgsm")])
     assert all("Toy" in files[name] or '"toy"' in files[name] for name in files if not name.endswith("csv"))
     assert lines_of(files["detectors.csv"])["mnist", "attacks", "FS", "fgsm", "", "toy"]["mean"] == "0.125"
 
@@ -250,8 +253,8 @@ def test_a_false_positive_rate_outside_its_interval_is_said():
         assert words in text and "counts the 500 images that set it as well" in text
     few = [fake_clean(above=18, others={"validation": validation}) for validation in (100, 5000)]
     assert said(few[:1]) == [] and len(said(few[1:])) == 1  # 9 %: the luck of a hundred, not of 5000
-    (section,) = detection_sections(few[:1])
-    low, high = limits_of(section.detectors[0])
+    (section,) = sections(few[:1])
+    low, high = section.subjects[0].limits()
     assert low < 0.04 < 0.09 < high
 
 
@@ -260,7 +263,8 @@ def test_a_sweep_that_looks_weaker_with_more_power_is_said():
     (text,) = said([fake_clean(), *grows])
     assert "plain FGSM evades less where it may change more" in text and "at ε = 0.1 and" in text
     assert (
-        "None: no failed cell" in render_detectors([fake_clean(), fake_detection("fgsm")])["detectors.html"]
+        "None: no failed cell"
+        in report.render(DETECTORS, [fake_clean(), fake_detection("fgsm")])["detectors.html"]
     )
 
 
@@ -268,7 +272,7 @@ def test_a_sweep_that_looks_weaker_with_more_power_is_said():
 
 
 def test_the_same_cells_give_the_same_bytes_and_clocks_can_be_left_out(cells, texts):
-    assert render_detectors(cells) == texts
+    assert report.render(DETECTORS, cells) == texts
 
     def at(seconds):
         others = {"seconds": seconds}
@@ -278,9 +282,12 @@ def test_the_same_cells_give_the_same_bytes_and_clocks_can_be_left_out(cells, te
             fake_sweep(0.1, others=others),
         ]
 
-    assert render_detectors(at(9.0))["detectors.json"] != render_detectors(at(1.0))["detectors.json"]
-    assert render_detectors(at(9.0), times=False) == render_detectors(at(1.0), times=False)
-    assert "times classifying it" not in render_detectors(at(9.0), times=False)["detectors.html"]
+    assert (
+        report.render(DETECTORS, at(9.0))["detectors.json"]
+        != report.render(DETECTORS, at(1.0))["detectors.json"]
+    )
+    assert report.render(DETECTORS, at(9.0), times=False) == report.render(DETECTORS, at(1.0), times=False)
+    assert "times classifying it" not in report.render(DETECTORS, at(9.0), times=False)["detectors.html"]
 
 
 def test_the_page_stands_alone_and_holds_tables_thresholds_and_drawings(texts):
@@ -290,7 +297,7 @@ def test_the_page_stands_alone_and_holds_tables_thresholds_and_drawings(texts):
     for text in (
         "Table XVI (MNIST) and ours", "UAs, L∞", "paper: 304", "4.0 % 1.7–7.7 paper 3.6 %",
         "Threshold 1.7, the same", "FPR 4 % on 500 clean images", "99 % interval of it, both samples",
-        "10 ms per image, 4 times classifying", "(Table VII, MNIST)", "Plain 0.1", "Carried 0.1",
+        "10 ms per image, 4 times classifying", "Table VII (MNIST)", "plain ε = 0.1", "carried ε = 0.1",
         "Not Table VI: the model is of recipe cifar10-small", "No attack here knows of a detector",
         "swaps two counts",
     ):  # fmt: skip
@@ -301,7 +308,7 @@ def test_the_page_stands_alone_and_holds_tables_thresholds_and_drawings(texts):
 
 def test_texts_of_the_run_are_escaped():
     cell = fake_detection("fgsm", error="<script>alert(1)</script> 50 % & more_")
-    files = render_detectors([fake_clean(), cell])
+    files = report.render(DETECTORS, [fake_clean(), cell])
     assert page_faults(files["detectors.html"]) == []
     assert r"50 \% \& more\_" in files["detectors.tex"]
 
@@ -319,7 +326,7 @@ def test_a_thinned_curve_stays_on_the_curve():
 
 def test_the_terminal_tables_fit_a_terminal(cells):
     console = Console(width=100, file=io.StringIO(), record=True)
-    print_detectors(cells, console)
+    report.print_run(cells, console)
     text = console.export_text()
     assert "…" not in text and "Table XVI (MNIST) and ours: LID, threshold 1.7" in text
     assert re.search(r"paper +73.0 % +3.6 % +93.7 %", text) and re.search(r"pgd +40/0 +failed", text)
@@ -337,9 +344,9 @@ def test_latex_rows_have_as_many_cells_as_the_table_has_columns(texts):
 
 def test_a_run_has_the_files_of_what_it_holds_and_only_folders_are_read(tmp_path, cells):
     everything = [fake_cell("fgsm"), *fake_defense("nat"), *cells]
-    kinds = {name.partition(".")[0] for name in run_report.render_run(everything)}
+    kinds = {name.partition(".")[0] for name in report.render_run(everything)}
     assert kinds == {"attacks", "defenses", "detectors"}
-    assert {name.partition(".")[0] for name in run_report.render_run(cells)} == {"detectors"}
+    assert {name.partition(".")[0] for name in report.render_run(cells)} == {"detectors"}
     store = Store(tmp_path / "run")
     store.add_to_plan([cell.config for cell in cells])
     for cell in cells:
@@ -349,10 +356,10 @@ def test_a_run_has_the_files_of_what_it_holds_and_only_folders_are_read(tmp_path
         else:
             store.write_cell(cell.config, cell.environment, cell.arrays)
     before = {path: path.stat().st_mtime_ns for path in store.folder.rglob("*")}
-    paths = run_report.write_run_report(store.folder, tmp_path / "out")
+    paths = report.write_run_report(store.folder, tmp_path / "out")
     assert [path.name for path in paths] == [
         f"detectors.{ending}" for ending in ("html", "csv", "json", "tex")
     ]
     renamed = [dataclasses.replace(cell, name=cell_name(cell.config)) for cell in cells]
-    assert {path.name: path.read_text() for path in paths} == run_report.render_run(renamed)
+    assert {path.name: path.read_text() for path in paths} == report.render_run(renamed)
     assert before == {path: path.stat().st_mtime_ns for path in store.folder.rglob("*")}

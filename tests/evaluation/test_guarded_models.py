@@ -30,15 +30,16 @@ from deepsec_jax.defenses.detector_files import ARRAYS as KEPT
 from deepsec_jax.defenses.detector_files import keep_arrays, kept_arrays
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.defense_cells import DECAY, WEIGHTS
-from deepsec_jax.evaluation.defense_flags import MASKING
-from deepsec_jax.evaluation.defense_report import print_defenses, render_defenses
-from deepsec_jax.evaluation.defense_table import defense_sections
 from deepsec_jax.evaluation.measured import measure_cell, record_of
 from deepsec_jax.evaluation.robustness import adaptive_runs, ask
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.pytree import Struct
+from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.defenses import DEFENSES as STUDY
+from deepsec_jax.studies.defenses import sections
+from deepsec_jax.studies.inconsistencies import MASKING
+from deepsec_jax.studies.report import print_run, render
 from deepsec_jax.training.checkpoints import save_model
 
 LINEAR = make_linear()
@@ -272,28 +273,28 @@ def test_cells_of_models_that_cannot_reject_are_what_they_were(run):
 
 
 def test_a_guard_that_saturates_is_flagged_as_masking_and_the_honest_one_is_not(run):
-    (section,) = defense_sections(read_cells(run))
-    rows = {row.name: row for row in section.threats[0].rows}
-    assert {flag.label for flag in rows["fs"].flags} == {MASKING}
-    assert rows["lid"].flags == () and rows["nat"].flags == ()
-    assert rows["fs"].columns["white_box"].mean() > rows["fs"].columns["replayed"].mean()
-    assert rows["fs"].columns["adaptive"].mean() <= rows["lid"].columns["white_box"].mean()
+    (section,) = sections(read_cells(run))
+    rows = {row.name: row for row in section.tables[1].rows}
+    assert {flag.label for flag in rows["fs"].findings} == {MASKING}
+    assert rows["lid"].findings == () and rows["nat"].findings == ()
+    assert rows["fs"].values["white_box"].mean() > rows["fs"].values["replayed"].mean()
+    assert rows["fs"].values["adaptive"].mean() <= rows["lid"].values["white_box"].mean()
 
 
 def test_tables_count_rejections_apart(run):
     cells = read_cells(run)
-    (section,) = defense_sections(cells)
-    rows = {row.name: row for row in section.threats[0].rows}
-    assert rows["nat"].rejected == {} and set(rows["lid"].rejected) == {
+    (section,) = sections(cells)
+    rows = {row.name: row for row in section.tables[1].rows}
+    assert rows["nat"].beside == {} and set(rows["lid"].beside) == {
         "clean", "replayed", "white_box", "adaptive",
     }  # fmt: skip
-    files = render_defenses(cells)
+    files = render(STUDY, cells)
     lines = list(csv.DictReader(io.StringIO(files["defenses.csv"])))
     found = {
         (line["defense"], line["column"]): line["mean"] for line in lines if line["table"] == "robustness"
     }
     for name in ("clean", "replayed", "white_box", "adaptive"):
-        wanted = rows["lid"].rejected[name].summary.mean
+        wanted = rows["lid"].beside[name].summary.mean
         assert float(found["lid", f"{name}_rejected"]) == wanted and ("nat", f"{name}_rejected") not in found
     utility = {line["defense"]: line for line in lines if line["column"] == "rejected"}
     assert utility["nat"]["absent"] == "cannot reject" and float(utility["lid"]["mean"]) > 0
@@ -305,14 +306,14 @@ def test_tables_count_rejections_apart(run):
     assert files["defenses.tex"].count("& rejected &") == 2
     assert files["defenses.html"].count("<small>rejected ") == 8
     text = io.StringIO()
-    print_defenses(cells, Console(file=text, width=120))
+    print_run(cells, Console(file=text, width=120))
     assert text.getvalue().count("\n   rejected ") + text.getvalue().count("\n  rejected ") == 2
     assert "weight 1, 3, 0.3, 10 of the detector in turn" in files["defenses.html"]
 
 
 def test_without_detectors_no_table_has_such_a_column(run):
     cells = [cell for cell in read_cells(run) if cell.config.get("defense", {}).get("name") in (None, "nat")]
-    files = render_defenses(cells)
+    files = render(STUDY, cells)
     assert all("ejected" not in text for text in files.values())
 
 

@@ -12,9 +12,9 @@ import fake_run
 import numpy as np
 import pytest
 
-from deepsec_jax.evaluation.aside import StoreError
-from deepsec_jax.evaluation.runner import CELL
-from deepsec_jax.evaluation.store import Store, read_cells
+from deepsec_jax.runs.atomic import StoreError
+from deepsec_jax.runs.runner import CELL
+from deepsec_jax.runs.store import Store, read_cells
 
 CELLS = 12
 KILLS = 10
@@ -137,7 +137,7 @@ def test_planted_a_lock_that_survives_its_process_is_seen(undisturbed, tmp_path)
     assert any("fake2" in violation for violation in violations(run, undisturbed, set()))
 
 
-def test_planted_a_writer_that_does_not_write_aside_is_seen(undisturbed, tmp_path):
+def test_planted_a_writer_that_does_not_write_atomic_is_seen(undisturbed, tmp_path):
     run = tmp_path / "run"
     dead = Watched(run, "in-place")
     assert dead.end() == -signal.SIGKILL

@@ -16,24 +16,22 @@ from deepsec_jax.attacks import Transfer
 from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_table import Row, run_attack
-from deepsec_jax.evaluation.cells import DETECTION
 from deepsec_jax.evaluation.defense_cells import Threat
 from deepsec_jax.evaluation.defense_jobs import jobs, plan, question_of
-from deepsec_jax.evaluation.defense_table import defense_sections
-from deepsec_jax.evaluation.defense_warnings import defense_warnings
-from deepsec_jax.evaluation.detection_table import detection_sections
-from deepsec_jax.evaluation.detection_warnings import detection_warnings
 from deepsec_jax.evaluation.measured import record_of
-from deepsec_jax.evaluation.picture_grid import SILENT, section_of
-from deepsec_jax.evaluation.report import warnings
 from deepsec_jax.evaluation.robustness import ask, cascade
-from deepsec_jax.evaluation.run_report import render_run
-from deepsec_jax.evaluation.runner import run_plan
 from deepsec_jax.evaluation.sample import Sample
-from deepsec_jax.evaluation.silence import without_number
-from deepsec_jax.evaluation.store import Store, read_cells
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.pytree import Struct
+from deepsec_jax.runs.cells import DETECTION
+from deepsec_jax.runs.runner import run_plan
+from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.attack_checks import spoiled
+from deepsec_jax.studies.attack_page import section_of
+from deepsec_jax.studies.report import STUDIES, render_run
+from deepsec_jax.tables import checks
+from deepsec_jax.tables.pictures import SILENT
+from deepsec_jax.tables.silence import without_number
 
 LINEAR = make_linear()
 X = make_images(rows=40, seed=6)
@@ -158,14 +156,14 @@ def test_an_attack_table_says_how_many(fooled_into_silence):
     row = result.row
     assert row.success == row.success_8bit == 0.0 and row.no_answer == 8
     assert (result.predicted == -1).all() and np.isnan(result.confidence).all()
-    (said,) = [text for text in warnings([row]) if "no answer" in text]
+    (said,) = [text for text in spoiled([row]) if "no answer" in text]
     assert said.startswith("fgsm: no answer (NaN or infinite logits) on 8 of n = 8 adversarial images")
     assert Row.from_dict(row.to_dict()) == row
     old = {name: value for name, value in row.to_dict().items() if name != "no_answer"}
     assert Row.from_dict(old).no_answer == 0  # a file of an earlier version
     shown = section_of(result, {}, candidates, ("a", "b", "c"), [0])["examples"][0]
     assert shown["predicted"] == SILENT and shown["confidence"] == "n/a" and not shown["success"]
-    assert warnings([replace(row, no_answer=0)]) == []  # planted: nothing to say
+    assert spoiled([replace(row, no_answer=0)]) == []  # planted: nothing to say
 
 
 # --- tables of defenses
@@ -202,8 +200,8 @@ def test_a_defense_is_not_credited_with_silence(defense_run):
 
 
 def test_tables_of_defenses_say_how_many(defense_run):
-    (section,) = defense_sections(defense_run)
-    said = defense_warnings(section)
+    (section,) = STUDIES["defenses"].sections(defense_run)
+    said = checks.warnings(section, STUDIES["defenses"].checks)
     (clean,) = [text for text in said if "60 clean images:" in text]
     (utility,) = (cell for cell in defense_run if cell.kind == "utility")
     count = int(utility.arrays["no_answer"].sum())
@@ -267,8 +265,8 @@ def test_tables_of_detectors_say_how_many(tmp_path):
     store, _, failures = evaluate(tmp_path / "run", [watcher("fs", Blank())], eps=(0.3,), names=("fgsm",))
     assert failures == []
     cells = read_cells(store.folder)
-    (section,) = detection_sections(cells)
-    said = detection_warnings(section)
+    (section,) = STUDIES["detectors"].sections(cells)
+    said = checks.warnings(section, STUDIES["detectors"].checks)
     attacked = next(cell for cell in cells if cell.kind == DETECTION)
     count = int(np.isnan(attacked.arrays["scores"]).sum())
     assert count > 20 and not attacked.arrays["no_answer"].any()
@@ -277,6 +275,6 @@ def test_tables_of_detectors_say_how_many(tmp_path):
     )
     assert sum("images of fgsm@0.3 is no number" in text for text in said) == 1
     assert not any("clean test images is no number" in text or "no answer" in text for text in said)
-    (row,) = section.rows
-    tpr = row.entries[section.detectors[0].key]["tpr"].summary
+    (row,) = section.rows("attacks")
+    tpr = row.figures[section.subjects[0].key]["tpr"].summary
     assert tpr.mean >= count / 40 * 0.9  # flagged, not let through

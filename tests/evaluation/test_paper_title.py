@@ -8,25 +8,22 @@ from fake_defenses import fake_utility
 from fake_detectors import fake_clean, fake_detection, fake_sweep
 
 from deepsec_jax import attacks
-from deepsec_jax.evaluation.attack_report import render
-from deepsec_jax.evaluation.defense_report import render_defenses
-from deepsec_jax.evaluation.defense_table import defense_sections
-from deepsec_jax.evaluation.detection_report import render_detectors
-from deepsec_jax.evaluation.detection_table import detection_sections
-from deepsec_jax.evaluation.paper_table import sections
-from deepsec_jax.evaluation.paper_title import changed_hyperparameters, changed_settings, same
+from deepsec_jax.studies import report
+from deepsec_jax.studies.paper_title import changed_hyperparameters, changed_settings, same
 
-STUDIES = {
-    "attacks": (lambda: [fake_cell("fgsm"), fake_cell("bim")], sections, render, "Table XIV"),
-    "defenses": (
-        lambda: [fake_utility("nat"), fake_utility("rt"), fake_utility("igr")], defense_sections,
-        render_defenses, "Table IV",
-    ),
-    "detectors": (
-        lambda: [fake_clean(), fake_detection("fgsm"), fake_sweep(0.1)], detection_sections,
-        render_detectors, "Table XVI",
-    ),
-}  # fmt: skip
+CELLS = {
+    "attacks": (lambda: [fake_cell("fgsm"), fake_cell("bim")], "Table XIV"),
+    "defenses": (lambda: [fake_utility("nat"), fake_utility("rt"), fake_utility("igr")], "Table IV"),
+    "detectors": (lambda: [fake_clean(), fake_detection("fgsm"), fake_sweep(0.1)], "Table XVI"),
+}
+
+
+def sort(study, cells):
+    return report.STUDIES[study].sections(cells)
+
+
+def render(study, cells):
+    return report.render(report.STUDIES[study], cells)
 
 
 def changed(cells, **parts):
@@ -92,7 +89,7 @@ OF_ONE = {
 }  # fmt: skip
 
 CASES = [
-    *((study, name, *case) for study in STUDIES for name, case in OF_EVERY.items()),
+    *((study, name, *case) for study in CELLS for name, case in OF_EVERY.items()),
     *((study, name, *case) for (study, name), case in OF_ONE.items()),
 ]
 
@@ -102,25 +99,25 @@ CASES = [
     [pytest.param(study, *case, id=f"{study}: {name}") for study, name, *case in CASES],
 )
 def test_what_is_not_the_papers_has_no_title_of_it(study, parts, words):
-    cells, sort, _, title = STUDIES[study]
-    (section,) = sort(changed(cells(), **parts))
+    cells, title = CELLS[study]
+    (section,) = sort(study, changed(cells(), **parts))
     assert title not in section.title and section.note.startswith(f"Not {title}")
     assert words in section.note and section.note.count(".") <= 1 + section.note.count("0.")
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", CELLS)
 def test_what_is_the_papers_has_its_title(study):
-    cells, sort, render, title = STUDIES[study]
-    (section,) = sort(cells())
+    cells, title = CELLS[study]
+    (section,) = sort(study, cells())
     assert section.title.startswith(f"{title} (MNIST) and ours") and not section.note
     # What does not make another recipe of it: its name, its seed, where its values are from.
-    (again,) = sort(changed(cells(), **recipe(name="mine", seed=3, source="me")))
+    (again,) = sort(study, changed(cells(), **recipe(name="mine", seed=3, source="me")))
     assert again.title == section.title and not again.note
-    page = render(cells())[f"{study}.html"]
-    other = render(changed(cells(), **recipe(epochs=1)))[f"{study}.html"]
+    page = render(study, cells())[f"{study}.html"]
+    other = render(study, changed(cells(), **recipe(epochs=1)))[f"{study}.html"]
     assert title in page and f"{title} (MNIST)" not in other
     if study == "detectors":  # the table of radii is the paper's where everything is, too
-        assert "(Table VII, MNIST)" in page and "(Table VII" not in other
+        assert "Table VII (MNIST)" in page and "Table VII" not in other
 
 
 def test_settings_are_compared_whole():

@@ -15,8 +15,12 @@ from PIL import Image
 from rich.console import Console
 
 from deepsec_jax import attacks, data
-from deepsec_jax.evaluation import attack_table, picture_grid, report
+from deepsec_jax.evaluation import attack_table
 from deepsec_jax.evaluation.attack_table import Distance, Row
+from deepsec_jax.evaluation.sample import examples_of
+from deepsec_jax.studies import attack_page
+from deepsec_jax.studies.attack_checks import spoiled
+from deepsec_jax.tables import pictures
 
 KEY = jax.random.key(0)
 
@@ -125,7 +129,7 @@ def test_restarts_show_inner_fields_and_count_all_gradients():
     ],
 )
 def test_what_spoils_a_table_is_said(rows, words):
-    found = report.warnings(rows)
+    found = spoiled(rows)
     assert len(found) == 1 and all(word in found[0] for word in words)
 
 
@@ -140,7 +144,7 @@ def test_what_spoils_a_table_is_said(rows, words):
     ],
 )
 def test_a_sound_table_has_no_warnings(rows):
-    assert report.warnings(rows) == []
+    assert spoiled(rows) == []
 
 
 class _Page(HTMLParser):
@@ -161,7 +165,7 @@ class _Page(HTMLParser):
 def page(results, candidates):
     cards = {"fgsm": {"eps": {"value": 0.1, "source": "a source", "reason": "a <reason>"}}}
     facts = {"Model": "<script>alert(1)</script>"}
-    return report.render("A title", facts, results, cards, candidates, ("zero", "<b>one</b>", "two"))
+    return attack_page.render("A title", facts, results, cards, candidates, ("zero", "<b>one</b>", "two"))
 
 
 def test_the_page_stands_alone(page):
@@ -181,7 +185,7 @@ def test_the_page_has_figures_reasons_and_captions(page, results, candidates):
     for result in results:
         assert f"{100 * result.row.success:.1f} % of n = 30" in text
     assert "a source" in text and "a <reason>" in text and "<script>alert(1)</script>" in text
-    shown = picture_grid.examples_of(candidates.labels)
+    shown = examples_of(candidates.labels)
     assert {int(candidates.labels[index]) for index in shown} == {0, 1, 2}
     assert text.count("true <b>one</b>") == 2 * sum(candidates.labels[index] == 1 for index in shown)
     assert f"{100 * results[0].confidence[shown[0]]:.0f} %" in text
@@ -190,26 +194,26 @@ def test_the_page_has_figures_reasons_and_captions(page, results, candidates):
 def test_pictures_are_small_and_the_clean_one_is_the_image(page, candidates):
     sources = re.findall(r'src="data:image/png;base64,([^"]+)" alt="clean', page)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0]))))
-    first = picture_grid.examples_of(candidates.labels)[0]
+    first = examples_of(candidates.labels)[0]
     assert picture.shape == (4, 4, 3)
     assert np.array_equal(picture[..., :1], np.round(candidates.images[first] * 255).astype(np.uint8))
 
 
 def test_perturbations_are_scaled_and_coloured():
-    grey = picture_grid.coloured(np.array([[[0.0], [0.02], [-0.01]]], np.float32))
-    assert np.allclose(grey[0, 0], 1) and np.allclose(grey[0, 1], picture_grid.UP)
+    grey = pictures.coloured(np.array([[[0.0], [0.02], [-0.01]]], np.float32))
+    assert np.allclose(grey[0, 0], 1) and np.allclose(grey[0, 1], pictures.UP)
     assert grey[0, 2, 2] > grey[0, 2, 0]  # darker is blue
-    colour = picture_grid.coloured(np.array([[[0.0, 0.1, -0.1]]], np.float32))
+    colour = pictures.coloured(np.array([[[0.0, 0.1, -0.1]]], np.float32))
     assert np.allclose(colour[0, 0], [0.5, 1.0, 0.0])
-    assert np.allclose(picture_grid.coloured(np.zeros((1, 1, 3))), 0.5)
+    assert np.allclose(pictures.coloured(np.zeros((1, 1, 3))), 0.5)
 
 
 def test_a_report_is_not_overwritten(tmp_path, page):
-    path = report.write_report(tmp_path / "new" / "report.html", page)
-    with pytest.raises(report.ReportError, match="exists already: choose another folder"):
-        report.write_report(path, "other")
+    path = attack_page.write_report(tmp_path / "new" / "report.html", page)
+    with pytest.raises(attack_page.ReportError, match="exists already: choose another folder"):
+        attack_page.write_report(path, "other")
     assert path.read_text() == page
-    report.write_report(path, "other", replace=True)
+    attack_page.write_report(path, "other", replace=True)
     assert path.read_text() == "other" and list(path.parent.iterdir()) == [path]
 
 
@@ -218,6 +222,6 @@ def test_the_terminal_table_fits_80_columns(results):
         dataclasses.replace(results[0].row, n=1000, seconds=123.4, compile_seconds=12.3, attack="fgsm@0.5")
     ]
     console = Console(width=80, file=io.StringIO(), record=True)
-    console.print(report.terminal_table(rows, "title"))
+    console.print(attack_page.terminal_table(rows, "title"))
     text = console.export_text()
     assert "…" not in text and "1000" in text and "fgsm@0.5" in text and "123.40" in text

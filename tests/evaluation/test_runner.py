@@ -7,10 +7,10 @@ import fake_run
 import numpy as np
 import pytest
 
-from deepsec_jax.evaluation import aside
-from deepsec_jax.evaluation.aside import StoreError
-from deepsec_jax.evaluation.runner import CELL, Failure, missing, run_plan, work
-from deepsec_jax.evaluation.store import Store, read_cells
+from deepsec_jax.runs import atomic
+from deepsec_jax.runs.atomic import StoreError
+from deepsec_jax.runs.runner import CELL, Failure, missing, run_plan, work
+from deepsec_jax.runs.store import Store, read_cells
 
 
 def quiet(done=1, note=""):
@@ -148,14 +148,14 @@ def test_what_fails_elsewhere_meanwhile_is_not_tried_again(store):
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(store, monkeypatch):
-    jobs, write = [fake_run.job(0), fake_run.job(1), fake_run.job(2)], aside.sync
+    jobs, write = [fake_run.job(0), fake_run.job(1), fake_run.job(2)], atomic.sync
 
     def full(path):
         if jobs[1].name in path.parts and path.suffix == ".npz":
             raise OSError(28, "No space left on device")
         write(path)
 
-    monkeypatch.setattr(aside, "sync", full)
+    monkeypatch.setattr(atomic, "sync", full)
     with pytest.raises(StoreError, match=r"No space left on device.*free some space.*same command goes on"):
         go(store, jobs)
     assert [store.has_cell(job.name) for job in jobs] == [True, False, False]

@@ -8,13 +8,13 @@ import fake_run
 import numpy as np
 import pytest
 
-from deepsec_jax.evaluation import aside
-from deepsec_jax.evaluation import store as store_module
-from deepsec_jax.evaluation.aside import StoreError, check_room, write_aside
-from deepsec_jax.evaluation.cells import ARRAYS, VERSIONS, is_current
-from deepsec_jax.evaluation.records import DamagedError
-from deepsec_jax.evaluation.runner import CELL
-from deepsec_jax.evaluation.store import Store, cell_name, read_cells
+from deepsec_jax.runs import atomic
+from deepsec_jax.runs import store as store_module
+from deepsec_jax.runs.atomic import StoreError, check_room, write_atomic
+from deepsec_jax.runs.cell_files import DamagedError
+from deepsec_jax.runs.cells import ARRAYS, VERSIONS, is_current
+from deepsec_jax.runs.runner import CELL
+from deepsec_jax.runs.store import Store, cell_name, read_cells
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         seen.append(path.exists())
         written.write_text("whole")
 
-    write_aside(path, write)
+    write_atomic(path, write)
     assert seen == [False] and path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
     def breaks(written):
@@ -63,7 +63,7 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_aside(tmp_path / "other.txt", breaks)
+        write_atomic(tmp_path / "other.txt", breaks)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -226,7 +226,7 @@ def test_a_disk_that_refuses_is_one_line_with_a_remedy(store, monkeypatch, numbe
     def refuse(descriptor):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(aside.os, "fsync", refuse)
+    monkeypatch.setattr(atomic.os, "fsync", refuse)
     for write in (
         lambda: check_room(store.folder),
         lambda: store.add_to_plan([fake_run.config(5)]),

@@ -14,10 +14,10 @@ from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
 from deepsec_jax.evaluation.defense_cells import digest
 from deepsec_jax.evaluation.detection_cells import Asked, Watcher
 from deepsec_jax.evaluation.detection_jobs import Sweep, detection_jobs, plan_detection
-from deepsec_jax.evaluation.runner import run_plan
 from deepsec_jax.evaluation.sample import split_name
-from deepsec_jax.evaluation.store import Store
 from deepsec_jax.pytree import Struct
+from deepsec_jax.runs.runner import run_plan
+from deepsec_jax.runs.store import Store
 
 SHAPE = (4, 4, 1)
 MODEL = make_linear(SHAPE)

@@ -18,9 +18,9 @@ from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_table import run_attack
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.measured import measure_cell, record_of
-from deepsec_jax.evaluation.report import render, terminal_table
 from deepsec_jax.metrics import METRICS, measure, summarise
 from deepsec_jax.pytree import Struct, is_randomised, reseed, static
+from deepsec_jax.studies.attack_page import render, terminal_table
 
 ROWS, CLASSES = 24, 3
 LINEAR = make_linear()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deepsec_jax.evaluation.paper_numbers import interval
 from deepsec_jax.metrics import DEFENSE_METRICS, METRICS, summarise
+from deepsec_jax.tables.numbers import interval
 
 SUCCESS = np.array([1, 0, 1, 1, 0], np.float32)
 

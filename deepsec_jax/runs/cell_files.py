@@ -1,0 +1,117 @@
+"""The files of one cell: its name, and reading them so that damage is one clear line."""
+
+import hashlib
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepsec_jax.runs.atomic import StoreError
+from deepsec_jax.runs.cells import ARRAYS, NO_ANSWER, REJECTION, kind_of, words_of
+
+
+class DamagedError(StoreError):
+    """A record that was complete once and cannot be read now; one line with the path and the remedy."""
+
+
+def cell_name(config: Mapping[str, Any]) -> str:
+    """Return a readable beginning and 12 hex digits over the whole config, in canonical JSON.
+
+    Args:
+        config: plain values; see :class:`deepsec_jax.runs.cells.Cell`.
+
+    Raises:
+        ValueError: the config holds NaN or infinity.
+        LookupError: it is no config of a cell.
+    """
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    readable = re.sub(r"[^A-Za-z0-9.@_]+", "-", "-".join(words_of(config)))
+    return f"{readable[:80]}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        DamagedError: cut off, or something else.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise damaged(path, str(error)) from None
+    if not isinstance(values, dict):
+        raise damaged(path, "no JSON object")
+    return values
+
+
+def read_config(cell: Path) -> dict[str, Any]:
+    """Return the config of a cell's folder.
+
+    Raises:
+        DamagedError: cut off, or not the config that the folder is named after.
+    """
+    config = read_json(cell / "config.json")
+    try:
+        named = cell_name(config)
+    except (LookupError, TypeError, ValueError):
+        named = "nothing"
+    if named != cell.name:
+        raise damaged(cell, f"config.json belongs to {named}")
+    return config
+
+
+def check_cell(cell: Path) -> None:
+    """Look at a cell without reading its arrays.
+
+    Raises:
+        DamagedError: a file is missing, cut off or another cell's.
+    """
+    read_config(cell)
+    read_json(cell / "environment.json")
+    if not zipfile.is_zipfile(cell / "arrays.npz"):
+        raise damaged(cell, "arrays.npz is cut off or missing")
+
+
+def read_arrays(cell: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a cell's folder.
+
+    Raises:
+        DamagedError: cut off, changed, or not all that :data:`deepsec_jax.runs.cells.ARRAYS` asks of
+            its kind.
+    """
+    kind = kind_of(read_config(cell))
+    try:
+        with (cell / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            further = (*NO_ANSWER.get(kind, ()), *REJECTION.get(kind, ()))
+            names = (*ARRAYS[kind], *(key for key in further if key in archive))
+            arrays = {key: archive[key] for key in names}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(cell, f"arrays.npz: {error}") from None
+    if len({len(array) for array in arrays.values()}) > 1:
+        raise damaged(cell, "arrays.npz: its arrays differ in length")
+    return arrays
+
+
+def read_column(path: Path, rows: int) -> np.ndarray:
+    """Return a metric column, float64 [rows].
+
+    Raises:
+        DamagedError: cut off, or of another number of images.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(path, str(error)) from None
+    if values.shape != (rows,):
+        raise damaged(path, f"shape {list(values.shape)} for {rows} images")
+    return values
+
+
+def damaged(path: Path, reason: str) -> DamagedError:
+    """Return the error that says which record is damaged, how, and what helps."""
+    return DamagedError(f"{path} is damaged ({' '.join(reason.split())}): remove it, and it is made again")

@@ -1,0 +1,198 @@
+"""Carries out a plan: what is missing is computed, what fails is recorded, several processes share the work.
+
+Nothing here knows attacks, models or jax; a job brings the functions that compute.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepsec_jax.runs.atomic import StoreError
+from deepsec_jax.runs.cells import short_name
+from deepsec_jax.runs.cell_files import DamagedError, cell_name
+from deepsec_jax.runs.store import Store
+from deepsec_jax.progress import Advance
+
+CELL = "cell"
+"""The stage that makes a cell, beside the groups of its columns."""
+
+OnBatch = Callable[[int], Any]
+"""Called after every batch with the number of images just done."""
+
+Compute = Callable[[OnBatch], tuple[dict[str, Any], dict[str, np.ndarray]]]
+"""``compute(on_batch) -> environment, arrays`` of a cell; see ``runs/cells.py``."""
+
+Measure = Callable[
+    [dict[str, Any], dict[str, np.ndarray], tuple[str, ...], OnBatch], Mapping[str, np.ndarray]
+]
+"""``measure(environment, arrays, names, on_batch) -> column name -> values [N]``."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell that is wanted, and how to compute it.
+
+    Attributes:
+        config: what decides the cell.
+        groups: group name -> columns that are computed together.
+        compute: makes the cell.
+        measure: makes columns of the finished cell.
+        images: number of images, for progress.
+        gradients: per image, about; for progress.
+        measuring: what a group of columns costs per image, in gradients, about.
+        after: names of cells that this one is computed from.
+    """
+
+    config: dict[str, Any]
+    groups: Mapping[str, tuple[str, ...]]
+    compute: Compute
+    measure: Measure
+    images: int = 1
+    gradients: int = 1
+    measuring: int = 10
+    after: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The cell's name."""
+        return cell_name(self.config)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What could not be computed in this run: cell, stage and the error's line."""
+
+    name: str
+    stage: str
+    error: str
+
+
+def missing(store: Store, name: str, groups: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return stage -> columns to compute, in order; ``CELL`` first where the cell is missing."""
+    stages: dict[str, tuple[str, ...]] = {} if store.has_cell(name) else {CELL: ()}
+    there = store.columns(name)
+    for group, columns in groups.items():
+        if wanted := tuple(column for column in columns if column not in there):
+            stages[group] = wanted
+    return stages
+
+
+def work(job: Job, stages: Mapping[str, tuple[str, ...]]) -> int:
+    """Return how many gradients these stages of a job cost, about; the unit of progress."""
+    return sum(job.images * _weight(job, stage) for stage in stages)
+
+
+def _weight(job: Job, stage: str) -> int:
+    return max(1, job.gradients) if stage == CELL else job.measuring
+
+
+def run_plan(
+    store: Store,
+    jobs: Sequence[Job],
+    *,
+    advance: Advance,
+    wait: Callable[[], Any] = lambda: time.sleep(1.0),
+) -> list[Failure]:
+    """Compute what is missing of the jobs, in order, and return what failed.
+
+    Any number of processes may do this on one directory.  A cell that another one holds, or that is
+    computed from such a cell, is left for later; the last ones are waited for, and taken over if their
+    process dies.  What fails in another process while this one runs is not tried again here.
+
+    Args:
+        store: the run directory, whose plan has the jobs' cells.
+        jobs: what is wanted.
+        advance: told of the :func:`work` done, by whomever.
+        wait: called before looking again when others hold all that is left.
+
+    Raises:
+        StoreError: the directory cannot be written; what is finished stays.
+    """
+    seen = {job.name: len(store.failures(job.name)) for job in jobs}
+    meter = _Meter(advance, {job.name: work(job, missing(store, job.name, job.groups)) for job in jobs})
+    failures: list[Failure] = []
+    waiting = list(jobs)
+    while waiting:
+        held_elsewhere = []
+        unfinished = {job.name for job in waiting}
+        for job in waiting:
+            if missing(store, job.name, job.groups):
+                if any(name in unfinished and not store.has_cell(name) for name in job.after):
+                    held_elsewhere.append(job)
+                    continue
+                with store.lock(job.name) as held:
+                    if not held:
+                        held_elsewhere.append(job)
+                        continue
+                    failures += _finish(store, job, seen[job.name], meter)
+            unfinished.discard(job.name)
+            meter.close(job.name)
+        if len(held_elsewhere) == len(waiting):
+            wait()
+        waiting = held_elsewhere
+    store.sweep()
+    return failures
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """Tells progress so that each job counts for what it was announced with, however it ends."""
+
+    advance: Advance
+    left: dict[str, int]
+
+    def tell(self, name: str, amount: int, note: str) -> None:
+        amount = min(amount, self.left[name])
+        self.left[name] -= amount
+        self.advance(amount, note)
+
+    def close(self, name: str) -> None:
+        if self.left[name]:
+            self.advance(self.left[name], name)
+        self.left[name] = 0
+
+
+def _finish(store: Store, job: Job, seen: int, meter: _Meter) -> list[Failure]:
+    """Compute the missing stages of a job whose lock is held; ``seen`` failures are older than this run."""
+    elsewhere = {record["group"]: record["error"] for record in store.failures(job.name)[seen:]}
+    failures = []
+    for stage, columns in missing(store, job.name, job.groups).items():
+        error = elsewhere[stage] if stage in elsewhere else _attempt(store, job, stage, columns, meter)
+        if error is not None:
+            failures.append(Failure(job.name, stage, error))
+            if stage == CELL:
+                break
+    return failures
+
+
+def _attempt(store: Store, job: Job, stage: str, columns: tuple[str, ...], meter: _Meter) -> str | None:
+    """Compute one stage; return None, or the line of the error that was recorded."""
+
+    def on_batch(images: int) -> None:
+        meter.tell(job.name, images * _weight(job, stage), note)
+
+    about = short_name(job.config)
+    note = about if stage == CELL else f"{about}: {stage} metrics"
+
+    store.log("start", job.name, stage)
+    try:
+        if stage == CELL:
+            environment, arrays = job.compute(on_batch)
+            store.write_cell(job.config, environment, arrays)
+        else:
+            values = job.measure(store.environment(job.name), store.arrays(job.name), columns, on_batch)
+            for column in columns:
+                store.write_column(job.name, column, values[column])
+    except Exception as error:
+        if isinstance(error, StoreError) and not isinstance(error, DamagedError):
+            raise  # the directory is at fault, not the cell: recording it would fail as well
+        line = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+        store.write_failure(job.name, stage, line, traceback.format_exc())
+        store.log("failed", job.name, stage)
+        return line
+    store.log("done", job.name, stage)
+    return None

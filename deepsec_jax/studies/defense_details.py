@@ -1,0 +1,157 @@
+"""What the page shows of one defense: settings, training, pictures, and all its metrics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from deepsec_jax.answers import NO_CLASS
+from deepsec_jax.defenses import DEFENSES, preset_card
+from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
+from deepsec_jax.evaluation.sample import examples_of
+from deepsec_jax.runs.cells import SIGHT, Cell
+from deepsec_jax.studies.defense_checks import kept_epoch
+from deepsec_jax.studies.robustness import defense_key, eps_in_words
+from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
+from deepsec_jax.tables import plots
+from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
+from deepsec_jax.tables.pictures import class_in_words, example, sight_example
+from deepsec_jax.tables.table import Row, Section
+from deepsec_jax.training import RECIPES
+
+SHOWN = 3
+"""Images of each defense in the overview of what defenses do to an image."""
+
+_WORDS = {WHITE_BOX: "White-box", ADAPTIVE: "Adaptive"}
+_SIGHTS = (
+    "The same test images for every defense, clean and as the adaptive attack left them: the image as it "
+    "is given, what the network behind the defense sees of it (one draw where it draws; the image itself "
+    "where the defense changes only the weights), and the answers of the undefended model and of the "
+    "defended one."
+)
+
+
+def details(section: Section, anchor: str, times: bool) -> list[Detail]:
+    """Return the place of each defense."""
+    rows = section.rows("utility")
+    return [_detail(row, section, anchor_of(anchor, index)) for index, row in enumerate(rows)]
+
+
+def _detail(row: Row, section: Section, anchor: str) -> Detail:
+    under = [
+        (table, found)
+        for table in section.tables
+        for found in table.rows
+        if table.several and found.key == row.key
+    ]
+    cells = [cell for _, found in ((None, row), *under) for cell in found.cells.values()]
+    finished = [cell for cell in cells if cell.error is None]
+    config = next(cell.config for cell in section.cells if defense_key(cell) == row.key)
+    training: Mapping[str, Any] = _first_said(finished, "training") or {}
+    charts = _charts(training, anchor, finished)
+    folder = _first_said(finished, "folder")
+    channels = next((cell.arrays["x"].shape[3] for cell in finished if "x" in cell.arrays), None)
+    card: Card = card_of(
+        preset_card, row.name, section.fields["data"], section.fields["preset"], channels=channels
+    )
+    blocks = [
+        settings_block(config["defense"]["settings"], card, row.record["changed"]),
+        Block("recipe", _recipe(config, training), "Training"),
+        *([Block("charts", {"charts": charts, "large": True})] if charts else []),
+        *_pictures([found for _, found in under]),
+        every_figure(row.figures[""].values()),
+    ]
+    for table, found in under:
+        figures = (*found.figures[""].values(), *found.beside.values())
+        blocks.append(every_figure(figures, compares=False, title=f"Under attack: {table.record['title']}"))
+        blocks += [Block("findings", found.findings)] if found.findings else []
+    return Detail(
+        key=row.key, label=row.label, aside=f"folder {folder}" if folder else "",
+        about=described(DEFENSES.get(row.name.partition("@")[0])), blocks=tuple(blocks),
+        errors=tuple(
+            f"{cell.config.get('access', cell.kind).replace('_', '-')}: {cell.error}"
+            for cell in cells if cell.error is not None
+        ),
+    )  # fmt: skip
+
+
+def _first_said(cells: Sequence[Cell], name: str) -> Any:
+    return next((cell.environment[name] for cell in cells if cell.environment.get(name)), None)
+
+
+def _recipe(config: Mapping[str, Any], training: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the fields of the training's recipe, those of the undefended model's beside what differs."""
+    known = config["model"].get("recipe")
+    named = RECIPES.get(str(known))  # runs of version 0.1 kept its name only
+    usual = known if isinstance(known, Mapping) else named.to_dict() if named else {}
+    fields = [
+        {
+            "name": name.replace("_", " "), "value": said(value),
+            "base": said(usual[name]) if name in usual and usual[name] != value else "",
+        }
+        for name, value in config["defense"]["recipe"].items()
+        if name not in ("name", "source", "data")
+    ]  # fmt: skip
+    if "best_epoch" in training:
+        fields.append({"name": "epoch kept", "value": str(training["best_epoch"] + 1), "base": ""})
+    return fields
+
+
+def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    history = training.get("history", ())
+    if not kept_epoch(training):
+        return []
+    classes = next(cell.arrays["probabilities"].shape[1] for cell in cells)
+    kept = int(training["best_epoch"]) + 1
+    accuracy = plots.accuracy_by_epoch(f"{anchor}-a", history, classes=classes, kept=kept)
+    return [
+        {"title": "Validation accuracy by epoch", "svg": Markup(accuracy)},
+        {"title": "Training loss by epoch", "svg": Markup(plots.loss_by_epoch(f"{anchor}-l", history))},
+    ]
+
+
+def _pictures(rows: Sequence[Row]) -> list[Block]:
+    """Return the grid of clean and adversarial images of the strongest attack that is there."""
+    right = "not fooled" if any(row.beside for row in rows) else "still right"
+    for access in (ADAPTIVE, WHITE_BOX):
+        for row in rows:
+            cell = row.cells.get(access)
+            if cell is not None and cell.error is None:
+                title = f"{_WORDS[access]} adversarial images, ε = {eps_in_words(cell.config['eps'])}"
+                shown = {"examples": _examples(cell), "success": "wrong", "failure": right}
+                return [Block("pictures", shown, title)]
+    return []
+
+
+def _examples(cell: Cell) -> list[dict[str, Any]]:
+    arrays = cell.arrays
+    names = [str(name) for name in cell.environment["class_names"]]
+    robust = np.minimum(arrays["clean"], arrays["correct"])
+    return [
+        example(
+            arrays["x"][index], arrays["x_adv"][index], label=names[arrays["labels"][index]],
+            predicted=class_in_words(arrays["predicted"][index], names),
+            confidence=float(arrays["confidence"][index]),
+            success=bool(robust[index] < 0.5 and arrays["predicted"][index] != NO_CLASS),
+        )
+        for index in examples_of(arrays["labels"])
+    ]  # fmt: skip
+
+
+def sights(section: Section, anchor: str) -> list[Block]:
+    """Return what each defense's network sees of a few images, in the table's order."""
+    cells: dict[str, Cell] = {}
+    for each in section.cells:
+        if each.kind == SIGHT and each.error is None:
+            cells.setdefault(defense_key(each), each)
+    found = []
+    for row in section.rows("utility"):
+        if (cell := cells.get(row.key)) is not None:
+            names = [str(name) for name in cell.environment["class_names"]]
+            found.append({
+                "label": row.label, "eps": eps_in_words(cell.config["eps"]),
+                "unchanged": np.array_equal(cell.arrays["seen"], cell.arrays["x"]),
+                "examples": [sight_example(cell.arrays, names, index) for index in range(SHOWN)],
+            })  # fmt: skip
+    return [Block("sights", found, "What each defense does to an image", _SIGHTS)] if found else []

@@ -1,0 +1,89 @@
+"""What columns under attack say about each other: order that cannot be, tested image by image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
+from deepsec_jax.tables.table import Finding
+
+MASKING = "masking: white-box above replayed"
+ZERO_GRADIENT = "zero gradient: nothing for PGD to climb"
+UNFINISHED = "surrogate unfinished: adaptive is not the lowest"
+
+_SURE = 0.025  # one-sided, as the upper end of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two columns over the same images.
+
+    Attributes:
+        higher: images on which the first is larger.
+        lower: images on which it is smaller.
+        gap: mean of the first less that of the second.
+        p: probability of so many larger ones, or more, if either were as likely (McNemar's exact test; on
+            shares of draws the sign test).
+    """
+
+    higher: int
+    lower: int
+    gap: float
+    p: float
+
+    @property
+    def above(self) -> bool:
+        """Whether the first is above the second by more than chance."""
+        return self.gap > 0 and self.p < _SURE
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> Paired:
+    """Compare two columns image by image, float [N]."""
+    higher, lower = int((first > second).sum()), int((first < second).sum())
+    p = stats.binomtest(higher, higher + lower, alternative="greater").pvalue if higher + lower else 1.0
+    return Paired(higher, lower, float(np.mean(first) - np.mean(second)) if len(first) else 0.0, float(p))
+
+
+def inconsistencies(columns: Mapping[str, np.ndarray]) -> list[Finding]:
+    """Return what is out of order in a defense's columns under attack.
+
+    An attacker who knows more cannot do worse, so replayed >= white-box >= adaptive.  White-box above
+    replayed: the defended model's gradients lead astray, and its white-box accuracy says nothing.
+    Adaptive above either: the attack through the surrogate is too weak to be believed.
+
+    Args:
+        columns: ``replayed``, ``white_box`` and ``adaptive`` over the same images, those that are there.
+    """
+    found = []
+    if WHITE_BOX in columns and REPLAYED in columns:
+        pair = paired(columns[WHITE_BOX], columns[REPLAYED])
+        if pair.above:
+            found.append(
+                Finding(
+                    MASKING,
+                    f"{_figures(columns, WHITE_BOX, REPLAYED, pair)}: the model's own gradients lead the "
+                    "attack astray, so white-box accuracy is no security here",
+                )
+            )
+    for other in (WHITE_BOX, REPLAYED):
+        if ADAPTIVE in columns and other in columns:
+            pair = paired(columns[ADAPTIVE], columns[other])
+            if pair.above:
+                found.append(
+                    Finding(
+                        UNFINISHED,
+                        f"{_figures(columns, ADAPTIVE, other, pair)}: the attack through the surrogate is "
+                        "weaker than it must be, so its figure overstates the defense",
+                    )
+                )
+    return found
+
+
+def _figures(columns: Mapping[str, np.ndarray], first: str, second: str, pair: Paired) -> str:
+    shares = [f"{name.replace('_', '-')} {100 * np.mean(columns[name]):.1f} %" for name in (first, second)]
+    return (
+        f"{shares[0]} is above {shares[1]} of n = {len(columns[first])} ({pair.higher} images speak for it, "
+        f"{pair.lower} against it, p = {pair.p:.1g})"
+    )

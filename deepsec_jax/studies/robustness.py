@@ -1,0 +1,237 @@
+"""Models under attack: clean, replayed, white-box, adaptive, side by side.
+
+A table holds one threat: one radius, one sample, one adaptive attack.  Nothing is averaged over attacks or
+over threats; ``worst`` is taken image by image.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED, WHITE_BOX
+from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
+from deepsec_jax.metrics import Column, summarise
+from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.inconsistencies import ZERO_GRADIENT, inconsistencies
+from deepsec_jax.tables import build
+from deepsec_jax.tables.data_files import cell_record
+from deepsec_jax.tables.published import Printed, Published
+from deepsec_jax.tables.table import Figure, Finding, Row, Span, Table
+
+PAPER = Published("defenses")
+
+ATTACKED = (REPLAYED, WHITE_BOX, ADAPTIVE)
+"""What a defense is attacked by, the attacker who knows least first."""
+
+JOINT = ("weights", "confident")
+"""Hyperparameters that the adaptive attack has on a model with a detector only."""
+
+KEPT = ("folder", "training")
+"""What JSON says of a cell's environment without times."""
+
+_INTRO = (
+    "The share of all n images, drawn at random and not picked for being right, that stays correctly "
+    "classified. Replayed images were made on the undefended model, white-box ones on the defended model "
+    "itself, adaptive ones through the surrogate that the defense names for its own gradients; worst is "
+    "the worst of the three, image by image. An attacker who knows more cannot do worse, so each column "
+    "should be at most the one before it. Nothing here is an average over attacks."
+)
+_REJECTS = (
+    " A model with a detector may also reject: a clean image that it rejects counts as an error, an "
+    "adversarial one as not fooled; how many of the images were rejected stands under each figure."
+)
+
+
+def defense_key(cell: Cell) -> str:
+    """Return what tells a cell's defense from others: its settings and its weights."""
+    decided = {"defense": cell.config.get("defense"), "weights": cell.config["weights"].get("defended")}
+    return build.decided_by(decided) if decided["defense"] else ""
+
+
+def threat_tables(cells: Iterable[Cell], about: str, *, times: bool) -> list[Table]:
+    """Sort cells under attack, of one undefended model, into tables in the order in which each comes up.
+
+    Args:
+        cells: of kind ``robustness``.
+        about: what is defended.
+        times: see ``studies.report``.
+    """
+
+    def threat(cell: Cell) -> str:
+        return build.decided_by({name: cell.config[name] for name in ("eps", "n", "seed", "images")})
+
+    groups = build.grouped(cells, threat).values()
+    return [table for group in groups for table in _tables(group, about, times)]
+
+
+def _tables(cells: Sequence[Cell], about: str, times: bool) -> list[Table]:
+    """Return one table per adaptive attack; a defense without any stands in the first."""
+    adaptive = {_attack(cell): None for cell in cells if cell.config["access"] == ADAPTIVE}
+    by_defense = build.grouped(cells, defense_key)
+    tables = []
+    for index, wanted in enumerate(adaptive or {"": None}):
+        rows = []
+        for key, group in by_defense.items():
+            chosen = {
+                cell.config["access"]: cell
+                for cell in group
+                if cell.config["access"] != ADAPTIVE or _attack(cell) == wanted
+            }
+            others = any(cell.config["access"] == ADAPTIVE for cell in group)
+            if not key or ADAPTIVE in chosen or (not others and index == 0):
+                rows.append(_row(key, chosen, times))
+        rows.sort(key=lambda row: (bool(row.key), PAPER.position(row.name)))
+        if any(row.key for row in rows):
+            tables.append(_table(tuple(rows), about))
+    return tables
+
+
+def _attack(cell: Cell) -> str:
+    """Return what tells an attack from others; what it does to a detector is its way with such a model."""
+    attack = cell.config["attack"]
+    values = {name: value for name, value in attack["hyperparameters"].items() if name not in JOINT}
+    return build.decided_by({**attack, "hyperparameters": values})
+
+
+def _table(rows: tuple[Row, ...], about: str) -> Table:
+    cells = {access: cell for row in rows for access, cell in row.cells.items()}
+    config = next(iter(cells.values())).config
+    facts = {}
+    for access in (UNDEFENDED, WHITE_BOX):
+        if access in cells:
+            facts["Replayed and white-box"] = attack_in_words(cells[access].config["attack"])
+    for attack in (row.cells[ADAPTIVE].config["attack"] for row in rows if ADAPTIVE in row.cells):
+        joint = any(name in attack["hyperparameters"] for name in JOINT)
+        facts["Adaptive, on detectors" if joint else "Adaptive"] = attack_in_words(attack)
+    eps, seed = float(config["eps"]), int(config["seed"])
+    threat = f"L∞, ε = {eps_in_words(config['eps'])}, n = {config['n']} test images, seed {config['seed']}"
+    said = [f"{label}: {text}" for label, text in facts.items()]
+    said += [f"{row.name}: {label}" for row in rows for label in row.labels()]
+    said += [
+        f"{row.name}, {access}: {cell.error}"
+        for row in rows
+        for access, cell in row.cells.items()
+        if cell.error is not None
+    ]
+    return Table(
+        kind="robustness", title=f"{about}: accuracy under attack, {threat}", heading="Model", rows=rows,
+        spans=(Span(tuple(ROBUSTNESS_COLUMNS.values())),), several=True, facts=facts, notes=tuple(said),
+        caption=". Per model: mean, its 95 % interval, its n.",
+        fields={"table": "robustness", "eps": eps, "seed": seed},
+        record={"title": threat, "facts": facts, "eps": eps, "seed": seed},
+        page_title=f"Accuracy under attack: {threat}",
+        intro=_INTRO + (_REJECTS if any(row.beside for row in rows) else ""),
+    )  # fmt: skip
+
+
+def attack_in_words(attack: dict[str, Any]) -> str:
+    """Return what an attack is in one line."""
+    values = attack["hyperparameters"]
+    steps = f"PGD, {values['steps']} steps of {values['step_size']:.4g}"
+    if values.get("rule") == "cosine":
+        steps += " at first, shrinking to 0"
+    if "decay" in values:
+        steps += f", along a momentum of {values['decay']:g}"
+    if attack["name"] != "cascade":
+        return f"{steps} from a random start; as many as in the paper, and as long against ε"
+    losses = ", then ".join(values["losses"])
+    runs = f"{values['restarts']} restarts each of loss {losses}"
+    if "weights" in values:
+        shares = ", ".join(f"{weight:g}" for weight in values["weights"])
+        runs = (
+            f"first {values['confident']} on the model without its detector for the largest margin, then on "
+            f"both at once, weight {shares} of the detector in turn, {runs}"
+        )
+    if "queries" in values:
+        runs = f"{runs}, then a search of {values['queries']} queries by squares"
+    return f"{steps} through the surrogate, {runs}; each run on the survivors of those before it"
+
+
+def eps_in_words(eps: float) -> str:
+    """Return a radius; one of a whole number of grey levels, and no short decimal, as so many 255ths."""
+    levels = 255 * eps
+    grey = abs(levels - round(levels)) < 1e-6 and abs(eps - round(eps, 3)) > 1e-9
+    return f"{round(levels)}/255" if grey else f"{eps:.4g}"
+
+
+def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
+    config = next(iter(cells.values())).config
+    name = config["defense"]["name"] if key else UNDEFENDED
+    label, n = PAPER.label(name) if key else "Undefended", int(config["n"])
+    finished = [cell for cell in cells.values() if cell.error is None]
+    values = {
+        column: cell.columns[column]
+        for column in ROBUSTNESS_COLUMNS
+        for cell in finished
+        if column in cell.columns and not _no_attack(cell, column)
+    }
+    wanted = [access for access in ATTACKED if access not in cells or not _no_attack(cells[access], access)]
+    under = [values[column] for column in wanted if column in values]
+    if len(under) == len(wanted) or (under and not key):
+        values["worst"] = np.min(under, axis=0)
+    findings = (*_zero_gradient(cells), *inconsistencies(values)) if key else ()
+    return Row(
+        key=key, name=name, label=label, n=n, cells=cells, values=values, findings=findings,
+        figures={"": {
+            column.name: _figure(column, values.get(column.name), _absent(key, column.name, cells),
+                                 cells.get(_access(key, column.name)))
+            for column in ROBUSTNESS_COLUMNS.values()
+        }},
+        beside={
+            name: _figure(column, refused, "", cells.get(name))
+            for name, column in REJECTION_COLUMNS.items()
+            if (refused := _first(finished, column.name)) is not None and name in values
+        },
+        fields={"defense": name},
+        record={
+            "defense": name, "label": label, "n": n,
+            "flags": [{"label": finding.label, "text": finding.text} for finding in findings],
+            "cells": {access: cell_record(cell, times=times, kept=KEPT) for access, cell in cells.items()},
+        },
+    )  # fmt: skip
+
+
+def _access(key: str, column: str) -> str:
+    """Return the access whose cell has a column: PGD on the undefended model is white-box there."""
+    return UNDEFENDED if not key and column == WHITE_BOX else column
+
+
+def _no_attack(cell: Cell, column: str) -> bool:
+    """Tell whether a column of a cell would be the answer of an attack that had nothing to climb."""
+    return column == WHITE_BOX and bool(cell.environment.get("zero_gradient"))
+
+
+def _zero_gradient(cells: Mapping[str, Cell]) -> tuple[Finding, ...]:
+    cell = cells.get(WHITE_BOX)
+    if cell is None or not _no_attack(cell, WHITE_BOX):
+        return ()
+    text = (
+        f"the loss of none of the n = {cell.config['n']} images has a gradient by the image, so PGD on the "
+        "model itself was not run: it would have reported random noise as an attack"
+    )
+    return (Finding(ZERO_GRADIENT, text),)
+
+
+def _first(cells: Sequence[Cell], column: str) -> np.ndarray | None:
+    return next((cell.columns[column] for cell in cells if column in cell.columns), None)
+
+
+def _absent(key: str, column: str, cells: Mapping[str, Cell]) -> str:
+    """Return why a column has no values, where it has none."""
+    if not key and column in (REPLAYED, ADAPTIVE):
+        return "no defense"
+    if column == "worst":
+        return "not all measured"
+    if column in cells and _no_attack(cells[column], column):
+        return "zero gradient"
+    access = UNDEFENDED if not key else column
+    asked = list(cells.values()) if column == "clean" else [cells[access]] if access in cells else []
+    return "failed" if any(cell.error is not None for cell in asked) else "not measured"
+
+
+def _figure(column: Column, values: np.ndarray | None, absent: str, cell: Cell | None) -> Figure:
+    summary = None if values is None else summarise(column, values, np.ones(len(values)))
+    nothing = Printed(math.nan, "the paper has no such column")
+    return build.figure(column, summary, absent, nothing, (), cell)

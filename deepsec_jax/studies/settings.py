@@ -1,0 +1,52 @@
+"""Settings of an attack, a defense or a detector as a page shows them: value, source, reason."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from deepsec_jax.catalog import UnknownName
+from deepsec_jax.evaluation.subject import defense_in_words
+from deepsec_jax.tables.page import Block
+
+Card = Mapping[str, Mapping[str, Any]]
+"""Field -> value, source, reason."""
+
+
+def card_of(preset_card: Callable[..., Card], *names: str, channels: int | None) -> Card:
+    """Return the sources of a preset's fields; none for a name without a preset."""
+    try:
+        return preset_card(*names, channels=channels)
+    except UnknownName:
+        return {}
+
+
+def settings_block(used: Mapping[str, Any], card: Card, changed: Collection[str]) -> Block:
+    """Return the settings with their sources; those that are not the preset's are said to be set."""
+    own = {"source": "set for this run", "reason": ""}
+    usual = {"source": "default of the class", "reason": ""}
+    rows = [
+        {**(own if name in changed else card.get(name, usual)), "name": name, "value": said(value)}
+        for name, value in used.items()
+    ]
+    return Block("fields", rows, "Hyperparameters")
+
+
+def said(value: Any) -> str:
+    """Return a setting in words: pairs as name = value, lists with commas."""
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(part, list | tuple) and len(part) == 2 for part in value):
+            return ", ".join(f"{name} = {said(part)}" for name, part in value)
+        return ", ".join(map(said, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def defense_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a page says of the defense of the model itself; nothing of one without."""
+    model = config.get("model")
+    card = model.get("defense") if isinstance(model, Mapping) else None
+    return {"Defense": defense_in_words(card)} if isinstance(card, Mapping) else {}
+
+
+def described(kind: Any) -> str:
+    """Return title and reference of what a card describes; empty for a class without one."""
+    card = getattr(kind, "card", None)
+    return ". ".join(filter(None, (card.title, card.reference))) if card is not None else ""

@@ -1,0 +1,227 @@
+"""Reports as pages: sections of tables, then a place of its own for each attack, defense or detector.
+
+A page needs no network: styles are inline, pictures are PNG data URIs, plots are inline SVG.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from deepsec_jax.metrics import Column
+from deepsec_jax.tables import numbers
+from deepsec_jax.tables.build import grouped
+from deepsec_jax.tables.published import Published, Reason
+from deepsec_jax.tables.table import Figure, Row, Section, Table
+
+OVER = {"all": "all n", "successful": "hits"}
+"""What a column is averaged over, where its own word is not short."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a page.
+
+    Attributes:
+        kind: ``fields`` (hyperparameters with sources), ``facts``, ``charts``, ``pictures``, ``figures``,
+            ``table``, ``findings`` or ``sights``.
+        content: what the template of that kind shows.
+        title: heading; empty for none.
+        intro: what it shows, in a sentence or two.
+    """
+
+    kind: str
+    content: Any
+    title: str = ""
+    intro: str = ""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """The place of one attack, defense or detector.
+
+    Attributes:
+        key: of its row or span, which link here.
+        label: heading.
+        aside: what stands beside it in small letters.
+        about: what it is, and where it comes from.
+        figure: the one figure beside the heading.
+        errors: of cells that failed.
+        blocks: what is shown, from top to bottom.
+    """
+
+    key: str
+    label: str
+    aside: str = ""
+    about: str = ""
+    figure: str = ""
+    errors: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True)
+class View:
+    """A section as a page shows it.
+
+    Attributes:
+        section: the tables.
+        warnings: what to know before trusting them.
+        sound: what was looked for, where there is no warning.
+        blocks: what stands between the tables and the details.
+        details: of rows or spans; the anchor of the i-th is :func:`anchor_of` (section's, i).
+    """
+
+    section: Section
+    warnings: Sequence[str]
+    sound: str
+    blocks: Sequence[Block]
+    details: Sequence[Detail]
+
+
+def anchor_of(section: str, index: int) -> str:
+    """Return the id of a section's detail."""
+    return f"{section}-a{index}"
+
+
+def page(
+    title: str, views: Sequence[tuple[str, View]], *, file: str, heading: str, intro: str, better: str,
+    paper: Published, times: bool,
+) -> str:  # fmt: skip
+    """Return the page.
+
+    Args:
+        title: heading of the page.
+        views: id and view of each section.
+        file: name of the data files beside it, without their endings.
+        heading: of the details, e.g. ``Attacks``.
+        intro: what stands under that heading.
+        better: heading of the column that says which direction is better, and for whom.
+        paper: has notes on columns.
+        times: whether times are shown.
+    """
+    names = _told_apart([view.section for _, view in views])
+    parts = [_part(*each, paper) | {"name": name} for each, name in zip(views, names, strict=True)]
+    return template("page.html", over=lambda word: OVER.get(word, word)).render(
+        title=title, parts_of_run=parts, file=file, heading=heading, intro=intro, better=better, times=times
+    )
+
+
+def template(name: str, **filters: Any) -> Any:
+    """Return a template of this package; what a value holds is escaped."""
+    environment = Environment(
+        loader=PackageLoader("deepsec_jax.tables"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(filters)
+    return environment.get_template(name)
+
+
+def _part(anchor: str, view: View, paper: Published) -> dict[str, Any]:
+    """Return what the template shows of a section."""
+    section = view.section
+    anchors = {detail.key: anchor_of(anchor, index) for index, detail in enumerate(view.details)}
+    reasons = _reasons((figure for table in section.tables for figure in table.figures()), anchor)
+    columns: dict[str, Column] = {
+        column.name: column for table in section.tables if table.rows for column in table.columns
+    }
+    return {
+        "anchor": anchor, "view": view, "section": section, "reasons": reasons, "compares": bool(reasons),
+        "tables": [table_view(table, anchors) for table in section.tables if table.rows],
+        "details": [(anchors[detail.key], detail) for detail in view.details],
+        "columns": [(column, " ".join(paper.notes(column=column.name))) for column in columns.values()],
+        "notes": paper.notes(data=section.fields["data"]) if reasons else (),
+    }  # fmt: skip
+
+
+def table_view(table: Table, anchors: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the template shows of a table; ``anchors`` are those of rows and spans that have one."""
+    return {
+        "table": table,
+        "spans": [(span, anchors.get(span.key)) for span in table.spans],
+        "labelled": any(span.label for span in table.spans),
+        "blocks": len({span.key for span in table.spans}) > 1,
+        "width": sum(len(span.columns) for span in table.spans),
+        "findings": any(row.findings for row in table.rows),
+        "groups": [
+            (", ".join(group), [_line(row, table, anchors.get(row.key)) for row in rows])
+            for group, rows in grouped(table.rows, lambda row: row.group).items()
+        ],
+    }  # fmt: skip
+
+
+def _line(row: Row, table: Table, anchor: str | None) -> dict[str, Any]:
+    """Return what the template shows of a row."""
+    return {
+        "row": row, "anchor": anchor, "small": _small(row, table),
+        "cells": [
+            {**figure_view(figure), "beside": under, "n": _own_n(figure, row, table),
+             "label": f"{span.label} {figure.column.title}" if span.key else figure.column.title}
+            for span in table.spans
+            for figure, under in zip(row.of(span), numbers.beside(row, span.columns), strict=True)
+        ],
+    }  # fmt: skip
+
+
+def _small(row: Row, table: Table) -> str:
+    """Return what stands under the name of a row."""
+    if row.error is not None:
+        return "failed"
+    if not table.base:
+        return ""
+    hits = "" if row.hits is None else f", hits {row.hits}"
+    return f"{'ε = ' + row.base + ', ' if table.base == 'ε' else ''}n {row.n}{hits}"
+
+
+def _own_n(figure: Figure, row: Row, table: Table) -> int | None:
+    """Return the n of a figure where it is not the one that stands at the row."""
+    usual = {"all": row.n, "successful": row.hits}.get(figure.column.over) if table.base else None
+    shown = figure.summary.n and (not table.base or (usual is not None and figure.summary.n != usual))
+    return figure.summary.n if shown else None
+
+
+def figure_view(figure: Figure) -> dict[str, Any]:
+    """Return one figure as a page prints it, with the paper's and the reasons for a difference."""
+    interval = numbers.interval(figure.column, figure.summary)
+    return {
+        "figure": figure,
+        "mean": numbers.number(figure.column, figure.summary.mean),
+        "interval": interval,
+        "short": numbers.short(interval).removeprefix("n/a, "),
+        "published": numbers.published(figure),
+        "difference": numbers.difference(figure),
+        "inside": bool(figure.reasons) and figure.inside,
+    }
+
+
+def every_figure(figures: Iterable[Figure], *, compares: bool = True, title: str = "All metrics") -> Block:
+    """Return the block of all figures of a row, with n, interval and the paper's."""
+    return Block(
+        "figures", {"figures": [figure_view(figure) for figure in figures], "compares": compares}, title
+    )
+
+
+def _reasons(figures: Iterable[Figure], anchor: str) -> dict[str, tuple[str, Reason]]:
+    """Return label -> (id in the page, reason) of all reasons of differences, in the order of first use.
+
+    Figures need none where the paper's lies in our interval.
+    """
+    found: dict[str, Reason] = {}
+    for figure in figures:
+        if not figure.inside:
+            found |= {reason.label: reason for reason in figure.reasons if reason.label not in found}
+    return {label: (f"{anchor}-r{index}", reason) for index, (label, reason) in enumerate(found.items())}
+
+
+def _told_apart(sections: Sequence[Section]) -> list[str]:
+    """Return the titles of a list of contents: those that are equal with the facts that are not."""
+    told = []
+    for section in sections:
+        namesakes = [other.facts for other in sections if other.title == section.title]
+        differing = (
+            text
+            for label, text in section.facts.items()
+            if any(facts.get(label) != text for facts in namesakes)
+        )
+        told.append(", ".join((section.title, *differing)))
+    return told

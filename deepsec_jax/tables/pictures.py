@@ -1,0 +1,111 @@
+"""Pictures of a page: clean image, perturbation and adversarial image, and what a network sees of them.
+
+They are PNG data URIs at their own size, enlarged by the browser without smoothing.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deepsec_jax.answers import NO_CLASS
+
+SILENT = "no answer"
+"""What a picture says in the place of a class where the model answers with NaN or infinity."""
+
+
+def class_in_words(predicted: int, names: Sequence[str]) -> str:
+    """Return the name of a class that was found, also of none: one more than there are says "rejected"."""
+    if predicted == NO_CLASS:
+        return SILENT
+    return names[predicted] if predicted < len(names) else "rejected"
+
+
+def example(
+    clean: np.ndarray,
+    adversarial: np.ndarray,
+    *,
+    label: str,
+    predicted: str,
+    confidence: float,
+    success: bool,
+    target: str | None = None,
+) -> dict[str, Any]:
+    """Return what a template shows of one image: clean, perturbation and adversarial, with captions."""
+    delta = adversarial - clean
+    return {
+        "clean": _png(clean),
+        "perturbation": _png(coloured(delta)),
+        "adversarial": _png(adversarial),
+        "label": label,
+        "largest": number(float(np.abs(delta).max())),
+        "predicted": predicted,
+        "confidence": _share(confidence),
+        "target": target,
+        "success": success,
+        "silent": predicted == SILENT,
+    }
+
+
+def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index: int) -> dict[str, Any]:
+    """Return what a template shows of one image of a ``sight`` cell: given and seen, clean and attacked."""
+
+    def said(which: str) -> dict[str, Any]:
+        found = int(arrays[f"predicted{which}"][index])
+        return {
+            "class": class_in_words(found, names),
+            "confidence": _share(float(arrays[f"probabilities{which}"][index][found])) if found >= 0 else "",
+            "right": found == int(arrays["labels"][index]),
+        }
+
+    return {
+        "label": names[arrays["labels"][index]],
+        "looks": [
+            {
+                "what": what, "given": _png(arrays[f"x{ending}"][index]),
+                "seen": _png(arrays[f"seen{ending}"][index]),
+                "raw": said(f"_raw{ending}"), "defended": said(ending),
+            }
+            for what, ending in (("clean", ""), ("attacked", "_adv"))
+        ],
+    }  # fmt: skip
+
+
+def _share(confidence: float) -> str:
+    """Return a confidence in percent; nothing where there is none, as of votes."""
+    return "" if math.isnan(confidence) else f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%"
+
+
+UP, DOWN = np.array([0.79, 0.16, 0.11]), np.array([0.12, 0.38, 0.71])  # brighter, darker
+
+
+def coloured(delta: np.ndarray) -> np.ndarray:
+    """Scale a change so that its largest entry has full colour.
+
+    One channel: white is no change, red brighter, blue darker.  Colour: grey is no change, each channel
+    moved its own way.
+    """
+    largest = float(np.abs(delta).max())
+    scaled = delta / largest if largest > 0 else np.zeros_like(delta)
+    if delta.shape[-1] != 1:
+        return 0.5 + scaled / 2
+    return 1 - np.maximum(scaled, 0) * (1 - UP) - np.maximum(-scaled, 0) * (1 - DOWN)
+
+
+def _png(image: np.ndarray) -> str:
+    """Return an image [H, W, C] in [0, 1] as a data URI; one or three channels, others by their mean."""
+    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if pixels.shape[-1] != 3:
+        pixels = np.repeat(pixels.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def number(value: float) -> str:
+    """Return a figure in three digits; n/a for NaN."""
+    return "n/a" if math.isnan(value) else f"{value:#.3g}" if value < 100 else f"{value:.0f}"
