@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from deepsec_jax.attacks.call import check_mode, check_model
+from deepsec_jax.attacks.call import check_mode, check_model, check_range
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.pytree import classes_of, example_keys, jit_per_class, typed_key
 
@@ -150,15 +150,7 @@ def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_
             + (": use labels.argmax(-1) on one-hot rows" if labels.ndim == 2 else "")
         )
     for first in range(0, len(x), batch_size):
-        chunk = np.asarray(x[first : first + batch_size])
-        bad = ~((chunk >= 0) & (chunk <= 1)).reshape(len(chunk), -1).all(axis=1)  # NaN is bad too
-        if bad.any():
-            row = int(np.argmax(bad))
-            values = chunk[row].astype(np.float32)
-            raise ValueError(
-                f"image {first + row} has values from {values.min():g} to {values.max():g}: "
-                "bring images to [0, 1], without NaN"
-            )
+        check_range(np.asarray(x[first : first + batch_size]), first=first)
     if len(x):
         check_model(model)
         check_mode(model)

@@ -125,6 +125,27 @@ def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
         raise ValueError(f"the model must return logits [{x.shape[0]}, {wanted}], got {list(shape)}")
 
 
+def check_range(images: np.ndarray, *, first: int = 0) -> None:
+    """Raise ValueError where an image is not in [0, 1].
+
+    Args:
+        images: [N, ...].
+        first: the number of the first of them, for the message.
+    """
+    bad = ~((images >= 0) & (images <= 1)).reshape(len(images), -1).all(axis=1)  # NaN is bad too
+    if bad.any():
+        row = int(np.argmax(bad))
+        values = images[row].astype(np.float32)
+        raise ValueError(
+            f"image {first + row} has values from {values.min():g} to {values.max():g}: "
+            "bring images to [0, 1], without NaN"
+        )
+
+
+OUTSIDE = 1e-3
+"""An image is clipped to the box by as much, since resizing and rounding leave values a hair outside."""
+
+
 def one_float_kind(attack: Any) -> Any:
     """Return the attack with scalars as float32, so that 0.3, np.float64(0.3) and 1 share a compile.
 
