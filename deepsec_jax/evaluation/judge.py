@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from deepsec_jax.attacks.call import check_model
+from deepsec_jax.attacks.call import OUTSIDE, check_model, check_range, check_shapes
 from deepsec_jax.metrics import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, classes_of, jit_per_class, logits_shape
@@ -24,11 +25,12 @@ class Outcome(Struct):
 
     Attributes:
         success: 1 or 0 [B]: the goal is reached on the adversarial image and was not on the clean one; on a
-            randomised model the share of draws in which it is so.
+            randomised model the share of draws in which it is so; NaN of a row whose image or label is none
+            (see :func:`judge`).
         before: 1 or 0 [B], or the share of draws: the goal is reached on the clean image already, which is
             no success.
         correct: 1 or 0 [B], or the share of draws: the adversarial image gets its true class.  The mean is
-            the accuracy under attack, in which clean errors count as errors.
+            the accuracy under attack, in which clean errors count as errors; NaN as ``success``.
         predicted: class of the adversarial image, int32 [B]: that of most draws, of those that succeeded
             where at least half did; K says "rejected", -1 that there is no answer.
         confidence: probability of that class, a mean over draws, of those that succeeded where at least half
@@ -77,6 +79,10 @@ def judge(
 
     An attack that changes nothing has no success, on any model: what the clean image says counts before it.
 
+    What an attack refuses is refused here: a model in training mode, arrays that do not fit together, values
+    outside [0, 1], labels that are no classes.  Looking at values on a device would wait for it; there such a
+    row has a success of NaN.
+
     Args:
         model: the model under attack.
         x: clean images [B, H, W, C].
@@ -93,15 +99,26 @@ def judge(
 
     Raises:
         TypeError: the model is no pytree callable; says which adapter makes one of it.
+        ValueError: see above.
     """
+    for images in (x, x_adv):
+        if isinstance(images, np.ndarray) and jnp.issubdtype(images.dtype, jnp.floating):
+            check_range(images)
     x, x_adv = jnp.asarray(x), jnp.asarray(x_adv)
+    if x_adv.shape != x.shape:
+        raise ValueError(f"x_adv has shape {list(x_adv.shape)}, x has {list(x.shape)}: make them equal")
     told: dict[str, Any] = {"key": key, "draws": draws, "first": first}
     clean = answers_of(model, x, labels, targets, **told)
     found = answers_of(model, x_adv, labels, targets, before=clean.reached, **told)
+    classes = found.probabilities.shape[-1]
+    for name, given in (("labels", labels), ("targets", targets)):
+        if isinstance(given, np.ndarray):
+            _check_classes(name, given, classes)
+    valid = _valid(x, x_adv, labels, labels if targets is None else targets, classes=classes)
     return Outcome(
-        success=found.success,
+        success=jnp.where(valid, found.success, jnp.nan),
         before=jnp.mean(clean.reached, axis=0, dtype=jnp.float32),
-        correct=found.correct,
+        correct=jnp.where(valid, found.correct, jnp.nan),
         predicted=found.predicted,
         confidence=confidence_of(found),
         logits=found.logits,
@@ -110,6 +127,21 @@ def judge(
         rejected=found.rejected,
         no_answer=found.no_answer,
     )
+
+
+def _check_classes(name: str, given: np.ndarray, classes: int) -> None:
+    """Raise ValueError for labels that are no classes of a model."""
+    low, high = (int(given.min()), int(given.max())) if len(given) else (0, 0)
+    if low < 0 or high >= classes:
+        raise ValueError(f"{name} range over {low} .. {high}, but the model has classes 0 .. {classes - 1}")
+
+
+@partial(jax.jit, static_argnames=("classes",))
+def _valid(x: Images, x_adv: Images, labels: Labels, goal: Labels, *, classes: int) -> jax.Array:
+    """Return bool [B]: both images lie in [0, 1], but for a hair, and label and goal are classes."""
+    fits = [jnp.all((each >= -OUTSIDE) & (each <= 1.0 + OUTSIDE), axis=(1, 2, 3)) for each in (x, x_adv)]
+    fits += [(each >= 0) & (each < classes) for each in (labels, goal)]
+    return fits[0] & fits[1] & fits[2] & fits[3]
 
 
 def answers_of(
@@ -189,6 +221,8 @@ def judging_keys(
 
 @partial(jit_per_class, static_argnames=("draws",))
 def _answers(model, images, labels, targets, before, root, first, *, draws) -> Answers:
+    for classes in (labels,) if targets is None else (labels, targets):
+        check_shapes(model, images, classes)
     rows = images.shape[0]
     if rows:
         keys = judging_keys(model, rows, first=first, root=root, draws=draws)

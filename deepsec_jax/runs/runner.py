@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from deepsec_jax.runs.atomic import StoreError
-from deepsec_jax.runs.cells import short_name
-from deepsec_jax.runs.cell_files import DamagedError, cell_name
-from deepsec_jax.runs.store import Store
 from deepsec_jax.progress import Advance
+from deepsec_jax.runs.atomic import StoreError
+from deepsec_jax.runs.cell_files import DamagedError, cell_name
+from deepsec_jax.runs.cells import short_name
+from deepsec_jax.runs.store import Store
 
 CELL = "cell"
 """The stage that makes a cell, beside the groups of its columns."""

@@ -24,7 +24,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from deepsec_jax.runs.atomic import StoreError, write_atomic, write_error
-from deepsec_jax.runs.cells import Cell, is_current
 from deepsec_jax.runs.cell_files import (
     DamagedError,
     cell_name,
@@ -34,6 +33,7 @@ from deepsec_jax.runs.cell_files import (
     read_config,
     read_json,
 )
+from deepsec_jax.runs.cells import Cell, is_current
 
 _PARTS = ("plan.json", "log.jsonl", "locks", "aside", "cells", "columns", "failed", "candidates", "report")
 _PLAN_PATIENCE = 60.0  # seconds; the plan's lock is held for milliseconds

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Linear
+from flax import nnx
 
 from deepsec_jax import attacks
 from deepsec_jax.evaluation import judge
@@ -203,3 +204,51 @@ def test_draws_do_not_depend_on_the_batch():
     np.testing.assert_array_equal(part.correct, whole.correct[4:])
     unaware = judge(model, x[4:], x[4:], labels[4:])  # planted: the draws of rows 0 and 1
     assert np.any(np.asarray(unaware.logits) != np.asarray(whole.logits[4:]))
+
+
+FITTING = dict(x=CLEAN, x_adv=MOVED, labels=LABELS)
+
+
+def training_mode():
+    model = nnx.Dropout(0.5)
+    model.train()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": lambda x: x}, "Partial"),
+        ({"model": training_mode()}, "training mode"),
+        ({"x": CLEAN[0], "x_adv": MOVED[0]}, r"\[B, H, W, C\]"),
+        ({"x": (255 * CLEAN).astype(jnp.uint8)}, "divide uint8 by 255"),
+        ({"x_adv": (255 * MOVED).astype(jnp.uint8)}, "divide uint8 by 255"),
+        ({"x_adv": MOVED[:, :, :2]}, "x_adv has shape"),
+        ({"x_adv": MOVED[:2]}, "x_adv has shape"),
+        ({"labels": LABELS[:, None]}, r"integers \[4\]"),  # compared all with all, it was a success of 0.22
+        ({"labels": jnp.eye(3)[LABELS]}, "argmax"),
+        ({"labels": LABELS.astype(jnp.float32)}, "integers"),
+        ({"targets": LABELS[:, None]}, r"integers \[4\]"),
+        ({"x": 255 * np.asarray(CLEAN)}, "image 0 has values from 0 to 127"),
+        ({"x_adv": np.asarray(MOVED) + np.float32(0.01)}, "image 2 has values"),
+        ({"x_adv": np.where(np.asarray(MOVED) == 1, np.nan, MOVED).astype(np.float32)}, "image 2 .* nan"),
+        ({"labels": np.array([0, 1, 2, 3])}, "labels range over 0 .. 3, but the model has classes 0 .. 2"),
+        ({"labels": np.array([0, 1, -1, 2])}, "labels range over -1 .. 2"),
+        ({"targets": np.array([0, 1, 2, 3])}, "targets range over 0 .. 3"),
+    ],
+)
+def test_what_no_attack_takes_is_refused(changes, message):
+    given = {"model": PIXELS, **FITTING, **changes}
+    with pytest.raises((TypeError, ValueError), match=message):
+        judge(given["model"], given["x"], given["x_adv"], given["labels"], targets=given.get("targets"))
+
+
+def test_on_a_device_such_a_row_is_no_number():
+    """Looking there would wait: no figure comes out that could be taken for one."""
+    beyond = MOVED.at[1].set(255.0).at[2].set(jnp.nan)
+    np.testing.assert_array_equal(judge(PIXELS, CLEAN, beyond, LABELS).success, [0, np.nan, np.nan, 0])
+    np.testing.assert_array_equal(judge(PIXELS, beyond, MOVED, LABELS).success, [0, np.nan, np.nan, 0])
+    labels = jnp.array([0, 3, -1, 0])
+    np.testing.assert_array_equal(judge(PIXELS, CLEAN, MOVED, labels).success, [0, np.nan, np.nan, 0])
+    hair = MOVED - 1e-4  # what resizing leaves
+    np.testing.assert_array_equal(judge(PIXELS, CLEAN, hair, LABELS).success, [0, 1, 1, 0])

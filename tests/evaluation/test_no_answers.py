@@ -39,6 +39,7 @@ NAMED = np.asarray(jnp.argmax(LINEAR(X), axis=-1)).astype(np.int32)
 MUTE = Mute(LINEAR)
 SPOKE = NAMED == 1
 assert 5 < SPOKE.sum() < 35
+SILENT_X = jnp.repeat(X[np.flatnonzero(~SPOKE)[:1]], 40, axis=0)  # clean images on which no goal is reached
 
 
 def right_and_wrong():
@@ -52,10 +53,13 @@ def right_and_wrong():
 @pytest.mark.parametrize("model", [MUTE, Mute(LINEAR, infinite=True)], ids=["nan", "inf"])
 def test_the_judge_counts_them_apart(model):
     labels = right_and_wrong()
-    outcome = judge(model, X, X, labels)
+    outcome = judge(model, SILENT_X, X, labels)
+    assert not outcome.before.any()
     np.testing.assert_array_equal(outcome.success, SPOKE & (labels != 1))
     np.testing.assert_array_equal(outcome.no_answer, ~SPOKE)
-    hit = judge(model, X, X, labels, targets=np.zeros(40, np.int32))
+    np.testing.assert_array_equal(outcome.correct, SPOKE & (labels == 1))
+    np.testing.assert_array_equal(outcome.predicted, np.where(SPOKE, 1, -1))
+    hit = judge(model, SILENT_X, X, labels, targets=np.zeros(40, np.int32))
     assert not hit.success.any()  # class 0 is where argmax finds a NaN
     answers = ask(model, np.asarray(X), labels, batch_size=16)
     np.testing.assert_array_equal(answers.correct, SPOKE & (labels == 1))
@@ -70,12 +74,12 @@ def test_a_randomised_model_is_averaged_over_the_draws_that_answer():
     some = np.asarray(outcome.no_answer) < 1
     assert np.isfinite(np.asarray(outcome.probabilities)[some]).all()
     assert np.isnan(np.asarray(outcome.probabilities)[~some]).all()
-    names_one = np.asarray(judge(noisy, X, X, NAMED, targets=np.ones(40, np.int32)).success)
+    names_one = np.asarray(judge(noisy, X, X, NAMED, targets=np.ones(40, np.int32)).before)
     np.testing.assert_allclose(1 - outcome.no_answer, names_one, atol=1e-6)
 
 
 def test_metrics_of_attacks():
-    record = record_of(MUTE, X, X, right_and_wrong())
+    record = record_of(MUTE, SILENT_X, X, right_and_wrong())
     values = measure(record, ["mr", "mr_8bit", "acac"])
     np.testing.assert_array_equal(values["mr"], SPOKE & (right_and_wrong() != 1))
     assert np.isfinite(values["acac"][values["mr"] == 1]).all()
