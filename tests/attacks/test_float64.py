@@ -11,15 +11,18 @@ from deepsec_jax.attacks import (
     ATTACKS,
     BIM,
     FGSM,
+    FMN,
     PGD,
     RFGSM,
     UAP,
+    AutoAttack,
     Cascade,
     Masked,
     MultiTarget,
     Restarts,
     SmallestEps,
     Square,
+    Within,
     WorstCase,
     run_in_batches,
 )
@@ -103,10 +106,10 @@ def test_jax_in_float64(name, model, in_float64):
         assert (rounded != np.asarray(x)).mean() > 0.8
 
 
-@pytest.mark.parametrize("name", ["bim", "pgd", "umifgsm"])
+@pytest.mark.parametrize("name", ["bim", "pgd", "apgd", "square"])
 def test_l2_in_float64(name, model, in_float64):
     x = jnp.asarray(float64_images())
-    attack = small(name).replace(norm="l2", eps=EPS, step_size=EPS)
+    attack = small(name).replace(norm="l2", eps=EPS)
     assert 0.99 * EPS < farthest(x, attack(model, x, goal(attack, model, x), key=KEY), "l2") <= EPS
 
 
@@ -116,6 +119,8 @@ HELD = {
     "cascade": Cascade((FGSM(eps=EPS / 10), PGD(eps=EPS, steps=2))),
     "multi-target": MultiTarget(BIM(eps=EPS, steps=2, targeted=True), k=2),
     "masked": Masked(BIM(eps=EPS, steps=2), np.arange(16).reshape(4, 4) < 9),
+    "within": Within(FMN(norm="linf", steps=20), eps=EPS),
+    "autoattack": AutoAttack(eps=EPS, steps=2, version="rand"),
     "smallest eps": SmallestEps(FGSM(), largest=EPS),
     "search": Square(eps=EPS, queries=4, guided=True, start=PGD(eps=EPS, steps=2)),
 }

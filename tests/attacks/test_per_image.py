@@ -11,11 +11,15 @@ from attacks.small import small
 from deepsec_jax.attacks import (
     ATTACKS,
     BIM,
+    DDN,
+    FAB,
     FGSM,
+    FMN,
     PGD,
     RFGSM,
     UAP,
     UMIFGSM,
+    AutoAttack,
     Cascade,
     LeastLikely,
     Masked,
@@ -25,6 +29,7 @@ from deepsec_jax.attacks import (
     SmallestEps,
     Square,
     Transfer,
+    Within,
     WorstCase,
     run_in_batches,
 )
@@ -36,7 +41,7 @@ from deepsec_jax.pytree import Struct
 
 KEY = jax.random.key(0)
 BUDGET = [name for name in ATTACKS if ATTACKS[name].card.kind == "budget"]
-ITERATIVE = ("bim", "pgd", "umifgsm", "illc", "tmifgsm")
+WITH_L2 = ("bim", "pgd", "umifgsm", "illc", "tmifgsm", "apgd", "square")
 EPS = np.array([0.02, 0.3, 0.0, 0.1, 0.25, 0.05, 0.4, 0.15], np.float32)
 
 
@@ -53,7 +58,7 @@ def goal(attack, model, x):
 
 
 @pytest.mark.parametrize(
-    ("name", "norm"), [(name, "linf") for name in BUDGET] + [(name, "l2") for name in ITERATIVE]
+    ("name", "norm"), [(name, "linf") for name in BUDGET] + [(name, "l2") for name in WITH_L2]
 )
 def test_every_row_as_with_its_own_number(name, norm, linear, images, compiles):
     attack = small(name)
@@ -101,6 +106,8 @@ HELD = {
     "multi-target": lambda: MultiTarget(BIM(eps=EPS, steps=3, targeted=True), k=2),
     "random target": lambda: RandomTarget(BIM(eps=EPS, steps=3, targeted=True)),
     "least likely": lambda: LeastLikely(BIM(eps=EPS, steps=3, targeted=True)),
+    "within": lambda: Within(FMN(norm="linf", steps=20), eps=EPS),
+    "autoattack": lambda: AutoAttack(eps=EPS, steps=2, queries=4),
     "start of a search": lambda: Square(eps=EPS, queries=5, start=PGD(eps=EPS, steps=2)),
 }
 
@@ -114,6 +121,16 @@ def test_held_by_other_attacks(held, linear, images):
     # 5 and 3 rows: cut with the batch, filled up at its end.
     cut = run_in_batches(attack, linear, np.asarray(images), np.asarray(labels), key=KEY, batch_size=5)
     np.testing.assert_allclose(cut, x_adv, atol=1e-6)
+
+
+def test_random_starts_in_a_radius_per_image(linear, images):
+    """FAB is not bound by it; rows at radius 0 start where the first round does, at the clean image."""
+    labels, radius = goal(None, linear, images), np.where(np.arange(8) < 4, 0.0, 0.3)
+    attack = FAB(steps=3, restarts=2, aims=1)
+    x_adv = np.asarray(attack.replace(radius=radius)(linear, images, labels, key=KEY))
+    for value in (0.0, 0.3):
+        alone = np.asarray(attack.replace(radius=value)(linear, images, labels, key=KEY))
+        np.testing.assert_allclose(x_adv[radius == value], alone[radius == value], atol=1e-6)
 
 
 def test_smallest_eps_searches_every_row_in_its_own_range(linear, images):
@@ -174,6 +191,7 @@ def test_an_attack_of_ones_own_takes_it_too(linear, images):
         (PGD(rule=Momentum(np.ones(8))), r"PGD.rule.decay has shape \[8\]: give one number; only eps"),
         (Square(share=np.ones(8)), r"Square.share has shape \[8\]"),
         (ATTACKS["cw2"](confidence=np.ones(8)), r"CW2.confidence has shape \[8\]"),
+        (DDN(step_size=np.ones(8)), r"DDN.step_size has shape \[8\]: give one number; only eps"),
         (ATTACKS["deepfool"](overshoot=np.ones(8)), r"DeepFool.overshoot has shape \[8\]"),
     ],
 )
