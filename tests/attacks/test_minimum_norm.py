@@ -312,7 +312,7 @@ def test_what_jsma_fails_at_within_its_budget_comes_back_clean():
 
 
 def steep(model, x):
-    """Logits whose gap falls faster far from the boundary, so that one step along its gradient is too short."""
+    """Logits whose gap falls faster far from the boundary: one step along its gradient is too short."""
     gap = model(x)[:, 0] - model(x)[:, 1]
     return jnp.stack([jnp.sign(gap) * jnp.expm1(jnp.abs(gap)), jnp.zeros_like(gap)], axis=1)
 
