@@ -11,6 +11,8 @@ from flax import nnx
 from jax import lax
 
 from deepsec_jax import models
+from deepsec_jax.attacks import BIM, FGSM, losses
+from deepsec_jax.attacks.geometry import steepest
 from deepsec_jax.attacks.gradient import fast_convolutions, value_and_gradient
 
 
@@ -110,10 +112,17 @@ def test_every_convolution_is_in_the_fast_order(name):
 
 
 def test_no_gradient_flows_through_an_attack(linear, images):
-    from deepsec_jax.attacks import PGD
+    """By the images, the weights and the budget alike; along g / ||g||_2 there would be one."""
+    labels = jnp.argmax(linear(images), axis=-1)
 
-    def through(model):
-        return PGD(steps=2)(model, images, jnp.zeros(8, jnp.int32), key=jax.random.key(0)).sum()
+    def moved(x, model, eps):
+        return jnp.sum(FGSM(eps=eps)(model, x, labels) + BIM(eps=eps, steps=2, norm="l2")(model, x, labels))
 
-    gradient = jax.grad(through)(linear)
-    assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    for gradient in jax.tree.leaves(jax.grad(moved, argnums=(0, 1, 2))(images, linear, 0.1)):
+        assert not np.any(gradient)
+
+    def unattached(model):
+        slope = jax.grad(lambda x: jnp.sum(losses.logit_gap(model(x), labels)))(images)
+        return jnp.sum(steepest(slope, "l2") * images)
+
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(jax.grad(unattached)(linear)))  # planted

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make_images
+from conftest import Scaled, make_images, make_linear
 from scipy import optimize
 from scipy.optimize._dcsrch import DCSRCH
 
@@ -44,6 +44,16 @@ def scipys(objective, x):
         ).fun  # fmt: skip
 
     return np.array([one(row) for row in range(len(x))])
+
+
+def test_trial_points_lie_on_the_way_to_the_aim_and_in_the_box():
+    state = lbfgs_start(jnp.asarray([[0.2, 0.8, 1.0]]), 2)
+    state = state._replace(aim=jnp.asarray([[0.4, 0.0, 1.0]]))
+    for step, expected in ((0.5, [0.3, 0.4, 1.0]), (0.25, [0.25, 0.6, 1.0]), (1.0, [0.4, 0.0, 1.0])):
+        at = state._replace(search=state.search._replace(step=jnp.asarray([step])))
+        np.testing.assert_allclose(trial_point(at)[0], expected, atol=1e-6)
+    far = state._replace(search=state.search._replace(step=jnp.asarray([2.0])))
+    np.testing.assert_allclose(trial_point(far)[0], [0.6, 0.0, 1.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("condition", [1.0, 100.0])
@@ -216,6 +226,43 @@ def test_a_second_descent_only_adds(digits_model, monkeypatch):
     assert hit.any() and (distances[1] > 0)[hit].all()
     assert (distances[1] <= distances[0])[hit].all() and (distances[1] < 0.99 * distances[0])[hit].any()
     assert (two.gradients > one.gradients).all() and two.gradients.max() <= 80
+
+
+def boundary():
+    """A linear model of two classes, one image in the middle of the box, and how far the boundary is."""
+    model, x = make_linear(classes=2, seed=3), 0.4 + 0.2 * make_images(1, seed=2)
+    normal = np.asarray(model.weights, np.float64) @ [1, -1]
+    gap = abs(float((model(x) @ jnp.asarray([1.0, -1.0]))[0]))
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    return model, x, labels, gap / np.linalg.norm(normal), np.linalg.norm(normal)
+
+
+def reached(model, x, x_adv, labels):
+    assert (jnp.argmax(model(x_adv), axis=-1) != labels).all()
+    return float(jnp.linalg.norm(x_adv - x))
+
+
+def test_a_trial_that_happens_to_succeed_does_not_end_the_rise_of_c():
+    """The minimum of |d|^2 + c (g - |w| d) lies at c |w| / 2, but the first trial at c |w|.
+
+    Under c = 1.5 g / |w|^2 the trial succeeds, half as far again as need be, and the minimum does not.
+    """
+    model, x, labels, distance, slope = boundary()
+    attack = BLB(c=float(1.5 * distance / slope), steps=40)
+    once = reached(model, x, attack.replace(search_steps=1)(model, x, labels), labels)
+    assert once == pytest.approx(1.5 * distance, rel=0.05)
+    twice = reached(model, x, attack.replace(search_steps=2)(model, x, labels), labels)
+    assert twice < 1.1 * distance
+
+
+@pytest.mark.parametrize("factor", [0.1, 1.0, 30.0])
+def test_blbs_minimum_lies_as_near_to_the_boundary_on_any_scale_of_the_logits(factor):
+    """Under five times the least c that succeeds: a loss that is softer than the logits are would go on."""
+    model, x, labels, distance, slope = boundary()
+    scaled, c = Scaled(model, jnp.float32(factor)), 5.0 * 2.0 * distance / (slope * factor)
+    assert c < 50.0  # or it would start elsewhere
+    found = reached(scaled, x, BLB(c=float(c), steps=60, search_steps=1)(scaled, x, labels), labels)
+    assert distance <= found < 1.06 * distance
 
 
 def test_a_row_does_not_wait_for_another():

@@ -300,3 +300,26 @@ def test_a_model_without_gradients_leaves_the_clean_image(images):
         )
         np.testing.assert_array_equal(counted.x, images)
         assert np.asarray(counted.gradients).max() <= 2, "stuck rows stop at once"
+
+
+def test_what_jsma_fails_at_within_its_budget_comes_back_clean():
+    model, x = make_linear(classes=3, seed=3), make_images(rows=40, seed=2)
+    targets = (jnp.argmax(model(x), axis=-1) + 1) % 3
+    x_adv = JSMA(gamma=0.125)(model, x, targets)  # one pair
+    done = np.asarray(jnp.argmax(model(x_adv), axis=-1) == targets)
+    assert 4 <= done.sum() <= 36
+    np.testing.assert_array_equal(np.asarray(x_adv != x).any(axis=(1, 2, 3)), done)
+
+
+def steep(model, x):
+    """Logits whose gap falls faster far from the boundary: one step along its gradient is too short."""
+    gap = model(x)[:, 0] - model(x)[:, 1]
+    return jnp.stack([jnp.sign(gap) * jnp.expm1(jnp.abs(gap)), jnp.zeros_like(gap)], axis=1)
+
+
+def test_what_deepfool_fails_at_within_its_steps_comes_back_clean():
+    x = 0.3 + 0.4 * make_images(rows=8, seed=2)
+    model = jax.tree_util.Partial(steep, make_linear(classes=2, seed=3))
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    np.testing.assert_array_equal(DeepFool(steps=1)(model, x, labels), x)
+    assert (jnp.argmax(model(DeepFool()(model, x, labels)), axis=-1) != labels).all()

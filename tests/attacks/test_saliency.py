@@ -84,6 +84,13 @@ def test_probabilities_need_only_the_top_two():
         assert found == expected
 
 
+def test_a_pair_is_admissible_by_its_sum():
+    gain = jnp.asarray([[3.0, -1.0, -2.0], [1.0, -1.0, -2.0], [1.0, -2.0, -3.0]])
+    pair = top_two(gain, jnp.ones((3, 3), bool))
+    assert np.asarray(pair.found).tolist() == [True, False, False]
+    assert (int(pair.first[0]), int(pair.second[0])) == (0, 1)
+
+
 def test_fewer_than_two_allowed_features():
     gain = jnp.ones((3, 4))
     allowed = jnp.asarray([[True, False, False, False], [False] * 4, [True, True, False, False]])

@@ -27,6 +27,54 @@ class LateWalk(Walk):
         return progress._replace(state=state, distances=(state,))
 
 
+class From(Walk):
+    """Reaches the goal under c of 0.37 and more, at the distance c."""
+
+    def advance(self, state, problem):
+        done = jnp.ones(problem.c.shape, bool)
+        return Progress(state, problem.x, problem.c >= 0.37, (problem.c,), state, done)
+
+
+@pytest.mark.parametrize(
+    ("first", "tried", "smallest"),
+    [
+        (0.1, 1, np.inf),
+        (0.1, 2, 1.0),
+        (0.1, 3, 0.55),
+        (0.1, 5, 0.4375),
+        (0.1, 12, 0.370703125),
+        (4.0, 2, 2.0),
+    ],
+)
+def test_c_rises_tenfold_and_is_then_bisected(first, tried, smallest, images):
+    """From 0.1: 1, 0.55, 0.325 (fails), 0.4375, 0.38125, ... until 0.37 is met from above."""
+    (best,), _ = search_constant(
+        From(), first_problem(images, jnp.zeros(8, jnp.int32), None, first), jnp.zeros(8, bool),
+        search_steps=tried, steps=10, abort_early=False,
+    )  # fmt: skip
+    np.testing.assert_allclose(best.distance, np.full(8, smallest), rtol=1e-5)
+
+
+class Overshoots(From):
+    """As ``From``, but says itself whether c is large enough: from 5 on."""
+
+    def advance(self, state, problem):
+        return super().advance(state, problem)._replace(holds=problem.c >= 5.0)
+
+
+def test_what_a_method_says_of_c_counts_and_not_a_chance_success(images):
+    problem = first_problem(images, jnp.zeros(8, jnp.int32), None, 1.0)
+    (best,), _ = search_constant(
+        Overshoots(), problem, jnp.zeros(8, bool), search_steps=2, steps=10, abort_early=False, settle=1
+    )
+    np.testing.assert_array_equal(best.distance, np.full(8, 1.0))
+    (best,), _ = search_constant(
+        Overshoots(), problem._replace(c=jnp.full(8, 0.2)), jnp.zeros(8, bool),
+        search_steps=2, steps=10, abort_early=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(best.distance, np.full(8, 2.0))  # 0.2 and 2: it rises, and is not bisected
+
+
 @pytest.mark.parametrize(
     ("settle", "c", "ends", "taken"),
     [(0, 0.1, 96.0, 8), (5, 0.1, 89.0, 13), (50, 0.1, 84.0, 18), (5, 1e-9, np.inf, 8)],

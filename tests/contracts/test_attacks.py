@@ -316,6 +316,8 @@ def test_clear_errors(attack, unfitted, linear, images, tiny_cnn):
         (lambda: type(unfitted)(**{field: float("nan")}), field),
         (lambda: type(unfitted)(**{field: "0.3"}), "number"),
     ]
+    if getattr(unfitted, "needs_key", False):
+        cases.append((lambda: attack(linear, images, labels), r"draws random numbers: pass key=jax\.random"))
     for call, message in cases:
         with pytest.raises((TypeError, ValueError), match=message):
             call()
