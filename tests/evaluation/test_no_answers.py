@@ -166,7 +166,7 @@ def test_an_attack_table_says_how_many(fooled_into_silence):
     old = {name: value for name, value in row.to_dict().items() if name != "no_answer"}
     assert Row.from_dict(old).no_answer == 0  # a file of an earlier version
     shown = section_of(result, {}, candidates, ("a", "b", "c"), [0])["examples"][0]
-    assert shown["predicted"] == SILENT and shown["confidence"] == "n/a" and not shown["success"]
+    assert shown["predicted"] == SILENT and shown["confidence"] == "" and not shown["success"]
     assert spoiled([replace(row, no_answer=0)]) == []  # planted: nothing to say
 
 
