@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Linear, make_images, make_linear
-from fake_cells import fake_cell
 from guards import Brightness, detector, guarded
 
 from deepsec_jax.attacks import BIM
@@ -63,6 +62,7 @@ class Says(Struct):
 
 
 def test_the_trait_is_found_through_wrappers():
+
     assert (
         gives_confidences(ONE) and gives_confidences(Silent(ONE)) and gives_confidences(guarded(Brightness()))
     )
@@ -128,6 +128,8 @@ def cell():
 
 
 def test_the_tables_say_why_and_no_picture_shows_a_confidence(cell):
+    from fake_cells import fake_cell
+
     assert cell.environment["confidences"] is False and np.isnan(cell.arrays["probabilities"]).all()
     (section,) = sections([cell])
     entries = section.rows("rows")[0].figures[""]
@@ -154,17 +156,25 @@ def test_what_a_defense_sees_and_answers_has_no_confidence_either():
     assert (found["predicted"] == 1).all() and (found["predicted_raw_adv"] == 1).all()
 
 
+class Drawn(Struct):
+    """One of two shares of votes, by the row's key."""
+
+    keys: jax.Array
+    cut: float
+
+    confidences: ClassVar[bool] = False
+    row_keys: ClassVar[tuple[str, ...]] = ("keys",)
+
+    def __call__(self, x):
+        heads = jax.vmap(jax.random.uniform)(self.keys) < self.cut
+        return jnp.where(heads[:, None], jnp.array([[0.5, 0.27, 0.23]]), jnp.array([[0.0, 0.27, 0.73]]))
+
+
 def test_the_least_likely_class_of_votes_has_the_fewest():
-    shares = jnp.array([[0.9, 0.05, 0.05], [0.0, 0.5, 0.5]])  # of two draws; class 0 has the most of both
-
-    class Drawn(Struct):
-        keys: jax.Array
-
-        confidences: ClassVar[bool] = False
-        row_keys: ClassVar[tuple[str, ...]] = ("keys",)
-
-        def __call__(self, x):
-            heads = jax.vmap(jax.random.bernoulli)(self.keys)
-            return shares[heads.astype(jnp.int32)] - jnp.array([[0.0, 0.0, 0.01]])
-
-    assert (np.asarray(least_likely_class(Drawn(KEYS), X)) == 2).all()
+    """In half of ten draws each: class 0 has a quarter of all votes; a softmax would prefer class 1."""
+    drawn = jax.vmap(jax.random.fold_in, in_axes=(0, None))(jax.random.split(jax.random.key(0), 10), 0)
+    cut = float(jnp.median(jax.vmap(jax.random.uniform)(drawn)))
+    each = np.stack([np.asarray(Drawn(drawn[n : n + 1], cut)(X)[0]) for n in range(10)])
+    np.testing.assert_allclose(each.mean(axis=0), [0.25, 0.27, 0.48], atol=1e-6)
+    assert np.asarray(jax.nn.softmax(each)).mean(axis=0).argmin() == 1  # planted: what was taken
+    assert (np.asarray(least_likely_class(Drawn(KEYS, cut), X)) == 0).all()
