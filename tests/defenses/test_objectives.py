@@ -18,6 +18,7 @@ from deepsec_jax.defenses.adversarial import PerImageEps, RobustAccuracy, mixed_
 from deepsec_jax.defenses.dd import AtTemperature, Distilled, soft_labels
 from deepsec_jax.defenses.eat import Ensemble, draw_source
 from deepsec_jax.defenses.igr import Penalised
+from deepsec_jax.defenses.nat import _Objective as NatLoss
 from deepsec_jax.training import frozen
 
 
@@ -57,6 +58,25 @@ def test_mixed_loss_by_hand():
     loss = mixed_loss(Sum(), x, x_adv, labels, jax.random.key(0), 1.0, 0.3)
     by_hand = (np.log1p(np.exp(-0.5)) + 0.3 * np.log1p(np.exp(-0.25))) / 1.3
     assert np.isclose(float(loss), by_hand, rtol=1e-6)
+
+
+def test_nats_loss_is_the_clean_one_and_weight_times_that_of_llc_under_each_images_own_eps(tiny_cnn):
+    x, labels, key = make_images(6, (8, 8, 1)), jnp.arange(6), jax.random.key(5)
+    law = PerImageEps(sigma=50.0, largest=0.3)
+    ours = float(NatLoss(law, 0.3)(tiny_cnn, x, labels, key))
+    eps = np.asarray(law.draw(jax.random.split(key)[0], 6))
+    assert len(np.unique(eps)) > 3
+    x_adv = np.concatenate(
+        [attacks.LLC(eps=float(eps[i]))(tiny_cnn, x[i : i + 1], labels[i : i + 1]) for i in range(6)]
+    )
+    clean, attacked = (
+        -special.log_softmax(np.asarray(tiny_cnn(images), np.float64), axis=1)[
+            np.arange(6), np.arange(6)
+        ].mean()
+        for images in (x, jnp.asarray(x_adv))
+    )
+    assert ours == pytest.approx((clean + 0.3 * attacked) / 1.3, rel=1e-5)
+    assert ours != pytest.approx((0.3 * clean + attacked) / 1.3, rel=1e-3)  # planted: the weight turned round
 
 
 # --- EAT
