@@ -55,6 +55,22 @@ def test_a_defended_model_is_attacked_like_any(name, fitted, digits):
     assert (x_adv != x).any() == getattr(defended.defense, "differentiable", True)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * (name in ("pd", "eit", "pat"))) for name in DEFENSES],
+)
+def test_a_look_at_an_honest_defended_model_finds_nothing(name, fitted, digits):
+    defended = fitted[1][name]
+    has_gradient = getattr(defended.defense, "differentiable", True)
+    look = partial(attacks.check_model_outputs, images=digits.test.images, labels=digits.test.labels)
+    assert look(defended.classifier, gradients=has_gradient) == []
+    if defended.surrogate is not defended.classifier:
+        assert look(defended.surrogate) == []
+    if not has_gradient:  # whoever follows it all the same is told, votes among them
+        (finding,) = look(defended.classifier)
+        assert finding.startswith("The gradient by the image is zero for all n = 16 images")
+
+
 @pytest.mark.parametrize("name", DEFENSES)
 def test_fitting_starts_anew_and_follows_from_the_key(name, fitted, base, digits):
     at_first = fitted[1][name].classifier
