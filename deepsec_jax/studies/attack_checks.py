@@ -10,6 +10,7 @@ from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.evaluation.subject import not_adaptive
 from deepsec_jax.tables.build import name_of
 from deepsec_jax.tables.checks import GREY, Check, failed_cells, missing_values, model_findings
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.silence import silence, silent_images
 from deepsec_jax.tables.table import Row, Section
 
@@ -57,7 +58,7 @@ def spoiled(rows: Sequence[Judged]) -> list[str]:
         eps = row.hyperparameters.get("eps")
         norm = row.hyperparameters.get("norm", "linf")
         if norm == "linf" and isinstance(eps, int | float) and eps >= 0.5:
-            found.append(f"{row.attack}: eps = {eps:g} is {GREY} success says nothing about the model.")
+            found.append(f"{row.attack}: eps = {digits(eps)} is {GREY} success says nothing about the model.")
         lost = row.success - row.success_8bit
         if round(lost, 6) >= _TOLERANCE:
             found.append(

@@ -21,6 +21,7 @@ from deepsec_jax.evaluation.attack_table import Distance, Result, Row
 from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.studies.attack_checks import spoiled
 from deepsec_jax.studies.settings import said
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import template
 from deepsec_jax.tables.pictures import class_in_words, example, number
 
@@ -80,7 +81,7 @@ def render(
         said: warnings that do not follow from the results; they stand before those that do.
         made: time shown on the page; default now.
     """
-    filters = {"percent": _percent, "number": number, "distance": _pair, "share": _share_pair}
+    filters = {"percent": _percent, "digits": digits, "distance": _pair, "share": _share_pair}
     examples = examples_of(candidates.labels)
     return template("attack_page.html", **filters).render(
         title=title,

@@ -12,6 +12,7 @@ from deepsec_jax.tables.checks import (
     missing_values,
     model_findings,
 )
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.silence import silence, silent_images
 from deepsec_jax.tables.table import Row, Section, Table
 
@@ -48,7 +49,7 @@ def _under_attack(table: Table) -> list[str]:
     found = [f"{row.name}: {each.label}: {each.text}." for row in table.rows for each in row.findings]
     if table.fields["eps"] >= 0.5:
         found.append(
-            f"ε = {table.fields['eps']:g} is {GREY} accuracy under attack says nothing about a model."
+            f"ε = {digits(table.fields['eps'])} is {GREY} accuracy under attack says nothing about a model."
         )
     return found
 

@@ -13,7 +13,7 @@ from deepsec_jax.tables.checks import (
     missing_values,
     model_findings,
 )
-from deepsec_jax.tables.numbers import told
+from deepsec_jax.tables.numbers import digits, told
 from deepsec_jax.tables.silence import silence, silent_images, without_number
 from deepsec_jax.tables.table import Row, Section
 
@@ -34,9 +34,9 @@ def rate_warning(detector: Detector) -> str:
         else ("above", "the images that set the threshold look more ordinary to it than test images do")
     )
     return (
-        f"{detector.label}: FPR {said} clean test images is {side} the {100 * known['fpr']:g} % that its "
-        f"threshold was set for, outside the 99 % interval {100 * low:.1f}\N{EN DASH}{100 * high:.1f} % that "
-        f"counts the {known['validation']} images that set it as well: {why}."
+        f"{detector.label}: FPR {said} clean test images is {side} the {digits(100 * known['fpr'])} % that "
+        f"its threshold was set for, outside the 99 % interval {100 * low:.1f}\N{EN DASH}{100 * high:.1f} % "
+        f"that counts the {known['validation']} images that set it as well: {why}."
     )
 
 
@@ -56,7 +56,7 @@ def _silences(section: Section) -> list[str]:
 
 def _attack_of(cell: Cell) -> str:
     name = str(cell.config["attack"]["name"])
-    return f"{name}@{cell.config['eps']:g}" if "eps" in cell.config else name
+    return f"{name}@{digits(cell.config['eps'])}" if "eps" in cell.config else name
 
 
 def _areas(section: Section, detector: Detector) -> list[str]:

@@ -12,6 +12,7 @@ from deepsec_jax.studies.detector import Detector
 from deepsec_jax.studies.detector_checks import rate_warning
 from deepsec_jax.studies.detector_sweep import CARRIED
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import Block, Detail, anchor_of, table_view
 from deepsec_jax.tables.score_plots import Line, Scores, by_radius, ridges, roc_curves
 from deepsec_jax.tables.table import Row, Section
@@ -55,7 +56,7 @@ def _detail(detector: Detector, section: Section, anchor: str, times: bool) -> D
 
 
 def _facts(detector: Detector, times: bool) -> dict[str, str]:
-    facts = {"Threshold": f"{detector.threshold:.5g}, the same for every attack"}
+    facts = {"Threshold": f"{digits(detector.threshold)}, the same for every attack"}
     limits = detector.limits()
     if detector.clean is None or limits is None:
         return facts
@@ -63,7 +64,7 @@ def _facts(detector: Detector, times: bool) -> dict[str, str]:
     low, high = (100 * end for end in limits)
     outside = ", which it is not in" if rate_warning(detector) else ""
     share, images = 100 * known["fpr"], known["validation"]
-    facts["Set for"] = f"FPR {share:g} % on {images} clean images held out of training"
+    facts["Set for"] = f"FPR {digits(share)} % on {images} clean images held out of training"
     facts["FPR, all clean test images"] = detector.rate("fpr")[1]
     facts["99 % interval of it, both samples"] = f"{low:.1f}\N{EN DASH}{high:.1f} %{outside}"
     facts["FPR, classified correctly"] = detector.rate("fpr_correct")[1]

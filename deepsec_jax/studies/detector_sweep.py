@@ -10,6 +10,7 @@ from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.cumulative_best import cumulative_best
 from deepsec_jax.studies.detector import PAPER, Detector, Scored, figure_of, key_of, part_record
 from deepsec_jax.tables import build
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.published import Printed
 from deepsec_jax.tables.table import Row, Table
 
@@ -90,7 +91,7 @@ def _row(
     n = int(next(iter(cells.values())).config["n"])
     evasion = DETECTION_METRICS["evasion"]
     return Row(
-        key=f"{how} {eps:g}", name=how, label=how, n=n, base=f"{eps:g}", cells=cells,
+        key=f"{how} {eps:g}", name=how, label=how, n=n, base=digits(eps), cells=cells,
         figures={
             each.key: {
                 name: figure_of(

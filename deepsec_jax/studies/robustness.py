@@ -17,6 +17,7 @@ from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.inconsistencies import ZERO_GRADIENT, inconsistencies
 from deepsec_jax.tables import build
 from deepsec_jax.tables.data_files import cell_record
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.published import Printed, Published
 from deepsec_jax.tables.table import Figure, Finding, Row, Span, Table
 
@@ -133,13 +134,13 @@ def attack_in_words(attack: dict[str, Any]) -> str:
     if values.get("rule") == "cosine":
         steps += " at first, shrinking to 0"
     if "decay" in values:
-        steps += f", along a momentum of {values['decay']:g}"
+        steps += f", along a momentum of {digits(values['decay'])}"
     if attack["name"] != "cascade":
         return f"{steps} from a random start; as many as in the paper, and as long against ε"
     losses = ", then ".join(values["losses"])
     runs = f"{values['restarts']} restarts each of loss {losses}"
     if "weights" in values:
-        shares = ", ".join(f"{weight:g}" for weight in values["weights"])
+        shares = ", ".join(map(digits, values["weights"]))
         runs = (
             f"first {values['confident']} on the model without its detector for the largest margin, then on "
             f"both at once, weight {shares} of the detector in turn, {runs}"

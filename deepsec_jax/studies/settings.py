@@ -5,6 +5,7 @@ from typing import Any
 
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.evaluation.subject import defense_in_words
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import Block
 
 Card = Mapping[str, Mapping[str, Any]]
@@ -31,12 +32,12 @@ def settings_block(used: Mapping[str, Any], card: Card, changed: Collection[str]
 
 
 def said(value: Any) -> str:
-    """Return a setting in words: pairs as name = value, lists with commas."""
+    """Return a setting in words: numbers with few digits, pairs as name = value, lists with commas."""
     if isinstance(value, list | tuple):
         if value and all(isinstance(part, list | tuple) and len(part) == 2 for part in value):
             return ", ".join(f"{name} = {said(part)}" for name, part in value)
         return ", ".join(map(said, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return digits(value) if isinstance(value, float) else str(value)
 
 
 def defense_of(config: Mapping[str, Any]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from deepsec_jax.metrics import Column, Summary
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.published import Printed, Published, Reason
 from deepsec_jax.tables.table import NOTHING, Figure
 
@@ -104,7 +105,9 @@ def _words(name: str) -> str:
 
 
 def _said(key: str, value: Any) -> str:
-    return f"{100 * value:.2f} %" if key.endswith("accuracy") else str(value)
+    if key.endswith("accuracy"):
+        return f"{100 * value:.2f} %"
+    return digits(value) if isinstance(value, float) else str(value)
 
 
 def _plain(key: str, value: Any) -> bool:

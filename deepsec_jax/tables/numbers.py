@@ -10,9 +10,31 @@ from deepsec_jax.tables.table import Figure, Row
 TIMED = ("s", "bare gradients")
 """Units of the columns that depend on the clock."""
 
+DIGITS = 5
+"""Significant digits of a number that is read, at most."""
+
 _PERCENT = {"mr": 1, "robust": 1, "accuracy": 2, "cav": 2, "crr": 2, "csr": 2, "ccv": 2,
             "tpr": 1, "fpr": 1, "auc": 1, "evasion": 1}  # fmt: skip
 """Metric -> digits after the point of its percents."""
+
+
+def digits(value: float | None, most: int = DIGITS) -> str:
+    """Return a number with at most ``most`` significant digits; n/a for None and NaN.
+
+    Whole parts are written out: they are counts.
+    """
+    if value is None or math.isnan(value):
+        return "n/a"
+    if isinstance(value, int) or math.isinf(value):
+        return str(value)
+    whole = abs(value) >= 10 ** (most - 1)
+    return f"{value:.0f}" if whole else f"{value:.{most}g}"
+
+
+def _places(value: float, places: int) -> str:
+    """Return a number with so many places after the point, fewer where five digits would not do."""
+    whole = len(f"{abs(value):.0f}")
+    return f"{value:.{max(0, min(places, DIGITS - whole))}f}"
 
 
 def number(column: Column, value: float) -> str:
@@ -20,16 +42,14 @@ def number(column: Column, value: float) -> str:
     if math.isnan(value):
         return "n/a"
     if column.metric in _PERCENT:
-        digits = _PERCENT[column.metric]
-        percent = round(100 * value, digits) + 0.0  # no minus before 0.00
-        return f"{percent:.{digits}f} %".replace("-", "\N{MINUS SIGN}")
+        places = _PERCENT[column.metric]
+        percent = round(100 * value, places) + 0.0  # no minus before 0.00
+        return f"{percent:.{places}f} %".replace("-", "\N{MINUS SIGN}")
     if column.metric == "cos":
         return f"{value:.4f}"
     if column.unit == "s":
-        return f"{value:.4f}" if value >= 0.001 or value == 0 else f"{value:.2g}"
-    if column.metric == "cc":
-        return f"{value:.4g}"
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
+        return _places(value, 4) if value >= 0.001 or value == 0 else f"{value:.2g}"
+    return digits(value, 4) if column.metric == "cc" else _places(value, 3)
 
 
 def interval(column: Column, summary: Summary) -> str:
@@ -92,13 +112,13 @@ def difference(figure: Figure) -> str:
 
 
 def published(figure: Figure) -> str:
-    """Return the printed number with the digits it is printed with; n/a where the paper has none."""
+    """Return the printed number as it is printed, but for a sixth digit; n/a where the paper has none."""
     value = figure.printed.value
     if math.isnan(value):
         return "n/a"
     if figure.column.metric in _PERCENT or figure.column.metric == "cos":
         return number(figure.column, value)
-    return f"{value:.4f}" if figure.column.unit == "s" else f"{value:.3f}"
+    return _places(value, 4 if figure.column.unit == "s" else 3)
 
 
 def verdict(figure: Figure) -> str:

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter
 from deepsec_jax.metrics import roc
 from deepsec_jax.metrics.auc import placements
 from deepsec_jax.metrics.detection_record import ordered
+from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.plots import DASHES, INK, SERIES, drawing
 
 _MOST_POINTS = 80
@@ -168,7 +169,7 @@ def by_radius(name: str, what: str, lines: Sequence[Line]) -> str:
 
 def _at_radii(line: Line) -> str:
     points = zip(line.eps, line.values, strict=True)
-    return ", ".join(f"{value:.1f} at {eps:g}" for eps, value in points)
+    return ", ".join(f"{value:.1f} at {digits(eps)}" for eps, value in points)
 
 
 def _legend(axes: Axes, columns: int = 3) -> None:
