@@ -23,7 +23,7 @@ from deepsec_jax.studies.attack_checks import spoiled
 from deepsec_jax.studies.settings import said
 from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import template
-from deepsec_jax.tables.pictures import class_in_words, example, number
+from deepsec_jax.tables.pictures import class_in_words, example, names_for, number
 
 
 class ReportError(ValueError):
@@ -146,6 +146,7 @@ def section_of(
     """
     attack = ATTACKS.get(result.row.attack.partition("@")[0])
     described = getattr(attack, "card", None)
+    names = names_for(class_names, result.probabilities.shape[1])
     defaults = {"source": "default of the class", "reason": ""}
     return {
         "row": result.row,
@@ -155,18 +156,16 @@ def section_of(
             {**defaults, **card.get(name, {}), "name": name, "value": said(value)}
             for name, value in result.row.hyperparameters.items()
         ],
-        "examples": [_example(result, candidates, class_names, index) for index in examples],
+        "examples": [_example(result, candidates, names, index) for index in examples],
     }
 
 
-def _example(
-    result: Result, candidates: Candidates, class_names: Sequence[str], index: int
-) -> dict[str, Any]:
+def _example(result: Result, candidates: Candidates, names: Sequence[str], index: int) -> dict[str, Any]:
     target = int(result.targets[index])
     return example(
         candidates.images[index], result.x_adv[index],
-        label=class_names[candidates.labels[index]],
-        predicted=class_in_words(result.predicted[index], class_names),
+        label=names[candidates.labels[index]],
+        predicted=class_in_words(result.predicted[index], names),
         confidence=float(result.confidence[index]), success=bool(result.success[index] >= 0.5),
-        target=class_names[target] if target >= 0 else None,
+        target=names[target] if target >= 0 else None,
     )  # fmt: skip

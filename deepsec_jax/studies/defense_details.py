@@ -16,7 +16,7 @@ from deepsec_jax.studies.robustness import defense_key, eps_in_words
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
-from deepsec_jax.tables.pictures import class_in_words, example, sight_example
+from deepsec_jax.tables.pictures import class_in_words, example, names_for, sight_example
 from deepsec_jax.tables.table import Row, Section
 from deepsec_jax.training import RECIPES
 
@@ -126,7 +126,7 @@ def _pictures(rows: Sequence[Row]) -> list[Block]:
 
 def _examples(cell: Cell) -> list[dict[str, Any]]:
     arrays = cell.arrays
-    names = [str(name) for name in cell.environment["class_names"]]
+    names = names_for(cell.environment["class_names"], arrays["probabilities"].shape[1])
     robust = np.minimum(arrays["clean"], arrays["correct"])
     return [
         example(
@@ -148,7 +148,7 @@ def sights(section: Section, anchor: str) -> list[Block]:
     found = []
     for row in section.rows("utility"):
         if (cell := cells.get(row.key)) is not None:
-            names = [str(name) for name in cell.environment["class_names"]]
+            names = names_for(cell.environment["class_names"], cell.arrays["probabilities"].shape[1])
             found.append({
                 "label": row.label, "eps": eps_in_words(cell.config["eps"]),
                 "unchanged": np.array_equal(cell.arrays["seen"], cell.arrays["x"]),

@@ -18,6 +18,11 @@ SILENT = "no answer"
 """What a picture says in the place of a class where the model answers with NaN or infinity."""
 
 
+def names_for(names: Sequence[Any], classes: int) -> list[str]:
+    """Return a name for each of a model's classes, which may be more than the data set has."""
+    return [*map(str, names), *(f"class {index}" for index in range(len(names), classes))]
+
+
 def class_in_words(predicted: int, names: Sequence[str]) -> str:
     """Return the name of a class that was found, also of none: one more than there are says "rejected"."""
     if predicted == NO_CLASS:

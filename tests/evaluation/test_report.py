@@ -21,6 +21,7 @@ from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.studies import attack_page
 from deepsec_jax.studies.attack_checks import spoiled
 from deepsec_jax.tables import pictures
+from deepsec_jax.tables.pictures import class_in_words, names_for
 
 KEY = jax.random.key(0)
 
@@ -225,3 +226,11 @@ def test_the_terminal_table_fits_80_columns(results):
     console.print(attack_page.terminal_table(rows, "title"))
     text = console.export_text()
     assert "…" not in text and "1000" in text and "fgsm@0.5" in text and "123.40" in text
+
+
+def test_a_class_beyond_the_data_sets_names_is_no_rejection():
+    """A model of four classes on data that names two."""
+    names = names_for(("a", "b"), 4)
+    assert names == ["a", "b", "class 2", "class 3"]
+    assert class_in_words(3, names) == "class 3" and class_in_words(4, names) == "rejected"
+    assert class_in_words(3, ("a", "b")) == "rejected"  # planted: the data set's names alone
