@@ -21,7 +21,7 @@ def shown(monkeypatch):
     """Return the images that a column shows to the model, at 8-bit levels."""
 
     def shown(module, column, x=X):
-        monkeypatch.setattr(module, "success_on", lambda record, images: images)
+        monkeypatch.setattr(module, "success_on", lambda record, images, **_: images)
         record = record_of(make_linear(x.shape[1:], 4), x, x, np.zeros(len(x), np.int32))
         seen = np.asarray(column(record), np.float64) * 255
         assert np.allclose(seen, np.round(seen), atol=1e-3), "8-bit levels"
