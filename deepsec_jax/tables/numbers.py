@@ -34,7 +34,7 @@ def digits(value: float | None, most: int = DIGITS) -> str:
 def _places(value: float, places: int) -> str:
     """Return a number with so many places after the point, fewer where five digits would not do."""
     whole = len(f"{abs(value):.0f}")
-    return f"{value:.{max(0, min(places, DIGITS - whole))}f}"
+    return f"{value:.{max(0, min(places, DIGITS - whole))}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def number(column: Column, value: float) -> str:
