@@ -58,7 +58,7 @@ class Attack:
         from deepsec_jax import attacks, data
         from deepsec_jax.evaluation.attack_table import hyperparameters
         from deepsec_jax.runs.atomic import check_room, write_atomic
-        from deepsec_jax.runs.cells import ATTACK, VERSIONS
+        from deepsec_jax.runs.cells import ATTACK, KINDS
 
         names = self.attacks or tuple(attacks.ATTACKS)
         self._check_values(names)
@@ -70,7 +70,7 @@ class Attack:
         loaded.warn()
         settings = {
             "model": loaded.about["name"], "data": loaded.data,
-            "n": self.n, "seed": self.seed, "preset": self.preset, "version": VERSIONS[ATTACK],
+            "n": self.n, "seed": self.seed, "preset": self.preset, "version": KINDS[ATTACK].version,
             "candidates": data.candidates_name(loaded.model, dataset, self.n, self.seed),
             "attacks": {name: hyperparameters(attack) for name, attack in presets.items()},
         }  # fmt: skip

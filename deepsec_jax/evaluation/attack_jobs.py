@@ -16,7 +16,7 @@ from deepsec_jax.metrics import METRICS
 from deepsec_jax.protocols import Attack, Classifier
 from deepsec_jax.pytree import gives_confidences
 from deepsec_jax.randomness import root_key
-from deepsec_jax.runs.cells import ATTACK, VERSIONS
+from deepsec_jax.runs.cells import ATTACK, KINDS
 from deepsec_jax.runs.environment import now, versions
 from deepsec_jax.runs.runner import Job, OnBatch
 
@@ -57,7 +57,7 @@ def attack_config(
             "name": name, "class": class_of(attack), "preset": preset,
             "hyperparameters": hyperparameters(attack), **fitted,
         },
-        "n": n, "seed": seed, "candidates": candidates, "images": images, "version": VERSIONS[ATTACK],
+        "n": n, "seed": seed, "candidates": candidates, "images": images, "version": KINDS[ATTACK].version,
     }  # fmt: skip
 
 

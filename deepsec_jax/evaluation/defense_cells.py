@@ -18,7 +18,7 @@ from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import gives_confidences, hash_tree, is_randomised, rejects
-from deepsec_jax.runs.cells import ROBUSTNESS, SIGHT, UTILITY, VERSIONS
+from deepsec_jax.runs.cells import KINDS, ROBUSTNESS, SIGHT, UTILITY
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
 """Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD
@@ -208,7 +208,7 @@ class Question:
         """Return the config of what a defended model makes of a few images of the adaptive attack."""
         made = self.adaptive(subject, threat)
         shared = {name: value for name, value in made.items() if name != "access"}
-        return {**shared, "kind": SIGHT, "version": VERSIONS[SIGHT]}
+        return {**shared, "kind": SIGHT, "version": KINDS[SIGHT].version}
 
     def cascade(self, threat: Threat, *, joint: bool = False, search: str = "") -> dict[str, Any]:
         """Return what the adaptive attack is, ``joint`` on model and detector, with this ``search`` last."""
@@ -226,7 +226,7 @@ class Question:
 
     def _shared(self, kind: str) -> dict[str, Any]:
         return {
-            "kind": kind, "version": VERSIONS[kind], "data": self.data, "model": self.model,
+            "kind": kind, "version": KINDS[kind].version, "data": self.data, "model": self.model,
             "images": self.images,
         }  # fmt: skip
 

@@ -291,7 +291,7 @@ def _robustness(planned: Planned, raw: Classifier, sample: Sample, store: Store,
         refuses = {"rejected": answers.rejected, "clean_rejected": clean.rejected} if rejects(model) else {}
         return costs | notes, {
             "x_adv": made.x_adv, "x": sample.images, "labels": sample.labels, "rows": sample.rows,
-            "clean": clean.correct, "correct": answers.holds, "predicted": answers.predicted,
+            "clean": clean.correct, "right_or_rejected": answers.holds, "predicted": answers.predicted,
             "confidence": answers.confidence, "probabilities": answers.probabilities,
             "no_answer": answers.no_answer, "clean_no_answer": clean.no_answer, **refuses,
         }  # fmt: skip

@@ -16,7 +16,7 @@ from deepsec_jax.attacks import FGSM, preset
 from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.pytree import hash_tree
-from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP, VERSIONS
+from deepsec_jax.runs.cells import CLEAN, DETECTION, KINDS, SWEEP
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Asked:
 
     def _shared(self, kind: str, watcher: Watcher) -> dict[str, Any]:
         return {
-            "kind": kind, "version": VERSIONS[kind], "data": self.data, "model": self.model,
+            "kind": kind, "version": KINDS[kind].version, "data": self.data, "model": self.model,
             "images": self.images, "detector": watcher.about,
             "threshold": threshold_of(watcher.detector),
             "weights": {"raw": self.raw, "detector": str(hash_tree(watcher.detector).hexdigest()[:16])},

@@ -286,7 +286,7 @@ class _Share:
 
 def _robust(arrays: Mapping[str, np.ndarray]) -> jax.Array:
     """Return the share of draws in which an image stays right; an attacker may also leave it as it is."""
-    return jnp.minimum(arrays["clean"], arrays["correct"])
+    return jnp.minimum(arrays["clean"], arrays["right_or_rejected"])
 
 
 def _clean(arrays: Mapping[str, np.ndarray]) -> jax.Array:

@@ -12,7 +12,7 @@ from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import rejects
-from deepsec_jax.runs.cells import ARRAYS, NO_ANSWER, REJECTION, UTILITY
+from deepsec_jax.runs.cells import KINDS, UTILITY
 
 
 def _accuracy(record: DefenseRecord) -> jax.Array:
@@ -66,8 +66,8 @@ def compare(
         draws: of a randomised model.
         on_batch: called after every batch with the number of images just done.
     """
-    refusals = REJECTION[UTILITY] if rejects(defended) else ()
-    names = (*ARRAYS[UTILITY], *NO_ANSWER[UTILITY], *refusals)
+    kind, refuses = KINDS[UTILITY], rejects(defended)
+    names = (*kind.arrays, *(name for name in kind.optional if refuses or name != "rejected"))
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for first in range(0, len(sample), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(sample) - 1)
@@ -88,8 +88,9 @@ def compare(
 
 def record_of_arrays(arrays: Mapping[str, np.ndarray], *, confidences: bool) -> DefenseRecord:
     """Return the record that the arrays of a ``utility`` cell were taken from."""
-    there = [name for name in (*NO_ANSWER[UTILITY], *REJECTION[UTILITY]) if name in arrays]
-    fields = {name: jnp.asarray(arrays[name]) for name in (*ARRAYS[UTILITY], *there)}
+    kind = KINDS[UTILITY]
+    there = [name for name in kind.optional if name in arrays]
+    fields = {name: jnp.asarray(arrays[name]) for name in (*kind.arrays, *there)}
     return DefenseRecord(**fields, confidences=confidences)
 
 

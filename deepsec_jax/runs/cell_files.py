@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.runs.atomic import StoreError
-from deepsec_jax.runs.cells import ARRAYS, NO_ANSWER, REJECTION, kind_of, words_of
+from deepsec_jax.runs.cells import KINDS, kind_of, words_of
 
 
 class DamagedError(StoreError):
@@ -81,14 +81,13 @@ def read_arrays(cell: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a cell's folder.
 
     Raises:
-        DamagedError: cut off, changed, or not all that :data:`deepsec_jax.runs.cells.ARRAYS` asks of
+        DamagedError: cut off, changed, or not all that :data:`deepsec_jax.runs.cells.KINDS` asks of
             its kind.
     """
-    kind = kind_of(read_config(cell))
+    kind = KINDS[kind_of(read_config(cell))]
     try:
         with (cell / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            further = (*NO_ANSWER.get(kind, ()), *REJECTION.get(kind, ()))
-            names = (*ARRAYS[kind], *(key for key in further if key in archive))
+            names = (*kind.arrays, *(key for key in kind.optional if key in archive))
             arrays = {key: archive[key] for key in names}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(cell, f"arrays.npz: {error}") from None

@@ -7,7 +7,7 @@ RUN/columns/NAME/COLUMN.npy       values of one column, float64 [N]
 RUN/failed/NAME/*.json            errors of attempts that failed
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,56 +21,123 @@ CLEAN, DETECTION, SWEEP = "clean", "detection", "sweep"
 """Kinds of cells of a detector: its scores of all clean test images; of one attack's images; of FGSM's at one
 radius."""
 
-ARRAYS: dict[str, tuple[str, ...]] = {
-    ATTACK: (
-        "x_adv", "x", "labels", "targets", "rows", "success", "predicted", "confidence", "probabilities",
+Config = Mapping[str, Any]
+"""Plain values that decide a cell."""
+
+
+@dataclass(frozen=True)
+class CellKind:
+    """What cells of a kind hold, and what they are called.
+
+    Attributes:
+        arrays: names of what each has, see :data:`KINDS`.
+        words: config -> what a cell is about, in the words that its folder's name begins with.
+        short: config -> the same in a word or two, for progress and warnings.
+        optional: names of what it has where the model can reject, or gives no answer.
+        version: of what arrays and columns mean, ``version`` in a config, 1 where it says none.  Raise it
+            with every change of meaning: then no figure of an earlier version is taken for one of today.
+    """
+
+    arrays: tuple[str, ...]
+    words: Callable[[Config], tuple[str, ...]]
+    short: Callable[[Config], str]
+    optional: tuple[str, ...] = ()
+    version: int = 2
+
+
+def _where(config: Config) -> tuple[str, ...]:
+    return (config["model"]["name"], config["data"])
+
+
+def _seed(config: Config) -> str:
+    return f"s{config['seed']}"
+
+
+def _preset(about: Config) -> tuple[str, ...]:
+    """Return the preset row and kind of an attack, a defense or a detector."""
+    return (about["name"], about["preset"])
+
+
+def _defense(config: Config) -> tuple[str, ...]:
+    return _preset(config["defense"]) if "defense" in config else ()
+
+
+def _defended(config: Config, asked: str) -> str:
+    return " ".join((*_defense(config)[:1], asked.replace("_", "-")))
+
+
+def _swept(config: Config) -> str:
+    return f"{config['attack']['name']}@{config['eps']:g}"
+
+
+_PICTURES = ("x_adv", "x", "labels", "rows")
+_FOUND = ("predicted", "confidence", "probabilities")
+
+KINDS: dict[str, CellKind] = {
+    ATTACK: CellKind(
+        ("x_adv", "x", "labels", "targets", "rows", "success", *_FOUND),
+        lambda config: (*_preset(config["attack"]), *_where(config), _seed(config)),
+        lambda config: str(config["attack"]["name"]),
+        optional=("no_answer",),
     ),
-    UTILITY: (
-        "labels", "logits_raw", "logits", "probabilities_raw", "probabilities", "correct_raw", "correct",
+    UTILITY: CellKind(
+        ("labels", "logits_raw", "logits", "probabilities_raw", "probabilities", "correct_raw", "correct"),
+        lambda config: (*_preset(config["defense"]), UTILITY, *_where(config)),
+        lambda config: _defended(config, UTILITY),
+        optional=("no_answer_raw", "no_answer", "rejected"),
     ),
-    ROBUSTNESS: (
-        "x_adv", "x", "labels", "rows", "clean", "correct", "predicted", "confidence", "probabilities",
+    ROBUSTNESS: CellKind(
+        (*_PICTURES, "clean", "right_or_rejected", *_FOUND),
+        lambda config: (*_defense(config), config["access"], *_where(config), _seed(config)),
+        lambda config: _defended(config, str(config["access"])),
+        optional=("no_answer", "clean_no_answer", "rejected", "clean_rejected"), version=3,
     ),
-    SIGHT: (
-        "x_adv", "x", "labels", "rows", "seen", "seen_adv",
-        "predicted_raw", "predicted_raw_adv", "predicted", "predicted_adv",
-        "probabilities_raw", "probabilities_raw_adv", "probabilities", "probabilities_adv",
+    SIGHT: CellKind(
+        (
+            *_PICTURES, "seen", "seen_adv",
+            "predicted_raw", "predicted_raw_adv", "predicted", "predicted_adv",
+            "probabilities_raw", "probabilities_raw_adv", "probabilities", "probabilities_adv",
+        ),
+        lambda config: (*_preset(config["defense"]), SIGHT, *_where(config), _seed(config)),
+        lambda config: _defended(config, SIGHT),
     ),
-    CLEAN: ("scores", "labels", "correct"),
-    DETECTION: ("scores", "success", "rows"),
-    SWEEP: ("scores", "success", "rows"),
+    CLEAN: CellKind(
+        ("scores", "labels", "correct"),
+        lambda config: (*_preset(config["detector"]), CLEAN, *_where(config)),
+        lambda config: f"{config['detector']['name']} {CLEAN}",
+        optional=("no_answer",),
+    ),
+    DETECTION: CellKind(
+        ("scores", "success", "rows"),
+        lambda config: (
+            *_preset(config["detector"]), DETECTION, config["attack"]["name"], _seed(config), *_where(config),
+        ),
+        lambda config: f"{config['detector']['name']} {config['attack']['name']}",
+        optional=("no_answer",),
+    ),
+    SWEEP: CellKind(
+        ("scores", "success", "rows"),
+        lambda config: (*_preset(config["detector"]), SWEEP, _swept(config), *_where(config)),
+        lambda config: f"{config['detector']['name']} {_swept(config)}",
+        optional=("no_answer",),
+    ),
 }  # fmt: skip
-"""Kind -> arrays.  x_adv, x: float32 [N, H, W, C]; labels, targets (-1: none), rows of the test split: int32
-[N]; success (the goal is reached on x_adv and was not on x), correct (on x_adv, or on clean images without
-one), clean (correct on x), each a share of draws: float32 [N]; predicted: class of x_adv in most draws (of a
-success, of those that succeeded), K for "rejected" and -1 for no answer, int32 [N]; its confidence, a mean
-over these draws, NaN of a model without confidences: float32 [N]; scores of a detector: float32 [N]; logits,
-probabilities (on x_adv where there is one; NaN of a model without confidences): float32 [N, K].  Where the
-model can reject, correct on x_adv counts what is rejected, and logits are [N, K+1].  Of a sight, seen and
-seen_adv: what the network sees of x and x_adv, float32 [N, any height, any width, C]; predicted and
-probabilities on x, and with _adv on x_adv."""
+"""Every kind of cell by name. N images, K classes; a share of draws is 0 or 1 on a deterministic model.
 
-VERSIONS: dict[str, int] = {
-    ATTACK: 2, UTILITY: 2, ROBUSTNESS: 2, SIGHT: 2, CLEAN: 2, DETECTION: 2, SWEEP: 2
-}  # fmt: skip
-"""Kind -> version of what its arrays and columns mean; ``version`` in the config, 1 where it says none.
+x_adv, x: float32 [N, H, W, C]. labels, targets (-1: none), rows of the test split: int32 [N]. Shares of
+draws, float32 [N]: success (the goal is reached on x_adv and was not on x), correct (on clean images),
+clean (correct on x), right_or_rejected (on x_adv), rejected and no_answer (NaN or +inf, neither right nor
+fooled; of x_adv, or of the clean image where there is none or the name says so). predicted: class of
+x_adv in most draws (of a success, of those that succeeded), K for "rejected" and -1 for no answer, int32
+[N]; its confidence, a mean over these draws, float32 [N]. scores of a detector: float32 [N]. logits [N,
+K], [N, K+1] of a model that can reject; probabilities [N, K], of x_adv where there is one; confidence and
+probabilities are NaN of a model without confidences. Of a sight, seen and seen_adv: what the network sees
+of x and x_adv, float32 [N, any height, any width, C]; predicted and probabilities on x, and with _adv on
+x_adv.
 
-Raise it with every change of meaning: then no figure of an earlier version is taken for one of today.  Since
-2 an attack has no success where the goal is reached before it, ACAC, ACTC and NTE are over the draws that
-succeeded, and a model of votes has no probabilities."""
-
-NO_ANSWER: dict[str, tuple[str, ...]] = {
-    ATTACK: ("no_answer",), UTILITY: ("no_answer_raw", "no_answer"),
-    ROBUSTNESS: ("no_answer", "clean_no_answer"),
-    CLEAN: ("no_answer",), DETECTION: ("no_answer",), SWEEP: ("no_answer",),
-}  # fmt: skip
-"""Kind -> further arrays: share of draws in which the model gives no answer (NaN or +inf), neither right nor
-fooled, float32 [N], on x_adv, or on clean images where there is none or the name says so.  Cells of earlier
-versions lack them."""
-
-REJECTION: dict[str, tuple[str, ...]] = {UTILITY: ("rejected",), ROBUSTNESS: ("rejected", "clean_rejected")}
-"""Kind -> further arrays of a model that can reject, each a share of draws, float32 [N]: rejected (x_adv, or
-the clean image without one), clean_rejected (x)."""
+Since version 2 an attack has no success where the goal is reached before it, ACAC, ACTC and NTE are over
+the draws that succeeded, and a model of votes has no probabilities. Since 3 right_or_rejected is called
+so; it was ``correct``, which it is not."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +156,7 @@ class Cell:
             ``compile_seconds``, ``gradients``, ``started``, ``finished``, ``findings`` (what a look at the
             model has found before its first attack); of an attack also ``gradient_seconds``, ``forwards``,
             ``confidences``; of a defense also ``folder``, ``confidences``, ``training``.
-        arrays: name -> array, the names of :data:`ARRAYS`, of :data:`NO_ANSWER`, and of :data:`REJECTION`
-            where it can reject; empty if it failed.
+        arrays: name -> array, those of its kind in :data:`KINDS`; empty if it failed.
         columns: metric column -> values [N].
         error: one line, or None.
     """
@@ -104,62 +170,33 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """Which of :data:`ARRAYS` it has."""
+        """Which of :data:`KINDS` it is."""
         return kind_of(self.config)
 
 
-def kind_of(config: Mapping[str, Any]) -> str:
+def kind_of(config: Config) -> str:
     """Return a config's kind; one without is an attack."""
     return str(config.get("kind", ATTACK))
 
 
-def is_current(config: Mapping[str, Any]) -> bool:
-    """Tell whether a config's cell means what cells of its kind mean today, see :data:`VERSIONS`.
+def is_current(config: Config) -> bool:
+    """Tell whether a config's cell means what cells of its kind mean today.
 
     Raises:
         LookupError: there is no such kind.
     """
-    return int(config.get("version", 1)) == VERSIONS[kind_of(config)]
+    return int(config.get("version", 1)) == KINDS[kind_of(config)].version
 
 
-def words_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+def words_of(config: Config) -> tuple[str, ...]:
     """Return what a cell is about, in the words that its folder's name begins with.
 
     Raises:
         LookupError: the config lacks one of them, or is of no known kind.
     """
-    where = (config["model"]["name"], config["data"])
-    if kind_of(config) == ATTACK:
-        attack = config["attack"]
-        return (attack["name"], attack["preset"], *where, f"s{config['seed']}")
-    if kind_of(config) == UTILITY:
-        return (config["defense"]["name"], config["defense"]["preset"], UTILITY, *where)
-    if kind_of(config) == SIGHT:
-        return (config["defense"]["name"], config["defense"]["preset"], SIGHT, *where, f"s{config['seed']}")
-    if kind_of(config) in (CLEAN, DETECTION, SWEEP):
-        detector = config["detector"]
-        return (detector["name"], detector["preset"], kind_of(config), *_attack_words(config), *where)
-    if kind_of(config) == ROBUSTNESS:
-        defense = config.get("defense")
-        about = (defense["name"], defense["preset"]) if defense else ()
-        return (*about, config["access"], *where, f"s{config['seed']}")
-    raise LookupError(f"unknown kind of cell {config['kind']!r}")
+    return KINDS[kind_of(config)].words(config)
 
 
-def _attack_words(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the attack whose images a detector scored; nothing for clean images."""
-    if kind_of(config) == CLEAN:
-        return ()
-    name = str(config["attack"]["name"])
-    return (name, f"s{config['seed']}") if kind_of(config) == DETECTION else (f"{name}@{config['eps']:g}",)
-
-
-def short_name(config: Mapping[str, Any]) -> str:
+def short_name(config: Config) -> str:
     """Return what a cell is about in a word or two, for progress and warnings."""
-    if kind_of(config) == ATTACK:
-        return str(config["attack"]["name"])
-    if kind_of(config) in (CLEAN, DETECTION, SWEEP):
-        return " ".join((config["detector"]["name"], *(_attack_words(config)[:1] or (CLEAN,))))
-    words = (config["defense"]["name"],) if "defense" in config else ()
-    asked = config.get("access", kind_of(config))
-    return " ".join((*words, str(asked).replace("_", "-")))
+    return KINDS[kind_of(config)].short(config)

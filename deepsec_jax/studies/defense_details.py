@@ -12,8 +12,9 @@ from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.runs.cells import SIGHT, Cell
 from deepsec_jax.studies.defense_checks import kept_epoch
-from deepsec_jax.studies.robustness import defense_key, eps_in_words
+from deepsec_jax.studies.robustness import defense_key
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
+from deepsec_jax.studies.threat_words import eps_in_words
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
 from deepsec_jax.tables.pictures import class_in_words, example, names_for, sight_example
@@ -127,7 +128,7 @@ def _pictures(rows: Sequence[Row]) -> list[Block]:
 def _examples(cell: Cell) -> list[dict[str, Any]]:
     arrays = cell.arrays
     names = names_for(cell.environment["class_names"], arrays["probabilities"].shape[1])
-    robust = np.minimum(arrays["clean"], arrays["correct"])
+    robust = np.minimum(arrays["clean"], arrays["right_or_rejected"])
     return [
         example(
             arrays["x"][index], arrays["x_adv"][index], label=names[arrays["labels"][index]],

@@ -6,7 +6,6 @@ over threats; ``worst`` is taken image by image.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,9 @@ from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLU
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.inconsistencies import ZERO_GRADIENT, inconsistencies
+from deepsec_jax.studies.threat_words import attack_in_words, eps_in_words
 from deepsec_jax.tables import build
 from deepsec_jax.tables.data_files import cell_record
-from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.published import Printed, Published
 from deepsec_jax.tables.table import Figure, Finding, Row, Span, Table
 
@@ -125,36 +124,6 @@ def _table(rows: tuple[Row, ...], about: str) -> Table:
         page_title=f"Accuracy under attack: {threat}",
         intro=_INTRO + (_REJECTS if any(row.beside for row in rows) else ""),
     )  # fmt: skip
-
-
-def attack_in_words(attack: dict[str, Any]) -> str:
-    """Return what an attack is in one line."""
-    values = attack["hyperparameters"]
-    steps = f"PGD, {values['steps']} steps of {values['step_size']:.4g}"
-    if values.get("rule") == "cosine":
-        steps += " at first, shrinking to 0"
-    if "decay" in values:
-        steps += f", along a momentum of {digits(values['decay'])}"
-    if attack["name"] != "cascade":
-        return f"{steps} from a random start; as many as in the paper, and as long against ε"
-    losses = ", then ".join(values["losses"])
-    runs = f"{values['restarts']} restarts each of loss {losses}"
-    if "weights" in values:
-        shares = ", ".join(map(digits, values["weights"]))
-        runs = (
-            f"first {values['confident']} on the model without its detector for the largest margin, then on "
-            f"both at once, weight {shares} of the detector in turn, {runs}"
-        )
-    if "queries" in values:
-        runs = f"{runs}, then a search of {values['queries']} queries by squares"
-    return f"{steps} through the surrogate, {runs}; each run on the survivors of those before it"
-
-
-def eps_in_words(eps: float) -> str:
-    """Return a radius; one of a whole number of grey levels, and no short decimal, as so many 255ths."""
-    levels = 255 * eps
-    grey = abs(levels - round(levels)) < 1e-6 and abs(eps - round(eps, 3)) > 1e-9
-    return f"{round(levels)}/255" if grey else f"{eps:.4g}"
 
 
 def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:

@@ -7,7 +7,7 @@ import numpy as np
 from deepsec_jax import attacks, training
 from deepsec_jax.evaluation.attack_table import class_of, hyperparameters
 from deepsec_jax.metrics import METRICS
-from deepsec_jax.runs.cells import VERSIONS, Cell
+from deepsec_jax.runs.cells import KINDS, Cell
 from deepsec_jax.studies.paper_title import DIGESTS
 
 CLASSES = 10
@@ -35,7 +35,7 @@ def config_of(name="bim", *, data="mnist", model="mnist-paper", preset="paper", 
     }  # fmt: skip
     return {
         "data": data, "model": model_of(model), "images": images_of(data), "attack": described, "n": n,
-        "seed": seed, "candidates": f"{data}-{n}-{seed}", "version": VERSIONS["attack"], **others,
+        "seed": seed, "candidates": f"{data}-{n}-{seed}", "version": KINDS["attack"].version, **others,
     }  # fmt: skip
 
 

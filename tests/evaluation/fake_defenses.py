@@ -13,7 +13,7 @@ from deepsec_jax.evaluation.defense_cells import paper_pgd
 from deepsec_jax.evaluation.defense_jobs import column_of
 from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.utility import measure_utility, utility_columns
-from deepsec_jax.runs.cells import VERSIONS, Cell
+from deepsec_jax.runs.cells import KINDS, Cell
 
 CLASSES, TESTS, N = 10, 60, 24
 
@@ -38,7 +38,7 @@ def about(name="nat", *, data="mnist", model="mnist-paper", preset="paper", **se
 
 def shared(kind, *, data="mnist", model="mnist-paper", weights=None):
     return {
-        "kind": kind, "version": VERSIONS[kind], "data": data, "model": model_of(model),
+        "kind": kind, "version": KINDS[kind].version, "data": data, "model": model_of(model),
         "images": images_of(data), "weights": weights or {"raw": f"raw-{model}"}, "draws": 1,
     }  # fmt: skip
 
@@ -134,7 +134,7 @@ def fake_robustness(
     arrays = {
         "x_adv": np.clip(x + eps * np.sign(rng.normal(size=x.shape)), 0, 1).astype(np.float32), "x": x,
         "labels": labels, "rows": np.arange(n, dtype=np.int32),
-        "clean": (np.arange(n) < round(clean * n)).astype(np.float32), "correct": correct,
+        "clean": (np.arange(n) < round(clean * n)).astype(np.float32), "right_or_rejected": correct,
         "predicted": np.where(correct > 0, labels, (labels + 1) % CLASSES).astype(np.int32),
         "probabilities": _probabilities(rng, np.where(correct > 0, labels, (labels + 1) % CLASSES)),
     }  # fmt: skip

@@ -9,7 +9,7 @@ from deepsec_jax import defenses
 from deepsec_jax.defenses.folders import settings_of
 from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.detection_cells import swept_fgsm
-from deepsec_jax.runs.cells import VERSIONS, Cell
+from deepsec_jax.runs.cells import KINDS, Cell
 
 CLEAN, N = 200, 40
 CLASSES = {"magnet": "MagNet"}
@@ -25,7 +25,7 @@ def usual(name, data, preset):
 
 def shared(kind, name="fs", *, data="mnist", model="mnist-paper", preset="paper", threshold=1.7, **settings):
     return {
-        "kind": kind, "version": VERSIONS[kind], "data": data, "model": model_of(model),
+        "kind": kind, "version": KINDS[kind].version, "data": data, "model": model_of(model),
         "images": images_of(data), "threshold": threshold,
         "detector": {
             "name": name, "preset": preset, "class": CLASSES.get(name, name.upper()), "base": model,

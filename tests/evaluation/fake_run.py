@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from deepsec_jax.runs import store as store_module
-from deepsec_jax.runs.cells import VERSIONS
+from deepsec_jax.runs.cells import KINDS
 from deepsec_jax.runs.runner import Job, run_plan
 from deepsec_jax.runs.store import Store
 
@@ -32,7 +32,7 @@ def config(index: int) -> dict:
         "n": ROWS,
         "seed": 0,
         "candidates": "c",
-        "version": VERSIONS["attack"],
+        "version": KINDS["attack"].version,
     }
 
 

@@ -26,7 +26,7 @@ from deepsec_jax.runs.runner import CELL
 from deepsec_jax.runs.store import Store, read_cells
 from deepsec_jax.studies.defenses import sections
 from deepsec_jax.studies.inconsistencies import MASKING, UNFINISHED, ZERO_GRADIENT
-from deepsec_jax.studies.robustness import attack_in_words
+from deepsec_jax.studies.threat_words import attack_in_words
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_images_stay_in_the_ball_and_columns_follow_from_answers(run):
         assert np.abs(arrays["x_adv"] - arrays["x"]).max() <= 0.1 + 1e-6
         assert arrays["x_adv"].min() >= 0 and arrays["x_adv"].max() <= 1
         access = defense_jobs.column_of(cell.config["access"])
-        robust = np.minimum(arrays["clean"], arrays["correct"])
+        robust = np.minimum(arrays["clean"], arrays["right_or_rejected"])
         assert np.array_equal(cell.columns[access], robust.astype(np.float64))
         assert np.array_equal(cell.columns["clean"], arrays["clean"].astype(np.float64))
 

@@ -254,10 +254,14 @@ def test_cells_say_what_was_rejected(run):
             )
             labels = arrays["labels"]
             np.testing.assert_array_equal(arrays["clean"], clean == labels)
-            np.testing.assert_array_equal(arrays["correct"], (predicted == labels) | (predicted == 3))
+            np.testing.assert_array_equal(
+                arrays["right_or_rejected"], (predicted == labels) | (predicted == 3)
+            )
             np.testing.assert_array_equal(columns["clean_rejected"], clean == 3)
             np.testing.assert_array_equal(columns[f"{access}_rejected"], predicted == 3)
-            np.testing.assert_array_equal(columns[access], np.minimum(arrays["clean"], arrays["correct"]))
+            np.testing.assert_array_equal(
+                columns[access], np.minimum(arrays["clean"], arrays["right_or_rejected"])
+            )
             assert arrays["probabilities"].shape == (40, 3)
     asked = cells_of(run, "lid")["adaptive"].config["attack"]["hyperparameters"]
     assert asked["weights"] == list(WEIGHTS) and asked["confident"] == 1
@@ -269,7 +273,8 @@ def test_cells_of_models_that_cannot_reject_are_what_they_were(run):
     cells = cells_of(run, "nat")
     assert "weights" not in cells["adaptive"].config["attack"]["hyperparameters"]
     for cell in cells.values():
-        assert not any("rejected" in name for name in (*cell.arrays, *cell.columns))
+        names = {*cell.arrays, *cell.columns} - {"right_or_rejected"}
+        assert not any("rejected" in name for name in names)
 
 
 def test_a_guard_that_saturates_is_flagged_as_masking_and_the_honest_one_is_not(run):

@@ -193,7 +193,7 @@ def test_a_defense_is_not_credited_with_silence(defense_run):
         arrays = cell.arrays
         bright = arrays["x_adv"].mean(axis=(1, 2, 3)) > 0.52
         np.testing.assert_array_equal(arrays["no_answer"], bright)
-        assert not arrays["correct"][bright].any()
+        assert not arrays["right_or_rejected"][bright].any()
         dark = arrays["x"].mean(axis=(1, 2, 3)) <= 0.52
         np.testing.assert_array_equal(arrays["clean_no_answer"], ~dark)
         assert not arrays["clean"][~dark].any()

@@ -12,7 +12,7 @@ from deepsec_jax.runs import atomic
 from deepsec_jax.runs import store as store_module
 from deepsec_jax.runs.atomic import StoreError, check_room, write_atomic
 from deepsec_jax.runs.cell_files import DamagedError
-from deepsec_jax.runs.cells import ARRAYS, VERSIONS, is_current
+from deepsec_jax.runs.cells import KINDS, is_current
 from deepsec_jax.runs.runner import CELL
 from deepsec_jax.runs.store import Store, cell_name, read_cells
 
@@ -123,10 +123,9 @@ def test_figures_of_another_version_are_never_taken_for_todays(store, version):
 
 
 def test_every_config_says_its_version():
-    assert set(VERSIONS) == set(ARRAYS)
-    for kind, version in VERSIONS.items():
-        assert is_current({"kind": kind, "version": version}) and not is_current({"kind": kind})
-    assert is_current({"version": VERSIONS["attack"]})
+    for name, kind in KINDS.items():
+        assert is_current({"kind": name, "version": kind.version}) and not is_current({"kind": name})
+    assert is_current({"version": KINDS["attack"].version})
 
 
 def test_a_lock_is_for_one_and_ends_with_it(store):
