@@ -88,7 +88,7 @@ def _usable(spread: jax.Array) -> jax.Array:
 
 def _picked(logits: Logits, classes: Labels) -> jax.Array:
     """Return the logit of one class per row, float32 [B]."""
-    chosen = jax.nn.one_hot(classes, logits.shape[-1], dtype=bool)
+    chosen = jax.nn.one_hot(as_labels(classes), logits.shape[-1], dtype=bool)
     return jnp.sum(jnp.where(chosen, logits.astype(jnp.float32), 0.0), axis=-1)
 
 

@@ -132,6 +132,9 @@ def test_losses_and_what_rejects(small_int, model, x):
     logits, labels = model(x), jnp.asarray(LABELS, small_int)
     for loss in losses.LOSSES.values():
         np.testing.assert_array_equal(loss(logits, labels), loss(logits, LABELS))
+    for aimed in (losses.margin_to, losses.dlr_to):
+        ours, theirs = aimed(logits, labels, labels[::-1]), aimed(logits, LABELS, LABELS[::-1])
+        np.testing.assert_array_equal(ours, theirs)
     # Planted: jax's own one_hot of such labels has two ones in a row.
     assert (jax.nn.one_hot(labels, CLASSES).sum(axis=1) > 1).any()
 
