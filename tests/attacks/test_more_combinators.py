@@ -95,7 +95,9 @@ def test_cascade_takes_the_survivors_and_leaves_the_fallen_as_they_fell(linear):
     np.testing.assert_array_equal(x_adv[survives], alone[survives])
     np.testing.assert_array_equal(x_adv[~survives], np.asarray(x)[~survives])
     assert (alone != np.asarray(x)).any(axis=(1, 2, 3)).all()  # planted: it would have moved every row
-    assert (jnp.argmax(linear(x_adv), axis=-1) != labels).all()
+    outcome = judge(linear, x, x_adv, labels)
+    assert not np.asarray(outcome.correct).any()
+    np.testing.assert_array_equal(outcome.success, survives)  # the others were wrong already
 
 
 def test_smallest_eps_scales_what_goes_with_eps():
