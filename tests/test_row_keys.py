@@ -139,7 +139,7 @@ class Drawing(nnx.Module):
 @pytest.mark.parametrize("model", [Drawing(), stack("nnx.scan", evaluating=False)], ids=["noise", "dropout"])
 def test_what_draws_from_its_own_streams_is_refused(model):
     """A copy of the module is called, so every call would draw the same numbers."""
-    with pytest.raises(ValueError, match="draws from its own nnx streams"):
+    with pytest.raises(ValueError, match=r"draws from its own nnx streams|in training mode"):
         judge(model, X, X, LABELS)
 
 

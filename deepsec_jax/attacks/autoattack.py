@@ -10,7 +10,7 @@ from deepsec_jax.attacks.losses import dlr, max_margin
 from deepsec_jax.attacks.per_image import one_per_row
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.within import Within
-from deepsec_jax.catalog import Card, lookup
+from deepsec_jax.catalog import lookup
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, classes_of, static
 
@@ -49,13 +49,6 @@ class AutoAttack(Struct):
     queries: int = static(5000)
     steps: int = static(100)
 
-    card: ClassVar[Card] = Card(
-        name="AutoAttack",
-        title="APGD on two losses, FAB and Square, each on the survivors",
-        reference="Croce, Hein, ICML 2020, arXiv:2003.01690",
-        goal="untargeted",
-        kind="budget",
-    )
     needs_key: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

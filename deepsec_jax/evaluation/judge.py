@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.call import OUTSIDE, check_model, check_range, check_shapes
 from deepsec_jax.metrics import Answers, classify
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
@@ -140,7 +141,7 @@ def _check_classes(name: str, given: np.ndarray, classes: int) -> None:
 def _valid(x: Images, x_adv: Images, labels: Labels, goal: Labels, *, classes: int) -> jax.Array:
     """Return bool [B]: both images lie in [0, 1], but for a hair, and label and goal are classes."""
     fits = [jnp.all((each >= -OUTSIDE) & (each <= 1.0 + OUTSIDE), axis=(1, 2, 3)) for each in (x, x_adv)]
-    fits += [(each >= 0) & (each < classes) for each in (labels, goal)]
+    fits += [(each >= 0) & (each < classes) for each in map(as_labels, (labels, goal))]
     return fits[0] & fits[1] & fits[2] & fits[3]
 
 

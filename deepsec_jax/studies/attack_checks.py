@@ -28,17 +28,34 @@ class Judged(Protocol):
     """What the checks ask of an attack: its name, settings, n, and success before and after rounding."""
 
     @property
-    def attack(self) -> str: ...
+    def attack(self) -> str:
+        """Name of the preset row."""
+        ...
+
     @property
-    def hyperparameters(self) -> dict[str, Any]: ...
+    def hyperparameters(self) -> dict[str, Any]:
+        """Field -> plain value."""
+        ...
+
     @property
-    def n(self) -> int: ...
+    def n(self) -> int:
+        """Images attacked."""
+        ...
+
     @property
-    def success(self) -> float: ...
+    def success(self) -> float:
+        """Share of n that succeeded."""
+        ...
+
     @property
-    def success_8bit(self) -> float: ...
+    def success_8bit(self) -> float:
+        """The same after rounding to 8 bits."""
+        ...
+
     @property
-    def no_answer(self) -> int: ...
+    def no_answer(self) -> int:
+        """Images that the model gives no answer for."""
+        ...
 
 
 class _Judged(NamedTuple):
