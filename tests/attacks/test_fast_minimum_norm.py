@@ -10,6 +10,8 @@ from scipy import optimize
 from attacks.optima import closest_l0, closest_l1, closest_l2, closest_linf, optimum
 from deepsec_jax.attacks import DDN, FAB, FMN, SigmaZero
 from deepsec_jax.attacks.balls import onto_ball, size_of
+from deepsec_jax.attacks.closest import Closest
+from deepsec_jax.attacks.fmn import _radius as fmn_radius
 from deepsec_jax.attacks.planes import step_onto_plane
 from deepsec_jax.evaluation import judge
 
@@ -128,3 +130,40 @@ def test_of_equal_entries_some_are_kept():
     x_adv = FMN(norm="l0", steps=300)(model, x, labels)
     assert np.asarray(judge(model, x, x_adv, labels).success).all()
     assert (sizes(x, x_adv, "l0") <= 6).all()
+
+
+@pytest.mark.parametrize(
+    ("norm", "dual"), [("l1", 4.0), ("l2", np.sqrt(4.0**2 + 2.0**2 + 1.0)), ("linf", 7.0), ("l0", None)]
+)
+def test_fmns_first_radius_reaches_the_linearised_boundary(norm, dual):
+    """As far as |margin| / ||gradient||_dual; later a share gamma more, or less after a success."""
+    gradient, ones = jnp.asarray([4.0, -2.0, 1.0, 0.0]).reshape(1, 2, 2, 1), jnp.ones(1)
+    found = Closest(jnp.zeros((1, 2, 2, 1)), jnp.asarray([3.0]))
+    none = found._replace(distance=jnp.asarray([jnp.inf]))
+
+    def radius(reached, best, size):
+        return float(
+            fmn_radius(
+                norm,
+                5.0 * ones,
+                0.1 * ones,
+                jnp.asarray([reached]),
+                size * ones,
+                best,
+                -14.0 * ones,
+                gradient,
+            )[0]
+        )
+
+    if norm == "l0":  # whole entries: 5.5 and 4.5 rounded down, at least one more or less
+        assert (radius(False, none, 2.0), radius(True, none, 2.0), radius(True, found, 2.0)) == (
+            6.0,
+            4.0,
+            3.0,
+        )
+        return
+    assert radius(False, none, 2.0) == pytest.approx(2.0 + 14.0 / dual)
+    assert radius(False, none, 1000.0) == pytest.approx(1100.0)
+    assert radius(False, found, 2.0) == pytest.approx(5.5)
+    assert radius(True, none, 2.0) == pytest.approx(4.5)
+    assert radius(True, found, 2.0) == 3.0  # never beyond the closest success

@@ -1,14 +1,18 @@
-"""CW2 and EAD step by step in NumPy, on a linear model under one constant c; and what they share."""
+"""CW2, EAD, APGD and FAB step by step in NumPy, on small models; and what searches share."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_images, make_linear
 
-from deepsec_jax.attacks import CW2, EAD
+from deepsec_jax.attacks import APGD, CW2, EAD, FAB
+from deepsec_jax.attacks.apgd import checkpoints
 from deepsec_jax.attacks.closest import closer, none_yet
 from deepsec_jax.attacks.ead import shrink
+from deepsec_jax.attacks.parts import at_input
 from deepsec_jax.attacks.tanh_space import from_tanh, to_tanh
+from deepsec_jax.pytree import Struct
 
 MODEL = make_linear(classes=2, seed=3, scale=2.0)
 X = 0.3 + 0.4 * make_images(rows=6, seed=2)
@@ -110,3 +114,108 @@ def test_the_closest_success_is_kept_and_the_earlier_of_equals():
     best = closer(best, x + 2, jnp.asarray([True, True, False, False]), jnp.asarray([2.0, 1.0, 0.0, 0.0]))
     np.testing.assert_array_equal(np.ravel(best.x), [1, 2, 1, 0])
     np.testing.assert_array_equal(best.distance, [2, 1, 2, np.inf])
+
+
+# --- APGD and FAB, on a model whose gap is a bowl: largest at one point, and curved everywhere
+
+
+class Bowl(Struct):
+    """Two classes: z_1 - z_0 = height - sum of curve (x - peak)^2."""
+
+    curves: jax.Array  # [H, W, C]
+    peak: jax.Array  # [H, W, C]
+    height: float | jax.Array
+
+    def __call__(self, x):
+        gap = self.height - jnp.sum(self.curves[None] * (x - self.peak[None]) ** 2, axis=(1, 2, 3))
+        return jnp.stack([jnp.zeros_like(gap), gap], axis=1)
+
+
+CURVES = np.geomspace(0.2, 5.0, 16).reshape(4, 4, 1)
+
+
+def bowl(point, peak, height):
+    """The gap and its gradient."""
+    return height - (CURVES * (point - peak) ** 2).sum(), -2 * CURVES * (point - peak)
+
+
+def bowl_model(peak, height):
+    return Bowl(jnp.asarray(CURVES, jnp.float32), jnp.asarray(peak, jnp.float32), height)
+
+
+def apgd(x, peak, *, eps, steps, first, share, back):
+    """Croce and Hein's algorithm 1 from the clean image, in L-inf; ``back``: halve and return to the best."""
+    point, before, size, last, rises, best, at_check, halved = (
+        x,
+        x,
+        first * eps,
+        -np.inf,
+        0,
+        -np.inf,
+        None,
+        True,
+    )
+    for moves in range(steps + 1):
+        value, gradient = bowl(point, peak, -1.0)
+        if value > best:
+            best, best_point, best_gradient = value, point, gradient
+        rises += moves > 0 and value > last
+        last, at_check = value, best if at_check is None else at_check
+        if moves in checkpoints(steps):
+            few = rises <= 0.75 * checkpoints(steps)[moves]
+            halves = few or (not halved and best <= at_check)
+            if halves and back:
+                point, gradient, last, size = best_point, best_gradient, best, size / 2
+            rises, at_check, halved = 0, best, halves
+        ahead = np.clip(point + size * np.sign(gradient), x - eps, x + eps)
+        mixed = ahead if moves == 0 else point + share * (ahead - point) + (1 - share) * (point - before)
+        before, point = point, np.clip(mixed, x - eps, x + eps)
+    return best_point
+
+
+def test_apgd_is_the_authors_algorithm():
+    x = 0.4 + 0.2 * make_images(4, (4, 4, 1))
+    peak = np.asarray(x[0]) + 0.1 * np.random.default_rng(0).uniform(-1, 1, (4, 4, 1))
+    labels, settings = jnp.zeros(4, jnp.int32), {"first": 2.0, "share": 0.75, "back": True}
+    x_adv = APGD(eps=0.2, steps=30, start=at_input)(bowl_model(peak, -1.0), x, labels)
+
+    def by_numpy(**changes):
+        rows = np.asarray(x, np.float64)
+        return np.stack([apgd(row, peak, eps=0.2, steps=30, **settings | changes) for row in rows])
+
+    np.testing.assert_allclose(x_adv, by_numpy(), atol=1e-4)
+    for planted in ({"first": 1.0}, {"share": 1.0}, {"back": False}):
+        assert not np.allclose(x_adv, by_numpy(**planted), atol=2e-3)
+
+
+def fab(x, peak, *, steps, bias, overshoot, backward):
+    """Croce and Hein's algorithm 1 in L2, towards the only other class, away from the edges of the box."""
+    point, best, closest = x, x, np.inf
+    for _ in range(steps):
+        gap, slope = bowl(point, peak, 0.05)
+        along = slope / (slope**2).sum()
+        here, there = -gap * along, (-gap + (slope * (point - x)).sum()) * along
+        near, far = np.linalg.norm(here), np.linalg.norm(there)
+        share = min(near / (near + far), bias)
+        point = (1 - share) * (point + overshoot * here) + share * (x + overshoot * there)
+        if bowl(point, peak, 0.05)[0] > 0:
+            if np.linalg.norm(point - x) < closest:
+                best, closest = point, np.linalg.norm(point - x)
+            point = x + backward * (point - x)
+    return best
+
+
+def test_fab_is_the_authors_algorithm():
+    x = 0.4 + 0.2 * make_images(4, (4, 4, 1))
+    peak = 0.5 + 0.05 * np.random.default_rng(1).uniform(-1, 1, (4, 4, 1))
+    settings = {"steps": 10, "bias": 0.1, "overshoot": 1.05, "backward": 0.9}
+    model = bowl_model(peak, 0.05)
+    assert (jnp.argmax(model(x), axis=-1) == 0).all()
+    x_adv = FAB(norm="l2", **settings)(model, x, jnp.zeros(4, jnp.int32))
+
+    def by_numpy(**changes):
+        return np.stack([fab(row, peak, **settings | changes) for row in np.asarray(x, np.float64)])
+
+    np.testing.assert_allclose(x_adv, by_numpy(), atol=1e-4)
+    for planted in ({"bias": 0.0}, {"overshoot": 1.0}, {"backward": 1.0}):
+        assert not np.allclose(x_adv, by_numpy(**planted), atol=1e-3), planted

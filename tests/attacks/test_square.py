@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 
 from deepsec_jax.attacks import PGD, Given, Square, count_calls
 from deepsec_jax.attacks.losses import max_margin
-from deepsec_jax.attacks.pyramids import _pyramid, first_pyramids
+from deepsec_jax.attacks.pyramids import _pyramid, first_pyramids, moved_mass
 from deepsec_jax.attacks.square import _side, _square
 from deepsec_jax.pytree import Struct, example_keys
 
@@ -183,3 +183,17 @@ def test_targets_are_reached():
     targets = (jnp.argmax(model(x), axis=-1).astype(jnp.int32) + 1) % 3
     x_adv = Square(eps=0.5, queries=200, targeted=True)(model, x, targets, key=KEY)
     assert float(jnp.mean(jnp.argmax(model(x_adv), axis=-1) == targets)) >= 0.9
+
+
+def test_an_l2_proposal_takes_one_squares_change_away_and_keeps_the_length():
+    """Of a change without a zero, the square that loses is zero after it, but where the other one lies."""
+    delta = 0.5 + make_images(rows=60, shape=(9, 9, 2))
+    eps = 3.0
+    delta = delta * (eps / jnp.linalg.norm(delta.reshape(60, -1), axis=1))[:, None, None, None]
+    moved = np.asarray(moved_mass(jax.random.split(jax.random.key(0), 60), delta, jnp.full(60, 3), eps))
+    np.testing.assert_allclose(np.linalg.norm(moved.reshape(60, -1), axis=1), eps, rtol=1e-5)
+    zeros = (moved == 0).all(axis=3).reshape(60, -1).sum(axis=1)
+    assert zeros.max() == 9 and (zeros > 0).mean() > 0.9
+    scale = moved / np.asarray(delta)
+    same = np.isclose(scale, np.median(scale, axis=(1, 2, 3), keepdims=True), rtol=1e-4).all(axis=3)
+    assert (same.reshape(60, -1).sum(axis=1) >= 81 - 18).all()  # all others only keep to the length
