@@ -13,7 +13,7 @@ from flax import nnx
 from scipy import special, stats
 
 from deepsec_jax import attacks, data, training
-from deepsec_jax.defenses import DEFENSES
+from deepsec_jax.defenses import DEFENSES, eat
 from deepsec_jax.defenses.adversarial import PerImageEps, RobustAccuracy, mixed_loss, warmed
 from deepsec_jax.defenses.dd import AtTemperature, Distilled, soft_labels
 from deepsec_jax.defenses.eat import Ensemble, draw_source
@@ -87,6 +87,14 @@ def test_eats_sources_are_drawn_uniformly():
     counts = np.bincount(numbers, minlength=5)
     assert len(counts) == 5 and stats.chisquare(counts).pvalue > 0.01
     assert stats.chisquare(counts + np.array([300, -300, 0, 0, 0])).pvalue < 1e-6  # planted
+
+
+def test_eat_draws_among_the_network_itself_and_all_static_ones(tiny_cnn, monkeypatch):
+    counts = []
+    monkeypatch.setattr(eat, "draw_source", lambda key, count: counts.append(count) or jnp.array(count - 1))
+    ensemble = Ensemble(attacks.RFGSM(eps=0.2, alpha=0.05), (tiny_cnn, tiny_cnn))
+    ensemble(tiny_cnn, make_images(6, (8, 8, 1)), jnp.arange(6), jax.random.key(7))
+    assert counts == [3]
 
 
 def test_eats_examples_are_those_of_the_source_that_was_drawn():
