@@ -47,6 +47,11 @@ jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")  # for the examples' processes
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
+# XLA makes no float16 program for a processor without F16C.
+FLOAT16 = pytest.param(
+    jnp.float16, marks=pytest.mark.skipif(ISA == "SSE4_2", reason="XLA needs F16C to compile float16")
+)
+
 # Tracing allocates by the million; looking through all of it at every turn costs more the longer a run lasts.
 gc.set_threshold(100_000, 20, 50)
 

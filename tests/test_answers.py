@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FLOAT16
 
 from deepsec_jax.answers import NO_CLASS, answered, least_likely, named, succeeded
 
@@ -24,7 +25,7 @@ LOGITS = np.array([row[0] for row in ROWS], np.float32)
 ANSWERED, NAMED, LEAST = (np.array([row[index] for row in ROWS]) for index in (1, 2, 3))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, FLOAT16])
 def test_by_hand(dtype):
     logits = jnp.asarray(LOGITS, dtype)
     np.testing.assert_array_equal(answered(logits), ANSWERED)

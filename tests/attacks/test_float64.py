@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Linear, make_images, make_linear
+from conftest import FLOAT16, Linear, make_images, make_linear
 
 from attacks.small import ready, small
 from deepsec_jax.attacks import (
@@ -184,7 +184,7 @@ def test_narrowed_reaches_every_budget():
     assert narrowed(FGSM(eps=0.0), (28, 28, 1)).eps == 0.0
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [FLOAT16, jnp.bfloat16])
 @pytest.mark.parametrize("name", ["fgsm", "rfgsm", "pgd", "square", "jsma"])
 def test_half_precision(name, dtype, model, images):
     x = images.astype(dtype)

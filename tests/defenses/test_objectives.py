@@ -133,6 +133,31 @@ def test_pat_learns_from_adversarial_examples_only(tiny_cnn):
     assert np.isclose(float(mixed), (float(clean) + float(adversarial)) / 2, rtol=1e-5)
 
 
+class TurnedInTraining(nnx.Module):
+    """A linear network of two classes whose logits change their sign in training."""
+
+    def __init__(self):
+        self.deterministic = False
+        self.weights = nnx.Param(jnp.outer(jnp.arange(1.0, 5.0), jnp.array([1.0, -1.0])))
+
+    def set_view(self, deterministic: bool):
+        self.deterministic = deterministic
+
+    def __call__(self, x, *, rngs=None):
+        sign = 1.0 if self.deterministic else -1.0
+        return sign * x.reshape(len(x), -1) @ self.weights[...]
+
+
+def test_pat_attacks_the_network_as_it_answers_when_training_is_over():
+    network, x, labels = TurnedInTraining(), jnp.full((3, 2, 2, 1), 0.5), jnp.array([0, 0, 1])
+    pat = DEFENSES["pat"](eps=0.2, step_size=0.4, steps=2).objective()
+    ours = float(pat(network, x, labels, jax.random.key(0)))
+    way = np.where(np.asarray(labels) == 0, -0.2, 0.2)  # every pixel lowers or raises the margin
+    margin = 2 * (0.5 + way) * 10 * np.where(np.asarray(labels) == 0, 1, -1)
+    # What is learned from is the answer in training, whose margin is the negative one.
+    assert ours == pytest.approx(np.log1p(np.exp(margin)).mean(), rel=1e-5)
+
+
 def test_no_gradient_flows_through_the_attack(tiny_cnn):
     graph, params = nnx.split(tiny_cnn)
     x, labels = jnp.zeros((2, 8, 8, 1)) + 0.5, jnp.arange(2)
