@@ -155,8 +155,8 @@ class Attack:
         from deepsec_jax.attacks import preset_card
         from deepsec_jax.evaluation.machine import machine_facts
         from deepsec_jax.runs.atomic import write_atomic
-        from deepsec_jax.studies.attack_checks import spoiled
         from deepsec_jax.studies.attack_page import render, terminal_table, write_report
+        from deepsec_jax.studies.attacks.checks import spoiled
 
         rows = [result.row for result in results]
         title = f"Attacks on {settings['model']} with {settings['data']}, n = {self.n}"

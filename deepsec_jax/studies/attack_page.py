@@ -19,7 +19,7 @@ from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_table import Distance, Result, Row
 from deepsec_jax.evaluation.sample import examples_of
-from deepsec_jax.studies.attack_checks import spoiled
+from deepsec_jax.studies.attacks.checks import spoiled
 from deepsec_jax.studies.settings import said
 from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import template

@@ -13,9 +13,9 @@ from rich.console import Console
 from deepsec_jax.runs.atomic import write_atomic
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.store import read_cells
-from deepsec_jax.studies.attacks import ATTACKS
-from deepsec_jax.studies.defenses import DEFENSES
-from deepsec_jax.studies.detectors import DETECTORS
+from deepsec_jax.studies.attacks.tables import ATTACKS
+from deepsec_jax.studies.defenses.tables import DEFENSES
+from deepsec_jax.studies.detectors.tables import DETECTORS
 from deepsec_jax.studies.study import Study
 from deepsec_jax.tables import checks, data_files, latex, terminal
 from deepsec_jax.tables.page import View, page

@@ -16,7 +16,7 @@ from rich.console import Console
 from deepsec_jax import attacks
 from deepsec_jax.catalog import Card
 from deepsec_jax.metrics import METRICS, Column
-from deepsec_jax.studies.attacks import ATTACKS, sections
+from deepsec_jax.studies.attacks.tables import ATTACKS, sections
 from deepsec_jax.studies.report import print_run, render
 from deepsec_jax.tables import checks, plots
 from deepsec_jax.tables.published import Published

@@ -30,7 +30,7 @@ from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.pytree import Struct, gives_confidences
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.attacks import ATTACKS, sections
+from deepsec_jax.studies.attacks.tables import ATTACKS, sections
 from deepsec_jax.studies.report import render
 
 ROWS, CLASSES = 12, 10

@@ -24,9 +24,9 @@ from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.runs.cell_files import DamagedError, cell_name
 from deepsec_jax.runs.runner import CELL
 from deepsec_jax.runs.store import Store, read_cells
-from deepsec_jax.studies.defenses import sections
-from deepsec_jax.studies.inconsistencies import MASKING, UNFINISHED, ZERO_GRADIENT
-from deepsec_jax.studies.threat_words import attack_in_words
+from deepsec_jax.studies.defenses.inconsistencies import MASKING, UNFINISHED, ZERO_GRADIENT
+from deepsec_jax.studies.defenses.tables import sections
+from deepsec_jax.studies.defenses.threat_words import attack_in_words
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from deepsec_jax.metrics import DEFENSE_METRICS, Column
 from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.runs.store import Store, StoreError
 from deepsec_jax.studies import report
-from deepsec_jax.studies.defenses import DEFENSES, sections
-from deepsec_jax.studies.inconsistencies import MASKING, UNFINISHED
+from deepsec_jax.studies.defenses.inconsistencies import MASKING, UNFINISHED
+from deepsec_jax.studies.defenses.tables import DEFENSES, sections
 from deepsec_jax.tables import checks
 from deepsec_jax.tables.published import Published
 

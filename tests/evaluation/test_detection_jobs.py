@@ -18,8 +18,8 @@ from deepsec_jax.metrics.detection_record import flagged
 from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP
 from deepsec_jax.runs.store import Store, read_cells
-from deepsec_jax.studies.cumulative_best import cumulative_best
-from deepsec_jax.studies.detectors import sections
+from deepsec_jax.studies.detectors.cumulative_best import cumulative_best
+from deepsec_jax.studies.detectors.tables import sections
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from deepsec_jax.metrics import DETECTION_METRICS, Column, roc
 from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.runs.store import Store
 from deepsec_jax.studies import report
-from deepsec_jax.studies.detectors import DETECTORS, sections
+from deepsec_jax.studies.detectors.tables import DETECTORS, sections
 from deepsec_jax.tables import checks
 from deepsec_jax.tables.published import Published
 from deepsec_jax.tables.score_plots import Scores, _corners, roc_curves

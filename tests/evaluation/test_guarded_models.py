@@ -36,9 +36,9 @@ from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_def
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.store import Store, read_cells
-from deepsec_jax.studies.defenses import DEFENSES as STUDY
-from deepsec_jax.studies.defenses import sections
-from deepsec_jax.studies.inconsistencies import MASKING
+from deepsec_jax.studies.defenses.inconsistencies import MASKING
+from deepsec_jax.studies.defenses.tables import DEFENSES as STUDY
+from deepsec_jax.studies.defenses.tables import sections
 from deepsec_jax.studies.report import print_run, render
 from deepsec_jax.training.checkpoints import save_model
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deepsec_jax.studies.inconsistencies import MASKING, UNFINISHED, inconsistencies, paired
+from deepsec_jax.studies.defenses.inconsistencies import MASKING, UNFINISHED, inconsistencies, paired
 
 
 def ones(*shares, n=100):

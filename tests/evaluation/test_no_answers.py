@@ -26,8 +26,8 @@ from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.cells import DETECTION
 from deepsec_jax.runs.runner import run_plan
 from deepsec_jax.runs.store import Store, read_cells
-from deepsec_jax.studies.attack_checks import spoiled
 from deepsec_jax.studies.attack_page import section_of
+from deepsec_jax.studies.attacks.checks import spoiled
 from deepsec_jax.studies.report import STUDIES, render_run
 from deepsec_jax.tables import checks
 from deepsec_jax.tables.pictures import SILENT

@@ -19,7 +19,7 @@ from deepsec_jax.evaluation import attack_table
 from deepsec_jax.evaluation.attack_table import Distance, Row
 from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.studies import attack_page
-from deepsec_jax.studies.attack_checks import spoiled
+from deepsec_jax.studies.attacks.checks import spoiled
 from deepsec_jax.tables import pictures
 from deepsec_jax.tables.pictures import class_in_words, names_for
 

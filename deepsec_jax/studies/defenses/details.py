@@ -11,10 +11,10 @@ from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.runs.cells import SIGHT, Cell
-from deepsec_jax.studies.defense_checks import kept_epoch
-from deepsec_jax.studies.robustness import defense_key
+from deepsec_jax.studies.defenses.checks import kept_epoch
+from deepsec_jax.studies.defenses.robustness import defense_key
+from deepsec_jax.studies.defenses.threat_words import eps_in_words
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
-from deepsec_jax.studies.threat_words import eps_in_words
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
 from deepsec_jax.tables.pictures import class_in_words, example, names_for, sight_example

@@ -13,8 +13,8 @@ from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED,
 from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.inconsistencies import ZERO_GRADIENT, inconsistencies
-from deepsec_jax.studies.threat_words import attack_in_words, eps_in_words
+from deepsec_jax.studies.defenses.inconsistencies import ZERO_GRADIENT, inconsistencies
+from deepsec_jax.studies.defenses.threat_words import attack_in_words, eps_in_words
 from deepsec_jax.tables import build
 from deepsec_jax.tables.data_files import cell_record
 from deepsec_jax.tables.published import Printed, Published

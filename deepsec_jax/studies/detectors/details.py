@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.metrics import DETECTION_METRICS
-from deepsec_jax.studies.detector import Detector
-from deepsec_jax.studies.detector_checks import rate_warning
-from deepsec_jax.studies.detector_sweep import CARRIED
+from deepsec_jax.studies.detectors.checks import rate_warning
+from deepsec_jax.studies.detectors.detector import Detector
+from deepsec_jax.studies.detectors.sweep import CARRIED
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
 from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import Block, Detail, anchor_of, table_view

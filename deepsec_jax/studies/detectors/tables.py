@@ -12,9 +12,10 @@ import numpy as np
 from deepsec_jax.defenses import DETECTORS as KNOWN
 from deepsec_jax.metrics import DETECTION_METRICS
 from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP, Cell
-from deepsec_jax.studies import detector_details
-from deepsec_jax.studies.attacks import PAPER as ATTACKS
-from deepsec_jax.studies.detector import (
+from deepsec_jax.studies.attacks.tables import PAPER as ATTACKS
+from deepsec_jax.studies.detectors import details
+from deepsec_jax.studies.detectors.checks import CHECKS
+from deepsec_jax.studies.detectors.detector import (
     PAPER,
     Detector,
     detector_cell,
@@ -23,8 +24,7 @@ from deepsec_jax.studies.detector import (
     key_of,
     part_record,
 )
-from deepsec_jax.studies.detector_checks import CHECKS
-from deepsec_jax.studies.detector_sweep import sweep_table
+from deepsec_jax.studies.detectors.sweep import sweep_table
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.studies.settings import defense_of
 from deepsec_jax.studies.study import Study
@@ -206,7 +206,7 @@ def _facts(cells: Sequence[Cell], kind: str) -> dict[str, str]:
 
 DETECTORS = Study(
     name="detectors", kinds=(CLEAN, DETECTION, SWEEP), title="Detector evaluation", sections=sections,
-    checks=CHECKS, paper=PAPER, overview=detector_details.overview, details=detector_details.details,
+    checks=CHECKS, paper=PAPER, overview=details.overview, details=details.details,
     fields=("data", "base", "preset", "table", "cell", "detector", "threshold", "attack", "goal",
             "objective", "eps"),
     heading="Detectors", intro="", better="Better for the defender",

@@ -7,8 +7,8 @@ import numpy as np
 
 from deepsec_jax.metrics import DETECTION_METRICS
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.cumulative_best import cumulative_best
-from deepsec_jax.studies.detector import PAPER, Detector, Scored, figure_of, key_of, part_record
+from deepsec_jax.studies.detectors.cumulative_best import cumulative_best
+from deepsec_jax.studies.detectors.detector import PAPER, Detector, Scored, figure_of, key_of, part_record
 from deepsec_jax.tables import build
 from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.published import Printed

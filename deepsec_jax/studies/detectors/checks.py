@@ -2,8 +2,8 @@
 
 from deepsec_jax.metrics import DETECTION_METRICS
 from deepsec_jax.runs.cells import CLEAN, Cell
-from deepsec_jax.studies.detector import Detector, key_of
-from deepsec_jax.studies.detector_sweep import PLAIN
+from deepsec_jax.studies.detectors.detector import Detector, key_of
+from deepsec_jax.studies.detectors.sweep import PLAIN
 from deepsec_jax.tables.build import name_of
 from deepsec_jax.tables.checks import (
     GREY,

@@ -13,8 +13,8 @@ import numpy as np
 from deepsec_jax.attacks import ATTACKS as KNOWN
 from deepsec_jax.metrics import METRICS, Column, summarise
 from deepsec_jax.runs.cells import ATTACK, Cell
-from deepsec_jax.studies import attack_details
-from deepsec_jax.studies.attack_checks import CHECKS, MISSING
+from deepsec_jax.studies.attacks import details
+from deepsec_jax.studies.attacks.checks import CHECKS, MISSING
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.studies.settings import defense_of
 from deepsec_jax.studies.study import Study
@@ -202,8 +202,8 @@ def _absent(cell: Cell, column: Column) -> str:
 
 ATTACKS = Study(
     name="attacks", kinds=(ATTACK,), title="Attack evaluation", sections=sections, checks=CHECKS, paper=PAPER,
-    fields=("data", "preset", "cell", "attack", "goal", "objective"), overview=attack_details.overview,
-    details=attack_details.details, heading="Attacks", better="Better for the attacker",
+    fields=("data", "preset", "cell", "attack", "goal", "objective"), overview=details.overview,
+    details=details.details, heading="Attacks", better="Better for the attacker",
     intro="The same test images for every attack, from top to bottom: the clean image with its true class, "
           "the perturbation scaled to full colour (in grey images red is brighter and blue darker; the "
           "number is its largest entry), and the adversarial image with the class the model gives it and "

@@ -14,10 +14,10 @@ from deepsec_jax.defenses import DEFENSES as KNOWN
 from deepsec_jax.evaluation.utility import ACCURACY, REJECTED, utility_columns
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
-from deepsec_jax.studies import defense_details
-from deepsec_jax.studies.defense_checks import CHECKS
+from deepsec_jax.studies.defenses import details
+from deepsec_jax.studies.defenses.checks import CHECKS
+from deepsec_jax.studies.defenses.robustness import KEPT, PAPER, defense_key, threat_tables
 from deepsec_jax.studies.paper_title import Used, changed_settings, why_untitled
-from deepsec_jax.studies.robustness import KEPT, PAPER, defense_key, threat_tables
 from deepsec_jax.studies.settings import defense_of
 from deepsec_jax.studies.study import Study
 from deepsec_jax.tables import build
@@ -178,7 +178,7 @@ def _facts(cells: Sequence[Cell], kind: str, dataset: str, base: str) -> Mapping
 
 DEFENSES = Study(
     name="defenses", kinds=(UTILITY, ROBUSTNESS, SIGHT), title="Defense evaluation", sections=sections,
-    checks=CHECKS, paper=PAPER, overview=defense_details.sights, details=defense_details.details,
+    checks=CHECKS, paper=PAPER, overview=details.sights, details=details.details,
     fields=("data", "base", "preset", "table", "cell", "defense", "category", "eps", "seed"),
     fields_after=("flags",), heading="Defenses", better="Better for the defender",
     intro="Hyperparameters with their sources, how the model was trained, and the same test images for every "

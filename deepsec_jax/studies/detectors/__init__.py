@@ -1,0 +1,1 @@
+"""Detectors: which adversarial images they flag, and how many clean ones."""
