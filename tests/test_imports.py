@@ -12,7 +12,7 @@ import deepsec_jax
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
-    "foreign",
+    "foreign", "batches",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "memory": (),
     "convolutions": (),
     "foreign": (),
+    "batches": (),
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,
@@ -88,6 +89,16 @@ def test_a_room_that_computes_nothing_needs_no_jax():
 def test_every_room_has_its_place():
     rooms = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert rooms - {"__init__"} == set(MAY_IMPORT)
+
+
+FEW = ("runs", "evaluation", "tables", "studies", "studies/attacks", "studies/defenses", "studies/detectors")
+AT_MOST = 16
+"""Modules of one package; more belong into packages of their own."""
+
+
+@pytest.mark.parametrize("package", FEW)
+def test_a_package_stays_small_enough_to_know(package):
+    assert len(list((ROOT / package).glob("*.py"))) <= AT_MOST
 
 
 @pytest.mark.parametrize(

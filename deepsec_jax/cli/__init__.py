@@ -4,6 +4,6 @@ One file per verb; each verb is a frozen dataclass, which is also its options an
 is slow to import (jax, TFDS) is imported where a verb runs, so that help appears at once.
 """
 
+from deepsec_jax.studies.options import InputError
 
-class InputError(ValueError):
-    """Something on the command line that cannot be used; one line with the value and the remedy."""
+__all__ = ["InputError"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from deepsec_jax.cli import InputError, models
-from deepsec_jax.cli.options import at_least
+from deepsec_jax.studies.options import at_least
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -9,15 +10,41 @@ class Demo:
     """Train a small network on digits, attack it with everything, and write a report; needs no network.
 
     Attributes:
-        run_dir: Where model, candidates and report go; the model is trained once.
+        run_dir: Where the model, the run and the report go; each is made once.
         n: Number of test images to attack.
     """
 
     run_dir: Path = Path("runs/demo")
     n: int = 200
 
-    def run(self) -> None:
-        """Run the demo."""
-        from deepsec_jax.studies.demo import demo
+    def run(self) -> int:
+        """Train, attack and write the page; return 1 if an attack failed."""
+        from deepsec_jax import attacks, data, training
+        from deepsec_jax.cli.attack import Attack, write_page
+        from deepsec_jax.cli.evaluate import execute, open_run
+        from deepsec_jax.studies.attacks.jobs import jobs_of
+        from deepsec_jax.studies.attacks.tables import ATTACKS
 
-        demo(self.run_dir, n=self.n)
+        folder = self.run_dir / "model"
+        saved = training.train(training.recipe("digits-small"), data.load("digits"), folder)
+        accuracy, tested = saved.figures["test_accuracy"], saved.figures["test_images"]
+        print(f"model {folder}: test accuracy {100 * accuracy:.1f} % of n = {tested}")
+        options = Attack(str(folder), n=self.n, run_dir=self.run_dir / "run")
+        options.check()
+        run = open_run(ATTACKS, options)
+        short = {name: shortened(attacks.preset(name, "digits")) for name in attacks.ATTACKS}
+        code = execute(jobs_of(short, options, run), run, unit=ATTACKS.unit)
+        write_page(run.store.folder, self.run_dir)
+        return code
+
+
+def shortened(attack: Any) -> Any:
+    """Return a search over constants cut to 4 x 60 longer steps; any other attack as it is."""
+    if not hasattr(attack, "search_steps"):
+        return attack
+    changes: dict[str, Any] = {"search_steps": 4, "steps": min(60, attack.steps), "c": 0.1}
+    if hasattr(attack, "learning_rate"):
+        changes["learning_rate"] = 0.1
+    if hasattr(attack, "copies"):
+        changes["copies"] = 4
+    return attack.replace(**changes)

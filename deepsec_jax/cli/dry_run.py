@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from deepsec_jax.cli.batch_size import BatchSize, choose
+from deepsec_jax.studies.options import BatchSize
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
@@ -23,6 +23,7 @@ def time_bare_gradient(model: Any, dataset: "Dataset", size: BatchSize, n: int) 
         import jax.numpy as jnp
 
         from deepsec_jax.data import unit_images
+        from deepsec_jax.evaluation.batch_size import choose
         from deepsec_jax.evaluation.measured import bare_gradient_seconds
 
         rows = min(n, len(dataset.test), choose(size, model, dataset.image_shape, n))

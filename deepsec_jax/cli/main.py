@@ -9,13 +9,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from deepsec_jax.cli import spec
+from deepsec_jax.cli import evaluate, spec
 from deepsec_jax.cli.attack import Attack
 from deepsec_jax.cli.defend import Defend
 from deepsec_jax.cli.demo import Demo
-from deepsec_jax.cli.evaluate import Evaluate
-from deepsec_jax.cli.evaluate_defenses import EvaluateDefenses
-from deepsec_jax.cli.evaluate_detectors import EvaluateDetectors
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.report import Report
@@ -27,18 +24,13 @@ VERBS: dict[str, Any] = {
     "train": Train,
     "attack": Attack,
     "defend": Defend,
-    "evaluate": Evaluate,
+    "evaluate": evaluate.Evaluate,
     "report": Report,
     "demo": Demo,
     "list": List,
     "prepare": Prepare,
 }
 """Every verb by name, in the order of the help."""
-
-KINDS: dict[str, dict[str, Any]] = {
-    "evaluate": {"attacks": Evaluate, "defenses": EvaluateDefenses, "detectors": EvaluateDetectors}
-}
-"""Verbs that have other options for another first word after them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     convolve_for_gradients()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _parse(words).run() or 0
+        return _run(_parse(words))
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
@@ -66,14 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _run(verb: Any) -> int:
+    """Run a verb; options of a study have no method of their own for it."""
+    return (verb.run() if hasattr(verb, "run") else evaluate.evaluate(verb)) or 0
+
+
 def _parse(words: list[str]) -> Any:
     """Return the verb with its options, after those of a spec file."""
-    verbs = VERBS | _kinds(words)
-    chosen = verbs.get(words[0]) if words else None
+    verbs, program, spoken = VERBS, "deepsec", words
+    if words[:1] == ["evaluate"]:
+        verbs, program, spoken = evaluate.verbs(), "deepsec evaluate", words[1:]
+        study = next((word for word in spoken if word in verbs), None)  # options may stand before it
+        if study is not None:
+            spoken.remove(study)
+            spoken.insert(0, study)
+    chosen = verbs.get(spoken[0]) if spoken else None
     default = None
     if chosen is not None:
-        words = _model_first(words, chosen)
-        default = spec.defaults(chosen, words)
+        spoken = _model_first(spoken, chosen)
+        default = spec.defaults(chosen, spoken)
     given = {} if default is None else {"default": default}
     choices: list[Any] = [
         Annotated[verb, tyro.conf.subcommand(name=name, **(given if verb is chosen else {}))]
@@ -82,17 +85,10 @@ def _parse(words: list[str]) -> Any:
     any_of_them: Any = functools.reduce(operator.or_, choices)
     return tyro.cli(
         any_of_them,
-        prog="deepsec",
+        prog=program,
         description="Attack, defend and honestly evaluate image classifiers, on JAX.",
-        args=words,
+        args=spoken,
     )
-
-
-def _kinds(words: list[str]) -> dict[str, Any]:
-    """Return the verb whose kind is named after it, under the verb's name; nothing for other verbs."""
-    kinds = KINDS.get(words[0], {}) if words else {}
-    named = next((word for word in words[1:] if word in kinds), None)
-    return {} if named is None else {words[0]: kinds[named]}
 
 
 def _model_first(words: list[str], verb: Any) -> list[str]:

@@ -2,9 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,48 +116,10 @@ def _call(name: str) -> Any:
 
 
 def check(model: Any, dataset: "Dataset") -> int:
-    """Check the model against the images before any compute: kind, mode, shapes, NaN in the weights.
+    """Return the number of a model's classes, after :func:`deepsec_jax.evaluation.under_test.check_fits`."""
+    from deepsec_jax.evaluation.under_test import check_fits
 
-    Returns:
-        The number of its classes.
-
-    Raises:
-        InputError: it cannot be attacked on this data set.
-    """
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from deepsec_jax.attacks.call import check_model, check_shapes
-    from deepsec_jax.pytree import classes_of
-    from deepsec_jax.randomness import example_keys, reseed, root_key
-
-    images, labels = jnp.zeros((2, *dataset.image_shape)), jnp.zeros(2, jnp.int32)
-    where = f"the model on images {'x'.join(map(str, dataset.image_shape))}"
-    _ours(where, lambda: check_model(model))
-    model = _ours(where, lambda: reseed(model, example_keys(root_key(0), 2)))
-    _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
-    for leaf in map(jnp.asarray, jax.tree.leaves(model)):  # a wrapper's factor is a plain number
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
-            raise InputError("the model has NaN or infinite weights: train it again or load another one")
-    classes = classes_of(model, images)
-    for half, split in (("train", dataset.train), ("test", dataset.test)):
-        low, high = int(np.min(split.labels)), int(np.max(split.labels))
-        if low < 0 or high >= classes:
-            raise InputError(
-                f"{half} labels range over {low} .. {high}, but the model has classes 0 .. {classes - 1}: "
-                "name the data set it was trained on with --data"
-            )
-    return classes
-
-
-def _ours(where: str, check: Callable[[], Any]) -> Any:
-    """Return the result of a check of the library, whose ValueError or TypeError says what to do."""
-    try:
-        return check()
-    except (ValueError, TypeError) as error:
-        message = str(error).strip().partition("\n")[0]
-        raise InputError(f"{where}: {message}") from None
+    return check_fits(model, dataset)
 
 
 def _line(error: Exception) -> str:

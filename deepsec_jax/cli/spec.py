@@ -18,7 +18,7 @@ import tyro
 
 from deepsec_jax.cli import InputError
 
-_NOT_IN_A_FILE = ("spec", "what", "dry_run")
+_NOT_IN_A_FILE = ("spec", "dry_run")
 
 
 def defaults(verb: type, words: Sequence[str]) -> Any | None:

@@ -1,26 +1,23 @@
 """The cells of an attack evaluation as jobs: what each is made of, how it is computed and measured."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients, run_attack
-from deepsec_jax.evaluation.machine import machine_facts
-from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
+from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients
+from deepsec_jax.evaluation.generate import generate
+from deepsec_jax.evaluation.judge import judge
+from deepsec_jax.evaluation.measured import measure_cell
 from deepsec_jax.metrics import METRICS
-from deepsec_jax.protocols import Attack, Classifier
+from deepsec_jax.protocols import Attack, Classifier, Key
 from deepsec_jax.pytree import gives_confidences
-from deepsec_jax.randomness import root_key
+from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.runs.cells import ATTACK, KINDS
-from deepsec_jax.runs.environment import now, versions
-from deepsec_jax.runs.runner import Job, OnBatch
-
-_MANY = 1000  # gradients per image taken for progress where an attack does not say
+from deepsec_jax.runs.runner import Job
 
 
 def attack_config(
@@ -73,30 +70,19 @@ def column_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return groups | {column.name: (column.name,) for column in columns if column.host}
 
 
-def cell_bytes(n: int, image_shape: Sequence[int], classes: int, columns: int) -> int:
-    """Return what a cell and its columns take on disk, about."""
-    image = 2 * 4 * int(np.prod(image_shape))
-    return n * (image + 4 * (classes + 4) + 8 * columns) + 65536
-
-
-def gradient_clock(model: Classifier, candidates: Candidates, batch_size: int) -> Callable[[], float]:
-    """Return a function that measures one bare gradient, in seconds per image, at its first call."""
-    images, labels = (jnp.asarray(part[:batch_size]) for part in (candidates.images, candidates.labels))
-    return cache(partial(bare_gradient_seconds, model, images, labels))
-
-
 def attack_job(
     config: dict[str, Any],
     attack: Attack,
     model: Classifier,
-    candidates: Candidates,
+    candidates: Callable[[], Candidates],
     *,
     groups: dict[str, tuple[str, ...]],
+    image_shape: Sequence[int],
+    classes: int,
     batch_size: int,
     gradient_seconds: Callable[[], float],
-    class_names: Sequence[str],
     train_images: Callable[[], np.ndarray],
-    findings: Sequence[str] = (),
+    notes: Callable[[], dict[str, Any]] = dict,
 ) -> Job:
     """Return the job that makes one cell and measures its columns.
 
@@ -104,41 +90,26 @@ def attack_job(
         config: the cell's config.
         attack: the attack that the config describes.
         model: the model under attack.
-        candidates: the set that the config names.
+        candidates: gives the set that the config names.
         groups: columns wanted, see :func:`column_groups`.
+        image_shape: height, width, channels.
+        classes: number of classes.
         batch_size: images per call.
-        gradient_seconds: see :func:`gradient_clock`.
-        class_names: what the classes are called in pictures.
+        gradient_seconds: gives the wall time per image of one bare gradient.
         train_images: gives the images that a UAP is fitted to.
-        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of the model.
+        notes: what the environment says of device, classes and findings.
     """
-    rows = len(candidates)
-    per_image = most_gradients(attack, candidates.images[0].size if rows else 0)
+    rows = int(config["n"])
     batch_size = min(batch_size, rows)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        started = now()
-        result = run_attack(
-            config["attack"]["name"], attack, model, candidates,
-            key=root_key(config["seed"]), train_images=train_images,
+        chosen = candidates()
+        costs, arrays = attacked(
+            attack, model, chosen, key=root_key(config["seed"]), train_images=train_images,
             batch_size=batch_size, on_batch=on_batch,
         )  # fmt: skip
-        arrays = {
-            "x_adv": result.x_adv, "x": candidates.images, "labels": candidates.labels,
-            "targets": result.targets, "rows": candidates.rows.astype(np.int32),
-            "success": result.success, "predicted": result.predicted, "confidence": result.confidence,
-            "probabilities": result.probabilities, "no_answer": result.no_answer,
-        }  # fmt: skip
-        environment = {
-            "versions": versions(), "device": machine_facts()["Device"], "batch_size": batch_size,
-            "seconds": result.row.seconds, "compile_seconds": result.row.compile_seconds,
-            "gradient_seconds": gradient_seconds(), "fit_seconds": result.row.fit_seconds,
-            "gradients": result.row.gradients, "forwards": result.row.forwards,
-            "class_names": list(class_names), "findings": list(findings),
-            "confidences": gives_confidences(model),
-            "started": started, "finished": now(),
-        }  # fmt: skip
-        return environment, arrays
+        more = {"gradient_seconds": gradient_seconds(), "confidences": gives_confidences(model)}
+        return {"batch_size": batch_size, **costs, **more}, arrays
 
     def measure(
         environment: dict[str, Any], arrays: dict[str, np.ndarray], names: tuple[str, ...], on_batch: OnBatch
@@ -150,7 +121,96 @@ def attack_job(
             gradient_seconds=environment["gradient_seconds"],
         )  # fmt: skip
 
-    return Job(config, groups, compute, measure, images=rows, gradients=per_image or _MANY)
+    image = 2 * 4 * int(np.prod(image_shape))
+    columns = sum(map(len, groups.values()))
+    return Job(
+        config, compute, groups, measure, images=rows,
+        gradients=most_gradients(attack, int(np.prod(image_shape))),
+        bytes=rows * (image + 4 * (classes + 4) + 8 * columns) + 65536, notes=notes, ready=candidates,
+    )  # fmt: skip
+
+
+def attacked(
+    attack: Attack,
+    model: Classifier,
+    candidates: Candidates,
+    *,
+    key: Key,
+    train_images: Callable[[], np.ndarray] | None = None,
+    batch_size: int,
+    on_batch: OnBatch = silent,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Run one attack on a candidate set, and judge its images from outside.
+
+    A targeted attack is given the candidates' targets; any other is given the true labels.
+
+    Args:
+        attack: the attack.
+        model: the model under attack.
+        candidates: what to attack.
+        key: root of everything that is drawn.
+        train_images: gives the images that a UAP is fitted to.
+        batch_size: images per call.
+        on_batch: told of the images of each batch.
+
+    Returns:
+        What it cost, and the arrays of an attack's cell, see :data:`deepsec_jax.runs.cells.KINDS`.
+    """
+    targeted = bool(getattr(attack, "targeted", False))
+    found = generate(
+        attack, model, candidates.images, candidates.targets if targeted else candidates.labels,
+        key=key, batch_size=batch_size, train_images=train_images, on_batch=on_batch,
+    )  # fmt: skip
+    judged = judge_all(
+        reseed(model, example_keys(key, batch_size)), candidates.images, found.x_adv, candidates.labels,
+        found.targets, batch_size=batch_size,
+    )  # fmt: skip
+    costs = {
+        "seconds": found.seconds, "compile_seconds": found.compile_seconds, "fit_seconds": found.fit_seconds,
+        "gradients": _known(found.gradients), "forwards": _known(found.forwards),
+    }  # fmt: skip
+    return costs, {
+        "x_adv": found.x_adv, "x": candidates.images, "labels": candidates.labels, "targets": found.targets,
+        "rows": candidates.rows.astype(np.int32), **judged,
+    }  # fmt: skip
+
+
+_JUDGED = ("success", "predicted", "confidence", "probabilities", "no_answer")
+
+
+def judge_all(
+    model: Classifier,
+    x: np.ndarray,
+    x_adv: np.ndarray,
+    labels: np.ndarray,
+    targets: np.ndarray,
+    *,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """Return what the judge says of all images, batch by batch: success, prediction, confidence ... [N].
+
+    Args:
+        model: the model that was attacked.
+        x: clean images [N, H, W, C].
+        x_adv: adversarial images [N, H, W, C].
+        labels: true classes [N].
+        targets: classes that the images were driven to [N]; -1 for an untargeted attack.
+        batch_size: images per call.
+    """
+    targeted = len(x) > 0 and int(targets.min()) >= 0
+
+    def judged(rows: np.ndarray) -> dict[str, Any]:
+        outcome = judge(
+            model, x[rows], x_adv[rows], labels[rows],
+            targets=targets[rows] if targeted else None, first=int(rows[0]),
+        )  # fmt: skip
+        return {name: getattr(outcome, name) for name in _JUDGED}
+
+    return in_batches(judged, len(x), batch_size)
+
+
+def _known(count: float) -> float | None:
+    return None if np.isnan(count) else count
 
 
 def _count(number: float | None) -> float:

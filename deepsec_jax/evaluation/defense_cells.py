@@ -10,6 +10,7 @@ randomised model).  A cell of kind ``utility`` that asks about a part of the tes
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from deepsec_jax.attacks import PGD, preset
@@ -73,6 +74,16 @@ class Subject:
     def rejects(self) -> bool:
         """Whether the defended model can refuse an image."""
         return rejects(self.classifier)
+
+    @cached_property
+    def weights(self) -> str:
+        """Digest of the defended model."""
+        return digest(self.classifier)
+
+    @cached_property
+    def surrogate_weights(self) -> str:
+        """Digest of the surrogate."""
+        return digest(self.surrogate)
 
 
 def subject_of(defended: Defended, folder: str = "") -> Subject:
@@ -181,6 +192,13 @@ class Question:
         drawn = {} if part is None else {"n": part.n, "seed": part.seed}
         return {**self._shared(UTILITY), **self._defended(subject), **drawn}
 
+    def under(self, access: str, subject: Subject | None, threat: Threat) -> dict[str, Any]:
+        """Return the config of one access; the undefended model's has no subject."""
+        if subject is None:
+            return self.undefended(threat)
+        found: dict[str, Any] = getattr(self, access)(subject, threat)
+        return found
+
     def undefended(self, threat: Threat) -> dict[str, Any]:
         """Return the config of PGD on the undefended model."""
         return {
@@ -200,7 +218,7 @@ class Question:
 
     def adaptive(self, subject: Subject, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
-        mine = self._defended(subject, surrogate=digest(subject.surrogate))
+        mine = self._defended(subject, surrogate=subject.surrogate_weights)
         attack = self.cascade(threat, joint=rejects(subject.surrogate), search=search_for(subject))
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
@@ -233,7 +251,7 @@ class Question:
     def _defended(self, subject: Subject, **others: str) -> dict[str, Any]:
         return {
             "defense": subject.about,
-            "weights": {"raw": self.raw, "defended": digest(subject.classifier), **others},
+            "weights": {"raw": self.raw, "defended": subject.weights, **others},
             "draws": draws_of(subject.classifier),
         }
 

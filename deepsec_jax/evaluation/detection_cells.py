@@ -10,6 +10,7 @@ split).  A cell of kind ``detection`` also has ``source`` (the name of the attac
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from deepsec_jax.attacks import FGSM, preset
@@ -38,6 +39,11 @@ class Watcher:
     validation: int
     folder: str = ""
     training: Mapping[str, Any] | None = None
+
+    @cached_property
+    def weights(self) -> str:
+        """Digest of the fitted detector."""
+        return str(hash_tree(self.detector).hexdigest()[:16])
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class Asked:
             "kind": kind, "version": KINDS[kind].version, "data": self.data, "model": self.model,
             "images": self.images, "detector": watcher.about,
             "threshold": threshold_of(watcher.detector),
-            "weights": {"raw": self.raw, "detector": str(hash_tree(watcher.detector).hexdigest()[:16])},
+            "weights": {"raw": self.raw, "detector": watcher.weights},
         }  # fmt: skip
 
 

@@ -2,77 +2,110 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+from deepsec_jax.runs.cells import ATTACK, kind_of
+from deepsec_jax.runs.runner import Job
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Attack time of missing cells, without compilation and metrics.
+    """Time of missing cells, without compilation and metrics.
 
     Attributes:
-        seconds: sum over the cells that can be estimated.
+        seconds: sum over the cells whose work is known.
         recorded: cells whose attack has run in this run directory before.
         counted: cells estimated as gradients x the time of one.
-        gradient_seconds: that time per image; None if no cell needed it.
+        timed: cells whose work on a few images was timed.
+        most_seconds: sum over the cells of which only an upper bound is known.
+        most: number of these cells.
+        gradient_seconds: time of one gradient per image; None if no cell needed it.
         measured: whether it was measured now; else it is a finished cell's.
         unknown: names of the attacks with neither.
     """
 
-    seconds: float
-    recorded: int
-    counted: int
-    gradient_seconds: float | None
-    measured: bool
-    unknown: tuple[str, ...]
+    seconds: float = 0.0
+    recorded: int = 0
+    counted: int = 0
+    timed: int = 0
+    most_seconds: float = 0.0
+    most: int = 0
+    gradient_seconds: float | None = None
+    measured: bool = True
+    unknown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return one line."""
-        known = self.recorded + self.counted
-        parts = [f"about {duration(self.seconds)} of attack for {_cells(known)}"] if known else []
+        known = self.recorded + self.counted + self.timed
+        parts = [f"about {duration(self.seconds)} for {_cells(known)}"] if known else []
         if self.recorded:
             parts.append(f"{_cells(self.recorded)} as recorded before")
-        if self.counted and self.gradient_seconds is not None:
+        if self.timed:
+            parts.append(f"{_cells(self.timed)} from a batch that was timed now")
+        if self.most:
+            parts.append(
+                f"at most {duration(self.most_seconds)} for {_cells(self.most)}, less where images fall early"
+            )
+        if (self.counted or self.most) and self.gradient_seconds is not None:
             source = "measured now" if self.measured else "from a recorded cell"
             each = f"{1000 * self.gradient_seconds:.3g} ms per image, {source}"
-            parts.append(f"{_cells(self.counted)} from the number of gradients ({each})")
+            parts.append(f"{_cells(self.counted + self.most)} from the number of gradients ({each})")
         if self.unknown:
             parts.append(f"unknown for {', '.join(self.unknown)}")
-        return "; ".join(parts) + "; compilation and metrics come on top" if parts else "nothing to attack"
+        return "; ".join(parts) + "; compilation and metrics come on top" if parts else "nothing to compute"
 
 
 def estimate(
-    wanted: Sequence[tuple[Mapping[str, Any], int | None]],
+    wanted: Sequence[Job],
     finished: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     gradient_seconds: Callable[[], float],
 ) -> Estimate:
     """Estimate missing cells from finished ones, or else from one bare gradient.
 
     Args:
-        wanted: config and gradients per image (None: not known) of each missing cell.
+        wanted: the jobs of the missing cells.
         finished: config and environment of each finished cell.
         gradient_seconds: measures one bare gradient, per image; called only if no cell has recorded it.
     """
     per_image: dict[str, float] = {}
-    recorded_gradient: float | None = None
+    gradients: list[float] = []
     for config, environment in finished:
-        per_image[_kind(config)] = environment["seconds"] / config["n"]
-        recorded_gradient = environment["gradient_seconds"]
-    known = [config for config, _ in wanted if _kind(config) in per_image]
-    others = [(config, count) for config, count in wanted if _kind(config) not in per_image]
-    counted = [(config, count) for config, count in others if count is not None]
-    each = None
-    if counted:
-        each = gradient_seconds() if recorded_gradient is None else recorded_gradient
-    seconds = sum(config["n"] * per_image[_kind(config)] for config in known)
-    seconds += sum(config["n"] * count * (each or 0.0) for config, count in counted)
+        if kind_of(config) == ATTACK:
+            per_image[_same_work(config)] = environment["seconds"] / config["n"]
+            gradients.append(environment["gradient_seconds"])
+    one = cache(lambda: gradients[-1] if gradients else gradient_seconds())
+    timed: dict[Any, float] = {}
+    found: dict[str, Any] = dict.fromkeys(("seconds", "most_seconds"), 0.0)
+    found |= dict.fromkeys(("recorded", "counted", "timed", "most"), 0)
+    unknown = []
+    for job in wanted:
+        if kind_of(job.config) == ATTACK and _same_work(job.config) in per_image:
+            found["recorded"] += 1
+            found["seconds"] += job.images * per_image[_same_work(job.config)]
+        elif job.seconds is not None:
+            found["timed"] += 1
+            if _name(job) not in timed:
+                timed[_name(job)] = job.seconds()
+            found["seconds"] += job.images * timed[_name(job)]
+        elif job.gradients is None:
+            unknown.append(_name(job))
+        elif job.at_most:
+            found["most"] += 1
+            found["most_seconds"] += job.images * job.gradients * one()
+        else:
+            found["counted"] += 1
+            found["seconds"] += job.images * job.gradients * one()
+    needed = found["counted"] or found["most"]
     return Estimate(
-        seconds=seconds,
-        recorded=len(known),
-        counted=len(counted),
-        gradient_seconds=each,
-        measured=recorded_gradient is None,
-        unknown=tuple(config["attack"]["name"] for config, count in others if count is None),
+        **found, gradient_seconds=one() if needed else None, measured=not gradients, unknown=tuple(unknown)
     )
+
+
+def _name(job: Job) -> str:
+    """Return what the work of a job is called: its detector or its attack."""
+    about = job.config.get("detector") or job.config["attack"]
+    return str(about["name"])
 
 
 def duration(seconds: float) -> str:
@@ -91,7 +124,7 @@ def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def _same_work(config: Mapping[str, Any]) -> str:
     """Return what two cells share that cost the same per image: attack, model and data."""
     attack = config["attack"]
     return repr((attack["class"], sorted(attack["hyperparameters"].items()), config["model"], config["data"]))

@@ -6,22 +6,21 @@ Nothing here knows attacks, models or jax; a job brings the functions that compu
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from deepsec_jax.batches import OnBatch
 from deepsec_jax.progress import Advance
 from deepsec_jax.runs.atomic import StoreError
 from deepsec_jax.runs.cell_files import DamagedError, cell_name
 from deepsec_jax.runs.cells import short_name
+from deepsec_jax.runs.environment import now, versions
 from deepsec_jax.runs.store import Store
 
 CELL = "cell"
 """The stage that makes a cell, beside the groups of its columns."""
-
-OnBatch = Callable[[int], Any]
-"""Called after every batch with the number of images just done."""
 
 Compute = Callable[[OnBatch], tuple[dict[str, Any], dict[str, np.ndarray]]]
 """``compute(on_batch) -> environment, arrays`` of a cell; see ``runs/cells.py``."""
@@ -32,29 +31,46 @@ Measure = Callable[
 """``measure(environment, arrays, names, on_batch) -> column name -> values [N]``."""
 
 
+def _no_columns(*_: Any) -> Mapping[str, np.ndarray]:
+    return {}
+
+
+_UNKNOWN = 1000  # gradients per image taken for progress where an attack does not say
+
+
 @dataclass(frozen=True)
 class Job:
-    """One cell that is wanted, and how to compute it.
+    """One cell that is wanted, and how to compute it; making a job computes nothing.
 
     Attributes:
         config: what decides the cell.
-        groups: group name -> columns that are computed together.
         compute: makes the cell.
+        groups: group name -> columns that are computed together.
         measure: makes columns of the finished cell.
-        images: number of images, for progress.
-        gradients: per image, about; for progress.
+        images: number of images.
+        gradients: per image, about; None if not known.
+        at_most: the number of gradients is an upper bound, and most images need fewer.
+        seconds: measures the time per image of work that is not counted in gradients; None for none.
         measuring: what a group of columns costs per image, in gradients, about.
         after: names of cells that this one is computed from.
+        bytes: what the cell and its columns take on disk, about.
+        notes: what its environment says beside what ``compute`` tells; called once, before it.
+        ready: called before the first cell is computed; an error ends the run, and none is computed.
     """
 
     config: dict[str, Any]
-    groups: Mapping[str, tuple[str, ...]]
     compute: Compute
-    measure: Measure
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    measure: Measure = _no_columns
     images: int = 1
-    gradients: int = 1
+    gradients: int | None = 1
+    at_most: bool = False
+    seconds: Callable[[], float] | None = None
     measuring: int = 10
     after: tuple[str, ...] = ()
+    bytes: int = 65536
+    notes: Callable[[], Mapping[str, Any]] = dict
+    ready: Callable[[], Any] = lambda: None
 
     @property
     def name(self) -> str:
@@ -87,7 +103,8 @@ def work(job: Job, stages: Mapping[str, tuple[str, ...]]) -> int:
 
 
 def _weight(job: Job, stage: str) -> int:
-    return max(1, job.gradients) if stage == CELL else job.measuring
+    each = _UNKNOWN if job.gradients is None else max(1, job.gradients)
+    return each if stage == CELL else job.measuring
 
 
 def run_plan(
@@ -181,8 +198,9 @@ def _attempt(store: Store, job: Job, stage: str, columns: tuple[str, ...], meter
     store.log("start", job.name, stage)
     try:
         if stage == CELL:
+            facts = {"versions": versions(), **job.notes(), "started": now()}
             environment, arrays = job.compute(on_batch)
-            store.write_cell(job.config, environment, arrays)
+            store.write_cell(job.config, {**facts, **environment, "finished": now()}, arrays)
         else:
             values = job.measure(store.environment(job.name), store.arrays(job.name), columns, on_batch)
             for column in columns:

@@ -1,18 +1,27 @@
-"""What a study declares; ``report.py`` does the rest."""
+"""What a study declares; ``cli/evaluate.py`` and ``report.py`` do the rest."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.runs.runner import Job
+from deepsec_jax.studies.options import RunOptions
+from deepsec_jax.studies.run import Run
 from deepsec_jax.tables.checks import Check
 from deepsec_jax.tables.page import Block, Detail
 from deepsec_jax.tables.published import Published
 from deepsec_jax.tables.table import Section
 
 
+def _none(options: Any, run: Run) -> list[Job]:
+    del options, run
+    return []
+
+
 @dataclass(frozen=True)
 class Study:
-    """One evaluation.
+    """One evaluation, from the command to the page.
 
     Attributes:
         name: of its files, e.g. ``defenses``.
@@ -22,12 +31,16 @@ class Study:
         checks: what to look for in each section.
         paper: the paper's numbers.
         fields: of a line of CSV, before the figure's.
-        fields_after: of a line of CSV, between the figure's and the error.
         overview: section, id -> what the page shows between tables and details.
         details: section, id, times -> what the page shows of each attack, defense or detector.
         heading: of the details.
         intro: what stands under that heading.
         better: heading of the direction of columns.
+        fields_after: of a line of CSV, between the figure's and the error.
+        options: what the command line asks for.
+        jobs: options, run -> the cells that are wanted, as jobs.
+        of_network: its model must be a network and nothing more, since defenses are built on it.
+        unit: what its cells are called.
     """
 
     name: str
@@ -43,6 +56,10 @@ class Study:
     intro: str
     better: str
     fields_after: tuple[str, ...] = ()
+    options: type[RunOptions] = RunOptions
+    jobs: Callable[[Any, Run], list[Job]] = _none
+    of_network: bool = False
+    unit: str = "cells"
 
     def of(self, cells: Sequence[Cell]) -> list[Cell]:
         """Return the cells that it reads."""

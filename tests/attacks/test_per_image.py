@@ -36,7 +36,8 @@ from deepsec_jax.attacks import (
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.parts import Momentum, at_input
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import run_attack
+from deepsec_jax.evaluation.attack_jobs import attacked
+from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.pytree import Struct
 
 KEY = jax.random.key(0)
@@ -228,6 +229,6 @@ def test_measured_with_one_eps_per_candidate(linear, images):
     labels, rows = np.asarray(goal(None, linear, images)), np.arange(8)
     candidates = Candidates(np.asarray(images), labels, labels, labels, rows, 0)
     for attack in (FGSM(eps=EPS), Square(eps=EPS, queries=3)):  # the second counts its calls
-        result = run_attack("own", attack, linear, candidates, key=KEY, batch_size=3)
-        assert violations(images, result.x_adv, EPS, "linf") == 0
-        assert result.row.hyperparameters["eps"] == EPS.tolist()
+        _, arrays = attacked(attack, linear, candidates, key=KEY, batch_size=3)
+        assert violations(images, arrays["x_adv"], EPS, "linf") == 0
+        assert hyperparameters(attack)["eps"] == EPS.tolist()

@@ -221,7 +221,7 @@ def here(template, tmp_path, monkeypatch):
     shutil.copytree(template, folder)
     monkeypatch.setitem(sys.modules, MODULE, Models)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(attack_jobs, "run_attack", lambda *given, **more: pytest.fail("an attack was run"))
+    monkeypatch.setattr(attack_jobs, "attacked", lambda *given, **more: pytest.fail("an attack was run"))
     return folder
 
 
@@ -276,7 +276,7 @@ def test_a_report_of_what_is_damaged_or_no_run_is_one_line(here, monkeypatch, ca
 
 @pytest.mark.parametrize("verb", ["attack", "train"])
 def test_other_verbs_see_a_disk_that_refuses_before_they_compute(here, monkeypatch, capsys, verb):
-    monkeypatch.setattr("deepsec_jax.evaluation.attack_table.run_attack", lambda *given: pytest.fail("ran"))
+    monkeypatch.setattr("deepsec_jax.evaluation.attack_jobs.attacked", lambda *given: pytest.fail("ran"))
     monkeypatch.setattr("deepsec_jax.training.train", lambda *given: pytest.fail("trained"))
     refuse(30)(here, monkeypatch)
     before = contents(here)

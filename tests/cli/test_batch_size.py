@@ -4,7 +4,7 @@ import jax
 import pytest
 from conftest import make_linear
 
-from deepsec_jax.cli import InputError, batch_size
+from deepsec_jax.evaluation import batch_size
 
 
 class Memory:
@@ -48,7 +48,7 @@ def test_elsewhere_it_doubles_until_memory_refuses_and_goes_back(most, n, size, 
 
 
 def test_a_memory_that_holds_nothing_is_an_error():
-    with pytest.raises(InputError, match="not even one image"):
+    with pytest.raises(batch_size.BatchSizeError, match="not even one image"):
         batch_size.largest_fitting(Memory(0), 10)
 
 

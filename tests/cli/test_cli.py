@@ -34,59 +34,69 @@ def attack(monkeypatch, npz, tmp_path):
 
 def _one_line(capsys) -> str:
     error = capsys.readouterr().err
-    lines = [line for line in error.splitlines() if not line.startswith("attack: ")]
+    lines = [line for line in error.splitlines() if not line.startswith("evaluate, in gradients: ")]
     assert len(lines) == 1 and lines[0].startswith("error: "), error
     return lines[0]
 
 
-def test_attack_writes_examples_table_and_report(attack, tmp_path, npz, capsys):
-    assert attack("--attacks", "fgsm", "tmifgsm", "--n", "12") == 0
-    run = tmp_path / "run"
-    table = json.loads((run / "table.json").read_text())
+def test_attack_writes_a_table_a_page_and_the_images(attack, tmp_path, npz, capsys):
+    assert attack("--attacks", "fgsm", "tmifgsm", "--n", "12", "--export", "npz") == 0
+    said = capsys.readouterr().out
+    assert "report run/report/attacks.html" in said and said.count("images run/aes/") == 2
+    (table,) = json.loads((tmp_path / "run/report/attacks.json").read_text())["sections"]
     assert [row["attack"] for row in table["rows"]] == ["fgsm", "tmifgsm"]
     assert all(row["n"] == 12 for row in table["rows"])
-    assert table["settings"]["attacks"]["fgsm"]["eps"] == 0.3
-    stored = np.load(run / "aes" / "tmifgsm.npz", allow_pickle=False)
-    x, y = np.load(npz)["x_test"][stored["rows"]], np.load(npz)["y_test"][stored["rows"]]
-    assert np.array_equal(stored["labels"], y) and np.abs(stored["x_adv"] - x).max() <= 0.3 + 1e-6
-    found = np.asarray(make_linear(SHAPE)(jnp.asarray(stored["x_adv"]))).argmax(1)
-    assert table["rows"][1]["success"] == pytest.approx((found == stored["targets"]).mean())
-    assert "n = 12" in (run / "report.html").read_text()
-    assert "report run/report.html" in capsys.readouterr().out
+    shown = set(table["rows"][0]["columns"])
+    assert {"mr", "mr_8bit", "l2", "linf", "cc"} <= shown and "ric" not in shown
+    (path,) = (tmp_path / "run/aes").glob("tmifgsm-*.npz")
+    stored = attacks.load(path)
+    assert stored.made_by() == attacks.preset("tmifgsm", "own", "paper", channels=1)
+    rows = stored.notes["rows"]
+    assert np.array_equal(stored.x, np.load(npz)["x_test"][rows])
+    assert np.array_equal(stored.labels, np.load(npz)["y_test"][rows])
+    assert np.abs(stored.x_adv - stored.x).max() <= 0.3 + 1e-6
+    found = np.asarray(make_linear(SHAPE)(jnp.asarray(stored.x_adv))).argmax(1)
+    assert np.array_equal(stored.notes["success"], found == stored.targets)
+    assert "n = 12" in (tmp_path / "run/report/attacks.html").read_text()
 
 
 def test_attack_goes_on_where_it_was_interrupted(attack, tmp_path, monkeypatch, capsys):
-    from deepsec_jax.evaluation import attack_table
+    from deepsec_jax.evaluation import attack_jobs
 
-    names = ("--attacks", "fgsm", "bim", "--n", "10")
-    run_attack, ran = attack_table.run_attack, []
+    names = ("--attacks", "fgsm", "bim", "--n", "10", "--export", "npz")
+    attacked, ran = attack_jobs.attacked, []
 
-    def watched(name, *arguments, **options):
-        ran.append(name)
-        if name == "bim" and ran.count("bim") == 1:
+    def watched(attack, *arguments, **options):
+        ran.append(type(attack).__name__)
+        if ran.count("BIM") == 1 and ran[-1] == "BIM":
             raise KeyboardInterrupt
-        return run_attack(name, *arguments, **options)
+        return attacked(attack, *arguments, **options)
 
-    monkeypatch.setattr(attack_table, "run_attack", watched)
+    monkeypatch.setattr(attack_jobs, "attacked", watched)
     assert attack(*names) == 130
-    assert "goes on" in capsys.readouterr().err and not (tmp_path / "run" / "table.json").exists()
+    assert "goes on" in capsys.readouterr().err and not (tmp_path / "run" / "report").exists()
     assert attack(*names) == 0
-    assert ran == ["fgsm", "bim", "bim"]
-    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert ran == ["FGSM", "BIM", "BIM"]
+    before = contents(tmp_path / "run")
     assert attack(*names) == 0
-    assert ran == ["fgsm", "bim", "bim"]
-    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert ran == ["FGSM", "BIM", "BIM"] and before == contents(tmp_path / "run")
+
+
+def contents(folder):
+    """File -> content, but for locks and the report, which is made anew."""
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name not in ("locks", "report")
+    }
 
 
 def test_attack_overwrites_nothing(attack, tmp_path, capsys):
     assert attack("--attacks", "fgsm", "--n", "10") == 0
-    table = (tmp_path / "run" / "table.json").read_bytes()
-    capsys.readouterr()
-    assert attack("--attacks", "fgsm", "--n", "11") == 2
-    assert "other settings" in _one_line(capsys) and (tmp_path / "run" / "table.json").read_bytes() == table
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / ".aside-killed").mkdir()  # what a kill leaves is no reason to refuse
-    assert attack("--attacks", "fgsm", "--n", "10", "--run-dir", "other") == 0
+    before = contents(tmp_path / "run" / "cells")
+    assert attack("--attacks", "fgsm", "--n", "11") == 0  # a cell of its own
+    after = contents(tmp_path / "run" / "cells")
+    assert before.items() <= after.items() and len(after) == 2 * len(before)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     capsys.readouterr()
@@ -139,28 +149,29 @@ def test_attack_checks_the_data(attack, tmp_path, npz, capsys):
 
 def test_a_damaged_result_is_named(attack, tmp_path, capsys):
     assert attack("--attacks", "fgsm", "--n", "10") == 0
-    (tmp_path / "run" / "aes" / "fgsm.npz").write_bytes(b"half")
+    (path,) = (tmp_path / "run" / "cells").glob("*/arrays.npz")
+    path.write_bytes(b"half")
     capsys.readouterr()
     assert attack("--attacks", "fgsm", "--n", "10") == 2
-    assert "fgsm.npz is damaged" in _one_line(capsys)
+    assert "arrays.npz is cut off" in _one_line(capsys)
 
 
 def test_attack_dry_run_writes_nothing(attack, tmp_path, capsys):
     names = ("--attacks", "fgsm", "bim", "--n", "10")
     assert attack(*names, "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "missing  fgsm" in said and "missing  bim" in said and "measured now" in said
+    assert "missing   fgsm-" in said and "missing   bim-" in said and "measured now" in said
     assert not (tmp_path / "run").exists()
     assert attack(*names) == 0
     capsys.readouterr()
     assert attack(*names, "--dry-run") == 0
     said = capsys.readouterr().out
-    assert "present  bim" in said and "nothing to attack" in said
+    assert "present   bim-" in said and "nothing to compute" in said
 
 
 def test_attack_takes_what_fits_as_batch_size(attack, tmp_path):
     assert attack("--attacks", "fgsm", "--n", "10", "--batch-size", "auto") == 0
-    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run/report/attacks.html").is_file()
 
 
 def test_train_dry_run_says_what_is_left(tmp_path, monkeypatch, capsys):

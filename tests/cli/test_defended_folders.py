@@ -69,9 +69,9 @@ def test_evaluate_attacks_takes_the_defended_model(here, capsys):
 def test_attack_takes_the_defended_model(here, capsys):
     assert main(["attack", "rc", *ATTACK, "--run-dir", "run"]) == 0
     assert "which has no gradient" in capsys.readouterr().err
-    table = json.loads(Path("run/table.json").read_text())
-    assert table["rows"][0]["success"] == 0 and "which has no gradient" in table["warnings"][0]
-    page = Path("run/report.html").read_text()
+    (table,) = json.loads(Path("run/report/attacks.json").read_text())["sections"]
+    assert table["rows"][0]["hits"] == 0 and "which has no gradient" in table["warnings"][0]
+    page = Path("run/report/attacks.html").read_text()
     assert "RC of base, preset small" in page and "which has no gradient" in page
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from subjects import MODULE, Models, make_npz
 
 from deepsec_jax import attacks, metrics
 from deepsec_jax.catalog import UnknownName
-from deepsec_jax.cli import evaluate as evaluate_module
 from deepsec_jax.cli.main import main
 from deepsec_jax.data import load
 from deepsec_jax.evaluation import attack_jobs
 from deepsec_jax.evaluation.attack_jobs import attack_config, column_groups
 from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.attacks.jobs import presets
 
 N = 10
 
@@ -38,13 +39,13 @@ def evaluate(monkeypatch, tmp_path):
 @pytest.fixture
 def ran(monkeypatch):
     """The attacks that were run, in order."""
-    run_attack, names = attack_jobs.run_attack, []
+    attacked, names = attack_jobs.attacked, []
 
-    def watched(name, *arguments, **options):
-        names.append(name)
-        return run_attack(name, *arguments, **options)
+    def watched(attack, *arguments, **options):
+        names.append(type(attack).__name__.lower())
+        return attacked(attack, *arguments, **options)
 
-    monkeypatch.setattr(attack_jobs, "run_attack", watched)
+    monkeypatch.setattr(attack_jobs, "attacked", watched)
     return names
 
 
@@ -94,15 +95,15 @@ def test_only_what_is_missing_is_computed(evaluate, ran):
 
 def test_a_failing_attack_is_recorded_and_the_rest_goes_on(evaluate, monkeypatch, capsys):
     options = ("--attacks", "fgsm", "bim", "llc", "--metrics", "mr")
-    run_attack = attack_jobs.run_attack
+    attacked = attack_jobs.attacked
 
-    def breaks(name, *arguments, **more):
-        if name == "bim":
+    def breaks(attack, *arguments, **more):
+        if isinstance(attack, attacks.BIM):
             raise RuntimeError("out of luck\nand of memory")
-        return run_attack(name, *arguments, **more)
+        return attacked(attack, *arguments, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(attack_jobs, "run_attack", breaks)
+        patched.setattr(attack_jobs, "attacked", breaks)
         assert evaluate(*options) == 1
     captured = capsys.readouterr()
     failed = [line for line in captured.err.splitlines() if line.startswith("failed: ")]
@@ -155,7 +156,7 @@ def test_an_unfinished_plan_is_no_report_and_a_full_one_asks_nothing_of_the_disk
 
 @pytest.mark.parametrize("kind", ["paper", "strong"])
 def test_by_default_all_attacks_that_exist_are_wanted_in_the_papers_order(kind):
-    chosen = evaluate_module._presets((), load("digits"), kind)
+    chosen = presets((), SimpleNamespace(dataset=load("digits"), channels=1), kind)
     assert {name.partition("@")[0] for name in chosen} == set(attacks.ATTACKS)
     assert ("fgsm@0.5" in chosen) == (kind == "paper")
     rows = [row for row in attacks.ROWS["mnist"] if row in chosen]

@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 
 from deepsec_jax import data, defenses, models, training
-from deepsec_jax.cli.evaluate import Evaluate
-from deepsec_jax.cli.evaluate_defenses import EvaluateDefenses
 from deepsec_jax.cli.main import _parse, main
 from deepsec_jax.defenses.folders import CARD, settings_of
 from deepsec_jax.evaluation import defense_jobs
 from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.attacks.options import Options as AttackOptions
+from deepsec_jax.studies.defenses.options import Options as DefenseOptions
 from deepsec_jax.training.checkpoints import save_model
 
 N = 12
@@ -119,7 +119,7 @@ def test_a_dry_run_writes_nothing_and_says_what_is_missing(here, capsys):
     assert said.count("present ") == 7 and said.count("missing ") == 4
     assert "at most" in said and "measured now" in said
     assert evaluate("--dry-run") == 0
-    assert "nothing to attack" in capsys.readouterr().out
+    assert "nothing to compute" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
 
 
@@ -129,7 +129,7 @@ def test_clean_images_alone_and_a_part_of_them(here, capsys):
     assert [cell.kind for cell in cells] == ["utility"] * 2
     assert all(len(cell.columns["accuracy"]) == 20 for cell in cells)
     assert evaluate("--n", "0", "--dry-run") == 0  # those of all images are there
-    assert "nothing to attack" in capsys.readouterr().out
+    assert "nothing to compute" in capsys.readouterr().out
     assert evaluate("--n", "0", "--clean-n", "450", "--dry-run") == 0  # 450 are all
     assert capsys.readouterr().out.count("present ") == 2
 
@@ -218,9 +218,9 @@ def test_planted_what_is_not_finished_would_be_attacked(here):
 
 
 def test_both_kinds_have_their_own_options():
-    assert _parse(["evaluate", "attacks", "m"]) == Evaluate(what="attacks", model="m")
+    assert _parse(["evaluate", "attacks", "m"]) == AttackOptions(model="m")
     words = "evaluate defenses m --defenses a b --n 5 --eps 0.1"
-    wanted = EvaluateDefenses(what="defenses", model="m", defenses=("a", "b"), n=5, eps=0.1)
+    wanted = DefenseOptions(model="m", defenses=("a", "b"), n=5, eps=0.1)
     assert _parse(words.split()) == wanted
     assert _parse("evaluate defenses --model m --defenses a b --n 5 --eps 0.1".split()) == wanted
     assert _parse("evaluate --n 5 attacks m --run-dir defenses".split()).run_dir == Path("defenses")

@@ -10,11 +10,11 @@ import pytest
 from test_evaluate_defenses import write_card, write_model
 
 from deepsec_jax import data, defenses, training
-from deepsec_jax.cli.evaluate_detectors import EvaluateDetectors
 from deepsec_jax.cli.main import _parse, main
 from deepsec_jax.defenses.folders import CARD
 from deepsec_jax.evaluation import detection_jobs
 from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.detectors.options import Options as DetectorOptions
 
 N = 12
 SWEEP = ("--sweep", "0.1", "0.3")
@@ -100,9 +100,9 @@ def test_a_dry_run_writes_nothing_and_says_what_is_missing(here, capsys):
     assert evaluate(*SWEEP, "0.5", "--dry-run", folders=("fs", "fs2")) == 0
     said = capsys.readouterr().out
     assert said.count("present ") == 5 and said.count("missing ") == 7
-    assert "of scoring for" in said and "ms per image, measured now" in said
+    assert "for 7 cells" in said and "from a batch that was timed now" in said
     assert evaluate("--dry-run") == 0
-    assert "nothing to score" in capsys.readouterr().out
+    assert "nothing to compute" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
 
 
@@ -196,9 +196,7 @@ def test_a_sweep_wants_one_candidate_set(here, monkeypatch, capsys):
 
 def test_detectors_have_their_own_options(tmp_path, monkeypatch):
     words = "evaluate detectors m --detectors a b --attacks fgsm --sweep 0.1 0.2"
-    wanted = EvaluateDetectors(
-        what="detectors", model="m", detectors=("a", "b"), attacks=("fgsm",), sweep=(0.1, 0.2)
-    )
+    wanted = DetectorOptions(model="m", detectors=("a", "b"), attacks=("fgsm",), sweep=(0.1, 0.2))
     assert _parse(words.split()) == wanted
     assert _parse(words.replace("detectors m", "detectors --model m").split()) == wanted
     monkeypatch.chdir(tmp_path)

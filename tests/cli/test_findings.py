@@ -10,10 +10,11 @@ import pytest
 from conftest import make_linear
 from subjects import MODULE, Models, make_npz
 
-from deepsec_jax.cli import findings as findings_module
 from deepsec_jax.cli.main import main
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.store import read_cells
+from deepsec_jax.studies import run as run_module
+from deepsec_jax.studies.attacks.jobs import _follows_gradients
 
 SENTENCE = "The outputs are probabilities: each row lies in [0, 1] and sums to 1."
 
@@ -60,15 +61,15 @@ def test_a_dry_run_says_it_too(deepsec, capsys, verb):
 def test_attack_prints_it_first_and_keeps_it(deepsec, capsys, monkeypatch):
     deepsec("attack", "soft", "--attacks", "fgsm")
     said = capsys.readouterr().out
-    assert said.index(SENTENCE) < said.index("Attacks on")
-    table = json.loads(Path("run/table.json").read_text())
-    assert [SENTENCE in text for text in table["findings"]] == [True]
+    assert said.index(SENTENCE) < said.index("1 of 1 attacks finished")
+    (table,) = json.loads(Path("run/report/attacks.json").read_text())["sections"]
     assert any(f"{MODULE}:soft: {SENTENCE}" in text for text in table["warnings"])
-    assert SENTENCE in Path("run/report.html").read_text()
-    monkeypatch.setattr(findings_module, "look_at", lambda *_, **__: pytest.fail("looked again"))
-    Path("run/report.html").unlink()
+    page = Path("run/report/attacks.html")
+    assert SENTENCE in page.read_text()
+    monkeypatch.setattr(run_module, "check_model_outputs", lambda *_, **__: pytest.fail("looked again"))
+    page.unlink()
     deepsec("attack", "soft", "--attacks", "fgsm")  # it goes on from what is kept
-    assert SENTENCE in Path("run/report.html").read_text() and SENTENCE in capsys.readouterr().out
+    assert SENTENCE in page.read_text() and SENTENCE in capsys.readouterr().out
 
 
 def test_cells_keep_it_and_reports_tell_it_once(deepsec, capsys):
@@ -100,6 +101,4 @@ def test_images_of_a_wrong_range(deepsec, capsys):
 def test_a_search_without_gradients_needs_none():
     from deepsec_jax.attacks import PGD, Square
 
-    assert findings_module.follow_gradients([Square(), PGD()])
-    assert not findings_module.follow_gradients([Square()])
-    assert findings_module.follow_gradients([Square(guided=True)])
+    assert list(map(_follows_gradients, (PGD(), Square(), Square(guided=True)))) == [True, False, True]

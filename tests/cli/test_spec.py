@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from deepsec_jax.cli import InputError, spec
+from deepsec_jax.cli import InputError, evaluate, spec
 from deepsec_jax.cli.attack import Attack
-from deepsec_jax.cli.evaluate import Evaluate
 from deepsec_jax.cli.main import VERBS, _parse
 from deepsec_jax.cli.train import Train
+from deepsec_jax.studies.attacks.options import Options as AttackOptions
 
 EVERYTHING = """
 model = "runs/model"
@@ -42,7 +42,7 @@ def test_a_file_says_what_flags_would(toml):
         "--preset strong --batch-size auto --run-dir runs/here --spec spec.toml"
     )
     assert from_file == _parse(flags.split())
-    assert isinstance(from_file, Evaluate) and from_file.run_dir == Path("runs/here")
+    assert isinstance(from_file, AttackOptions) and from_file.run_dir == Path("runs/here")
     assert _parse(["train", *toml('recipe = "digits-small"')]).recipe == "digits-small"
 
 
@@ -66,13 +66,13 @@ def test_a_model_may_be_named_by_flag_anywhere():
     assert _parse(["attack", "--n", "5", "--model", "a:b", "--attacks", "bim"]) == Attack(
         model="a:b", n=5, attacks=("bim",)
     )
-    assert _parse(["evaluate", "attacks", "--model=m"]) == Evaluate(what="attacks", model="m")
+    assert _parse(["evaluate", "attacks", "--model=m"]) == AttackOptions(model="m")
     assert _parse(["train", "r"]) == Train("r")
 
 
-@pytest.mark.parametrize("verb", ["train", "attack", "evaluate"])
-def test_every_computing_verb_has_a_spec_a_run_dir_and_a_dry_run(verb):
-    assert {"spec", "run_dir", "dry_run"} <= set(VERBS[verb].__dataclass_fields__)
+def test_every_computing_verb_has_a_spec_a_run_dir_and_a_dry_run():
+    for verb in (VERBS["train"], VERBS["attack"], *evaluate.verbs().values()):
+        assert {"spec", "run_dir", "dry_run"} <= set(verb.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_every_computing_verb_has_a_spec_a_run_dir_and_a_dry_run(verb):
 def test_a_file_that_cannot_be_used_is_one_line(toml, line, words):
     _, path = toml(line)
     with pytest.raises(InputError) as caught:
-        spec.read(Path(path), Evaluate)
+        spec.read(Path(path), AttackOptions)
     assert words in str(caught.value) and str(caught.value).startswith(("spec.toml", "cannot read"))
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*No such file.*give --spec a TOML file"):
-        spec.read(tmp_path / "none.toml", Evaluate)
+        spec.read(tmp_path / "none.toml", AttackOptions)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is no TOML"):
-        spec.read(tmp_path / "binary.toml", Evaluate)
+        spec.read(tmp_path / "binary.toml", AttackOptions)

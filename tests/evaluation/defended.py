@@ -7,7 +7,7 @@ from conftest import Linear, Noisy, make_linear
 
 from deepsec_jax.data import Dataset, Split
 from deepsec_jax.evaluation.defense_cells import Subject, Threat
-from deepsec_jax.evaluation.defense_jobs import jobs, plan, question_of
+from deepsec_jax.evaluation.defense_jobs import Defenses, question_of
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.runner import run_plan
 from deepsec_jax.runs.store import Store
@@ -84,12 +84,11 @@ BASE = {"name": "raw", "network": "linear", "recipe": "mnist-paper", "test_accur
 
 
 def evaluate(folder, subjects, *, threat=THREAT, clean=None, dataset=None, batch_size=16, raw=RAW, base=BASE):
-    """Run an evaluation into a folder, and return its store, its planned cells and its failures."""
+    """Run an evaluation into a folder, and return its store, its jobs and its failures."""
     dataset = dataset or make_dataset()
     question = question_of(raw, base, dataset, dataset.classes)
-    planned = plan(question, subjects, threat, clean)
     store = Store(folder)
-    store.add_to_plan(each.config for each in planned)
-    made = jobs(planned, raw, dataset, store, batch_size=batch_size)
-    failures = run_plan(store, made, advance=lambda done=1, note="": None)
-    return store, planned, failures
+    jobs = Defenses(question, raw, dataset, store, batch_size).jobs(subjects, threat, clean)
+    store.add_to_plan(job.config for job in jobs)
+    failures = run_plan(store, jobs, advance=lambda done=1, note="": None)
+    return store, jobs, failures

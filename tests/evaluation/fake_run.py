@@ -63,7 +63,7 @@ def job(index: int, pause: float = 0.0, dies: bool = False) -> Job:
         on_batch(ROWS)
         return {name: arrays["x_adv"].mean(axis=(1, 2, 3)) + ord(name) for name in names}
 
-    return Job(config(index), GROUPS, compute, measure, images=ROWS, gradients=2)
+    return Job(config(index), compute, GROUPS, measure, images=ROWS, gradients=2)
 
 
 def fill(store: Store, cells: int = 2) -> list[str]:

@@ -118,13 +118,14 @@ def cell():
     wavering = RegionVotes(make_linear(classes=CLASSES), 0.3, KEYS, 20)
     labels[:] = np.asarray(judge(wavering, X, X, labels).predicted)
     job = attack_job(
-        config, attack, wavering, candidates, groups={"device": ("mr", *CANNOT)}, batch_size=ROWS,
-        gradient_seconds=lambda: 1.0, class_names=[f"c{n}" for n in range(CLASSES)], train_images=lambda: X,
+        config, attack, wavering, lambda: candidates, groups={"device": ("mr", *CANNOT)}, batch_size=ROWS,
+        image_shape=X.shape[1:], classes=CLASSES, gradient_seconds=lambda: 1.0, train_images=lambda: X,
     )  # fmt: skip
     environment, arrays = job.compute(lambda images: None)
     arrays["success"][:3] = 1.0  # as if it had: votes have no gradient
     columns = job.measure(environment, arrays, ("mr", *CANNOT), lambda images: None)
-    return Cell("votes", config, environment, arrays, columns)
+    names = {"class_names": [f"c{n}" for n in range(CLASSES)]}
+    return Cell("votes", config, environment | names, arrays, columns)
 
 
 def test_the_tables_say_why_and_no_picture_shows_a_confidence(cell):

@@ -165,9 +165,9 @@ def test_names_follow_from_content(run, watchers):
     attacked = {
         cell.config["source"]: store.plan()[cell.config["source"]] for cell in of_kind(run, DETECTION)
     }
-    again, _ = watched.planned(store, watchers, attacked, dataset)
+    again = watched.planned(store, watchers, attacked, dataset)
     assert {each.name for each in again} <= set(store.plan())
-    changed, _ = watched.planned(store, [other], attacked, dataset)
+    changed = watched.planned(store, [other], attacked, dataset)
     assert not {each.name for each in changed} & set(
         store.plan()
     )  # the threshold alone makes another detector
@@ -225,13 +225,13 @@ def test_what_fails_is_recorded_and_the_rest_stands(tmp_path, watchers):
     store, dataset = Store(tmp_path / "run"), make_dataset()
     attacked = watched.attack(store, dataset)
     victim = next(name for name in attacked if name.startswith("llc"))
-    cells, jobs = watched.planned(store, watchers[:1], attacked, dataset, eps=())
-    store.add_to_plan(each.config for each in cells)
+    jobs = watched.planned(store, watchers[:1], attacked, dataset, eps=())
+    store.add_to_plan(each.config for each in jobs)
     archive = store.folder / "cells" / victim / "arrays.npz"
     archive.write_bytes(archive.read_bytes()[:200])
     failures = watched.run_plan(store, jobs, advance=lambda done=1, note="": None)
     assert len(failures) == 1 and "is damaged" in failures[0].error
-    assert sum(store.has_cell(each.name) for each in cells) == 2
+    assert sum(store.has_cell(each.name) for each in jobs) == 2
 
 
 def test_scoring_is_timed(watchers):

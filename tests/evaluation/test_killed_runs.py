@@ -20,6 +20,10 @@ CELLS = 12
 KILLS = 10
 
 
+TIMES = dict.fromkeys(("seconds", "started", "finished"), 0)
+"""What differs between two runs of one plan."""
+
+
 class Watched:
     """A run of fake_run.py in a process of its own, started and at work."""
 
@@ -54,7 +58,7 @@ def contents(store: Store) -> dict[str, object]:
     for part in ("cells", "columns", "failed"):
         for path in sorted((store.folder / part).rglob("*")):
             if path.name == "environment.json":
-                found[str(path.relative_to(store.folder))] = {**json.loads(path.read_text()), "seconds": 0}
+                found[str(path.relative_to(store.folder))] = {**json.loads(path.read_text()), **TIMES}
             elif path.is_file():
                 found[str(path.relative_to(store.folder))] = path.read_bytes()
     return found

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import Noisy, make_images, make_linear
 from defended import RAW, make_dataset, subject
+from fake_cells import config_of
 from mute import Halting, Mute
 from watched import evaluate, watcher
 
@@ -15,19 +16,17 @@ from deepsec_jax import attacks, data, training
 from deepsec_jax.attacks import Transfer
 from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.evaluation import judge
-from deepsec_jax.evaluation.attack_table import Row, run_attack
+from deepsec_jax.evaluation.attack_jobs import attacked
 from deepsec_jax.evaluation.defense_cells import Threat
-from deepsec_jax.evaluation.defense_jobs import jobs, plan, question_of
-from deepsec_jax.evaluation.measured import record_of
+from deepsec_jax.evaluation.defense_jobs import Defenses, question_of
+from deepsec_jax.evaluation.measured import measure_cell, record_of
 from deepsec_jax.evaluation.robustness import ask, cascade
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.pytree import Struct
-from deepsec_jax.runs.cells import DETECTION
+from deepsec_jax.runs.cells import DETECTION, Cell
 from deepsec_jax.runs.runner import run_plan
 from deepsec_jax.runs.store import Store, read_cells
-from deepsec_jax.studies.attack_page import section_of
-from deepsec_jax.studies.attacks.checks import spoiled
 from deepsec_jax.studies.report import STUDIES, render_run
 from deepsec_jax.tables import checks
 from deepsec_jax.tables.pictures import SILENT
@@ -152,22 +151,24 @@ def fooled_into_silence():
     split = data.Split(np.asarray(X), NAMED)
     candidates = data.make_candidates(lambda x: np.asarray(MUTE(jnp.asarray(x))), split, 8, seed=0)
     attack = Transfer(attacks.FGSM(eps=0.4), LINEAR)
-    return candidates, run_attack("fgsm", attack, MUTE, candidates, key=jax.random.key(0))
+    return attacked(attack, MUTE, candidates, key=jax.random.key(0), batch_size=8)[1]
 
 
 def test_an_attack_table_says_how_many(fooled_into_silence):
-    candidates, result = fooled_into_silence
-    row = result.row
-    assert row.success == row.success_8bit == 0.0 and row.no_answer == 8
-    assert (result.predicted == -1).all() and np.isnan(result.confidence).all()
-    (said,) = [text for text in spoiled([row]) if "no answer" in text]
-    assert said.startswith("fgsm: no answer (NaN or infinite logits) on 8 of n = 8 adversarial images")
-    assert Row.from_dict(row.to_dict()) == row
-    old = {name: value for name, value in row.to_dict().items() if name != "no_answer"}
-    assert Row.from_dict(old).no_answer == 0  # a file of an earlier version
-    shown = section_of(result, {}, candidates, ("a", "b", "c"), [0])["examples"][0]
-    assert shown["predicted"] == SILENT and shown["confidence"] == "" and not shown["success"]
-    assert spoiled([replace(row, no_answer=0)]) == []  # planted: nothing to say
+    arrays = fooled_into_silence
+    assert not arrays["success"].any() and (arrays["no_answer"] == 1).all()
+    assert (arrays["predicted"] == -1).all() and np.isnan(arrays["confidence"]).all()
+    rounded = measure_cell(MUTE, arrays, names=("mr_8bit",), batch_size=8)["mr_8bit"]
+    cell = Cell("fgsm", config_of("fgsm", n=8), {}, arrays, {"mr_8bit": rounded})
+    (section,) = STUDIES["attacks"].sections([cell])
+    said = checks.warnings(section, STUDIES["attacks"].checks)
+    wanted = "fgsm: no answer (NaN or infinite logits) on 8 of n = 8 adversarial images"
+    assert sum(text.startswith(wanted) for text in said) == 1
+    page = render_run([cell])["attacks.html"]
+    assert SILENT in page and ">nan" not in page.lower()
+    spoken = replace(cell, arrays={**arrays, "no_answer": np.zeros(8, np.float32)})  # planted: nothing to say
+    (section,) = STUDIES["attacks"].sections([spoken])
+    assert not any("no answer" in text for text in checks.warnings(section, STUDIES["attacks"].checks))
 
 
 # --- tables of defenses
@@ -178,11 +179,15 @@ def defense_run(tmp_path_factory):
     """A defense without an answer to bright images, under attack."""
     store, dataset = Store(tmp_path_factory.mktemp("silent") / "run"), make_dataset()
     question = question_of(RAW, {"name": "raw"}, dataset, 3)
-    halting = subject("nat", Halting(RAW, 0.52), RAW, findings=("The outputs are strange.",))
-    planned = plan(question, [halting], Threat(eps=0.1, n=20, seed=3, steps=4, restarts=1))
-    store.add_to_plan(each.config for each in planned)
-    made = jobs(planned, RAW, dataset, store, batch_size=20, findings=["The images are strange."])
-    assert run_plan(store, made, advance=lambda *_: None) == []
+    halting = subject("nat", Halting(RAW, 0.52), RAW)
+    threat = Threat(eps=0.1, n=20, seed=3, steps=4, restarts=1)
+
+    def notes(subject):
+        return {"findings": ["The images are strange." if subject is None else "The outputs are strange."]}
+
+    jobs = Defenses(question, RAW, dataset, store, 20, notes).jobs([halting], threat)
+    store.add_to_plan(job.config for job in jobs)
+    assert run_plan(store, jobs, advance=lambda *_: None) == []
     return read_cells(store.folder)
 
 

@@ -9,15 +9,12 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fake_cells import fake_cell
 from fake_defenses import fake_defense, fake_robustness, history
 from fake_detectors import fake_clean, fake_detection, fake_sweep
 
-from deepsec_jax import attacks, data
-from deepsec_jax.evaluation.attack_table import Distance, Result, Row
-from deepsec_jax.studies import attack_page, report
+from deepsec_jax.studies import report
 
 DIGITS = 5
 """Significant digits that a page shows of a number, at most."""
@@ -25,44 +22,6 @@ DIGITS = 5
 WIDTHS = (1280, 390)
 UGLY = 12.345678901234
 COSTS = ("cc", "cc_gradients", "cc_forwards", "cc_bare")
-
-
-def page_of_attacks() -> str:
-    """The page of ``deepsec attack`` and of the demo: all attacks, and figures as a machine gives them."""
-    rng = np.random.default_rng(0)
-    images = rng.uniform(size=(12, 8, 8, 1)).astype(np.float32)
-    classes = np.arange(12, dtype=np.int32) % 10
-    candidates = data.Candidates(images, classes, (classes + 1) % 10, (classes + 2) % 10, np.arange(12), 0)
-    results = [_result(name, candidates) for name in attacks.ATTACKS]
-    facts = {
-        "Model": "mnist_cnn, recipe a-recipe-of-a-rather-long-name-without-spaces", "Data": "digits",
-        "Test accuracy": "97.33 % of n = 450", "Versions": "deepsec_jax 0.1.0, jax 0.10.2",
-        "Hyperparameters": "paper (Table XIII; digits take MNIST's column); searches cut to 4 x 60 steps",
-        "Candidates": "12 correctly classified test images, seed 123456789",
-    }  # fmt: skip
-    cards = {name: attacks.preset_card(name, "digits") for name in attacks.ATTACKS}
-    said = ["rc is defended by RC, which has no gradient: " + "a warning of some length, " * 8]
-    names = [f"class_{index}" for index in range(10)]
-    return attack_page.render("Attacks on digits", facts, results, cards, candidates, names, said=said)
-
-
-def _result(name, candidates) -> Result:
-    n = len(candidates)
-    hyperparameters = {
-        "eps": 0.30000001192092896, "step_size": 0.012345678901, "steps": 15, "targeted": False,
-        "loss": "logit_gap", "start": "in_ball_or_another_function_of_a_long_name", "weights": [0.1234567, 3],
-    }  # fmt: skip
-    row = Row(
-        name, "untargeted", hyperparameters, n, 1 / 3, 2 / 7, 4, Distance(1.23456789, 1.3456789),
-        Distance(0.123456789, 0.3), Distance(0.98765432, 0.5), 1234.5678901, 123.456789,
-        37.57500076293945, 1234567.891, 0.1,
-    )  # fmt: skip
-    images = np.clip(candidates.images + np.float32(0.1234567), 0, 1)
-    third = np.full(n, 1 / 3, np.float32)
-    return Result(
-        row, images, np.full(n, -1, np.int32), candidates.labels, third, third,
-        np.full((n, 10), 0.1, np.float32), np.zeros(n, np.float32),
-    )  # fmt: skip
 
 
 def ugly(cell):
@@ -98,11 +57,8 @@ def pages() -> dict[str, str]:
     detected += [fake_detection(name, of) for name in ("fgsm", "pgd", "llc") for of in ("fs", "lid")]
     detected += [fake_sweep(eps) for eps in (0.1, 8 / 255)]
     return {
-        "attack": page_of_attacks(),
-        **{
-            name: report.render(report.STUDIES[name], [ugly(cell) for cell in cells])[f"{name}.html"]
-            for name, cells in (("attacks", attacked), ("defenses", defended), ("detectors", detected))
-        },
+        name: report.render(report.STUDIES[name], [ugly(cell) for cell in cells])[f"{name}.html"]
+        for name, cells in (("attacks", attacked), ("defenses", defended), ("detectors", detected))
     }
 
 
@@ -145,7 +101,7 @@ def long_numbers(page: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["attack", "attacks", "defenses", "detectors"])
+@pytest.mark.parametrize("name", ["attacks", "defenses", "detectors"])
 def test_no_number_has_more_digits_than_can_be_read(name, made):
     assert long_numbers(made[name]) == []
 

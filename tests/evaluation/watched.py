@@ -13,7 +13,7 @@ from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
 from deepsec_jax.evaluation.defense_cells import digest
 from deepsec_jax.evaluation.detection_cells import Asked, Watcher
-from deepsec_jax.evaluation.detection_jobs import Sweep, detection_jobs, plan_detection
+from deepsec_jax.evaluation.detection_jobs import Detectors, Sweep
 from deepsec_jax.evaluation.sample import split_name
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.runner import run_plan
@@ -74,8 +74,9 @@ def attack(store: Store, dataset: Dataset, names=("fgsm", "llc"), n=N):
             candidates=candidates_name(MODEL, dataset, n, 0), images=split_name(dataset.test),
         )  # fmt: skip
         job = attack_job(
-            config, made, MODEL, candidates, groups={}, batch_size=16, gradient_seconds=lambda: 0.001,
-            class_names=dataset.class_names, train_images=lambda: dataset.train.images,
+            config, made, MODEL, lambda: candidates, groups={}, image_shape=SHAPE, classes=3, batch_size=16,
+            gradient_seconds=lambda: 0.001, train_images=lambda: dataset.train.images,
+            notes=lambda: {"class_names": list(dataset.class_names)},
         )  # fmt: skip
         store.add_to_plan([config])
         assert run_plan(store, [job], advance=lambda done=1, note="": None) == []
@@ -84,24 +85,23 @@ def attack(store: Store, dataset: Dataset, names=("fgsm", "llc"), n=N):
 
 
 def planned(store, watchers, attacked, dataset, *, eps=EPS, n=N):
-    """Return the planned cells of detectors and the jobs that make them."""
-    sweep = Sweep(eps, candidates_name(MODEL, dataset, n, 0), n, 0) if eps else None
+    """Return the jobs of detectors."""
+
+    def candidates():
+        return stored_candidates(MODEL, dataset, n, 0, store.folder / "candidates")
+
+    sweep = Sweep(eps, candidates_name(MODEL, dataset, n, 0), n, 0, candidates) if eps else None
     asked = Asked("mnist", ABOUT, digest(MODEL), split_name(dataset.test))
-    cells = plan_detection(asked, watchers, attacked, sweep, dataset)
-    jobs = detection_jobs(
-        cells, MODEL, dataset, store, batch_size=32,
-        candidates=lambda: stored_candidates(MODEL, dataset, n, 0, store.folder / "candidates"),
-    )  # fmt: skip
-    return cells, jobs
+    return Detectors(asked, MODEL, dataset, store, 32).jobs(watchers, attacked, sweep)
 
 
 def evaluate(folder, watchers, *, eps=EPS, names=("fgsm", "llc")):
-    """Run attacks and detectors into a folder, and return its store, its planned cells and its failures."""
+    """Run attacks and detectors into a folder, and return its store, its jobs and its failures."""
     store, dataset = Store(Path(folder)), make_dataset()
     attacked = attack(store, dataset, names)
-    cells, jobs = planned(store, watchers, attacked, dataset, eps=eps)
-    store.add_to_plan(each.config for each in cells)
-    return store, cells, run_plan(store, jobs, advance=lambda done=1, note="": None)
+    jobs = planned(store, watchers, attacked, dataset, eps=eps)
+    store.add_to_plan(job.config for job in jobs)
+    return store, jobs, run_plan(store, jobs, advance=lambda done=1, note="": None)
 
 
 def score_of(scorer, x):

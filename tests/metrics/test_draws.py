@@ -15,12 +15,13 @@ from deepsec_jax.catalog import Card
 from deepsec_jax.data import Candidates
 from deepsec_jax.defenses.rc import RegionVotes
 from deepsec_jax.evaluation import judge
-from deepsec_jax.evaluation.attack_table import run_attack
+from deepsec_jax.evaluation.attack_jobs import attacked
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.measured import measure_cell, record_of
 from deepsec_jax.metrics import METRICS, measure, summarise
 from deepsec_jax.pytree import Struct, is_randomised, reseed, static
-from deepsec_jax.studies.attack_page import render, terminal_table
+from deepsec_jax.runs.cells import KINDS, Cell
+from deepsec_jax.studies.report import STUDIES
 
 ROWS, CLASSES = 24, 3
 LINEAR = make_linear()
@@ -113,16 +114,21 @@ def test_the_tables_show_the_clean_error_and_do_not_count_it(kind):
         images=np.asarray(X), labels=np.asarray(LABELS), targets=np.asarray(TARGETS),
         least_likely=np.asarray(TARGETS), rows=np.arange(ROWS), seed=0,
     )  # fmt: skip
-    result = run_attack("still", Still(), MODELS[kind], candidates, key=jax.random.key(0), batch_size=ROWS)
-    assert result.row.success == result.row.success_8bit == 0 and result.row.successes == 0
-    assert result.row.clean_error > 0  # planted: what success was
-    page = render("", {}, [result], {}, candidates, ["a", "b", "c"])
-    headings = [column.header for column in terminal_table([result.row], "").columns]
-    assert "error" in headings and "Clean error" in page
-    calm = run_attack("still", Still(), LINEAR, candidates, key=jax.random.key(0), batch_size=ROWS)
-    headings = [column.header for column in terminal_table([calm.row], "").columns]
-    page = render("", {}, [calm], {}, candidates, ["a", "b", "c"])
-    assert "error" not in headings and "Clean error" not in page
+    shown = {}
+    for name, model in (("wrong", MODELS[kind]), ("calm", LINEAR)):
+        _, arrays = attacked(Still(), model, candidates, key=jax.random.key(0), batch_size=ROWS)
+        columns = measure_cell(model, arrays, names=("mr", "mr_8bit", "clean_error"), batch_size=ROWS)
+        assert not arrays["success"].any() and not columns["mr"].any() and not columns["mr_8bit"].any()
+        about = {"name": "still", "class": "Still", "preset": "own", "hyperparameters": {}}
+        config = {
+            "data": "own", "model": {"name": "own"}, "attack": about, "n": ROWS, "seed": 0,
+            "candidates": "own", "version": KINDS["attack"].version,
+        }  # fmt: skip
+        (section,) = STUDIES["attacks"].sections([Cell("still", config, {}, arrays, columns)])
+        headings = [column.name for span in section.tables[0].spans for column in span.columns]
+        shown[name] = columns["clean_error"].mean() > 0, "clean_error" in headings
+    assert shown["wrong"] == (True, True)  # planted: what success was
+    assert shown["calm"] == (False, False)
 
 
 @pytest.mark.parametrize("targets", [None, TARGETS], ids=["any", "target"])

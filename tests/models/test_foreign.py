@@ -251,10 +251,11 @@ def test_from_the_command_line(case, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     x, classes = np.asarray(X), np.arange(8) % CLASSES
     np.savez("own.npz", x_train=x, y_train=classes, x_test=x, y_test=reference(X).argmax(-1))
-    chosen = ["--attacks", "fgsm", "--n", "8", "--batch-size", "8", "--run-dir", "run"]
+    chosen = ["--attacks", "fgsm", "--n", "8", "--batch-size", "8", "--run-dir", "run", "--export", "npz"]
     assert main(["attack", "foreign_nets:model", "--data", "own.npz", *chosen]) == 0, capsys.readouterr().err
-    with np.load(Path("run/aes/fgsm.npz")) as stored:
-        assert np.abs(stored["x_adv"] - x[stored["rows"]]).max() > 0.1
+    (path,) = Path("run/aes").glob("fgsm-*.npz")
+    stored = attacks.load(path)
+    assert np.abs(stored.x_adv - stored.x).max() > 0.1
 
 
 # What is refused, in one line with the remedy.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,47 +24,24 @@ _ORDER = (
 )  # fmt: skip
 
 
-class Judged(Protocol):
-    """What the checks ask of an attack: its name, settings, n, and success before and after rounding."""
+class Judged(NamedTuple):
+    """What the checks ask of an attack.
 
-    @property
-    def attack(self) -> str:
-        """Name of the preset row."""
-        ...
+    Attributes:
+        attack: name of the preset row.
+        hyperparameters: field -> plain value.
+        n: number of images attacked.
+        success: share of n that succeeded.
+        success_8bit: the same after rounding to 8 bits; NaN if it was not measured.
+        no_answer: number of images that the model gives no answer for.
+    """
 
-    @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """Field -> plain value."""
-        ...
-
-    @property
-    def n(self) -> int:
-        """Images attacked."""
-        ...
-
-    @property
-    def success(self) -> float:
-        """Share of n that succeeded."""
-        ...
-
-    @property
-    def success_8bit(self) -> float:
-        """The same after rounding to 8 bits."""
-        ...
-
-    @property
-    def no_answer(self) -> int:
-        """Images that the model gives no answer for."""
-        ...
-
-
-class _Judged(NamedTuple):
     attack: str
     hyperparameters: dict[str, Any]
     n: int
     success: float
     success_8bit: float
-    no_answer: int
+    no_answer: int = 0
 
 
 def spoiled(rows: Sequence[Judged]) -> list[str]:
@@ -109,9 +86,9 @@ def _finished(section: Section) -> list[Row]:
     return [row for row in section.rows("rows") if row.error is None]
 
 
-def _judged(row: Row) -> _Judged:
+def _judged(row: Row) -> Judged:
     cell, rounded = row.cells[""], row.cells[""].columns.get("mr_8bit")
-    return _Judged(
+    return Judged(
         row.name, dict(cell.config["attack"].get("hyperparameters", {})), row.n,
         float(cell.arrays["success"].mean()) if row.n else math.nan,
         math.nan if rounded is None or not row.n else float(np.mean(rounded)),

@@ -15,6 +15,8 @@ from deepsec_jax.metrics import METRICS, Column, summarise
 from deepsec_jax.runs.cells import ATTACK, Cell
 from deepsec_jax.studies.attacks import details
 from deepsec_jax.studies.attacks.checks import CHECKS, MISSING
+from deepsec_jax.studies.attacks.jobs import jobs
+from deepsec_jax.studies.attacks.options import Options
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.studies.settings import defense_of
 from deepsec_jax.studies.study import Study
@@ -66,7 +68,8 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
     rows = [_row(cell, dataset, preset, kept, note, times) for cell in cells]
     rows.sort(key=lambda row: (row.group[0] != "UAs", PAPER.position(row.name)))
     rows = [row for group in build.grouped(rows, lambda row: row.group).values() for row in group]
-    columns = [column for column in kept if column.quick and _stands(column, measured, rows)]
+    whole = not note or not measured  # under the paper's title all of its columns stand, measured or not
+    columns = [column for column in kept if column.quick and _stands(column, measured, rows, whole)]
     further = tuple(
         column for column in kept if column.name in measured and (not column.quick or _hidden(column, rows))
     )
@@ -113,13 +116,13 @@ def _why_untitled(cells: Sequence[Cell], dataset: str, preset: str) -> str:
     return why_untitled(PAPER, used)
 
 
-def _stands(column: Column, measured: set[str], rows: Sequence[Row]) -> bool:
-    """Tell whether a column stands in the table: it is measured, or the paper's, and models can have it."""
+def _stands(column: Column, measured: set[str], rows: Sequence[Row], whole: bool) -> bool:
+    """Tell whether a column is shown: it is measured, or the table is whole, and models can have it."""
     if column.needs_rejection and not any(row.figures[""][column.name].summary.n for row in rows):
         return False
     if _hidden(column, rows):
         return False
-    return column.name in measured or column.name in PAPER.columns()
+    return column.name in measured or (whole and column.name in PAPER.columns())
 
 
 def _hidden(column: Column, rows: Sequence[Row]) -> bool:
@@ -201,7 +204,9 @@ def _absent(cell: Cell, column: Column) -> str:
 
 
 ATTACKS = Study(
-    name="attacks", kinds=(ATTACK,), title="Attack evaluation", sections=sections, checks=CHECKS, paper=PAPER,
+    name="attacks",
+    options=Options, jobs=jobs, unit="attacks",
+    kinds=(ATTACK,), title="Attack evaluation", sections=sections, checks=CHECKS, paper=PAPER,
     fields=("data", "preset", "cell", "attack", "goal", "objective"), overview=details.overview,
     details=details.details, heading="Attacks", better="Better for the attacker",
     intro="The same test images for every attack, from top to bottom: the clean image with its true class, "

@@ -16,6 +16,8 @@ from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
 from deepsec_jax.studies.defenses import details
 from deepsec_jax.studies.defenses.checks import CHECKS
+from deepsec_jax.studies.defenses.jobs import jobs
+from deepsec_jax.studies.defenses.options import Options
 from deepsec_jax.studies.defenses.robustness import KEPT, PAPER, defense_key, threat_tables
 from deepsec_jax.studies.paper_title import Used, changed_settings, why_untitled
 from deepsec_jax.studies.settings import defense_of
@@ -177,7 +179,9 @@ def _facts(cells: Sequence[Cell], kind: str, dataset: str, base: str) -> Mapping
 
 
 DEFENSES = Study(
-    name="defenses", kinds=(UTILITY, ROBUSTNESS, SIGHT), title="Defense evaluation", sections=sections,
+    name="defenses",
+    options=Options, jobs=jobs, of_network=True,
+    kinds=(UTILITY, ROBUSTNESS, SIGHT), title="Defense evaluation", sections=sections,
     checks=CHECKS, paper=PAPER, overview=details.sights, details=details.details,
     fields=("data", "base", "preset", "table", "cell", "defense", "category", "eps", "seed"),
     fields_after=("flags",), heading="Defenses", better="Better for the defender",

@@ -24,6 +24,8 @@ from deepsec_jax.studies.detectors.detector import (
     key_of,
     part_record,
 )
+from deepsec_jax.studies.detectors.jobs import jobs
+from deepsec_jax.studies.detectors.options import Options
 from deepsec_jax.studies.detectors.sweep import sweep_table
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, why_untitled
 from deepsec_jax.studies.settings import defense_of
@@ -205,7 +207,9 @@ def _facts(cells: Sequence[Cell], kind: str) -> dict[str, str]:
 
 
 DETECTORS = Study(
-    name="detectors", kinds=(CLEAN, DETECTION, SWEEP), title="Detector evaluation", sections=sections,
+    name="detectors",
+    options=Options, jobs=jobs, of_network=True,
+    kinds=(CLEAN, DETECTION, SWEEP), title="Detector evaluation", sections=sections,
     checks=CHECKS, paper=PAPER, overview=details.overview, details=details.details,
     fields=("data", "base", "preset", "table", "cell", "detector", "threshold", "attack", "goal",
             "objective", "eps"),

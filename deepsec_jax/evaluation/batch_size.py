@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from deepsec_jax.cli import InputError
-from deepsec_jax.cli.options import at_least
 
-BatchSize = int | Literal["auto"]
+class BatchSizeError(ValueError):
+    """Not even one image fits into memory; one line with the remedy."""
+
 
 _CPU_BATCH = 64
 _CPU_VALUES = 32 * 32 * 3
@@ -16,13 +16,7 @@ _CPU_VALUES = 32 * 32 * 3
 _SMALLEST, _LARGEST = 16, 4096
 
 
-def check(size: BatchSize) -> None:
-    """Raise InputError for a number of images below 1."""
-    if size != "auto":
-        at_least("--batch-size", size, 1)
-
-
-def choose(size: BatchSize, model: Any, image_shape: Sequence[int], n: int) -> int:
+def choose(size: int | Literal["auto"], model: Any, image_shape: Sequence[int], n: int) -> int:
     """Return images per call.
 
     ``auto`` is :func:`on_cpu` where jax computes on the CPU; elsewhere the largest batch of which one
@@ -59,13 +53,13 @@ def largest_fitting(fits: Callable[[int], bool], n: int) -> int:
         n: number of images.
 
     Raises:
-        InputError: not even one image fits.
+        BatchSizeError: not even one image fits.
     """
     most = min(_LARGEST, n)
     size, refused = min(_SMALLEST, most), False
     while not fits(size):
         if size == 1:
-            raise InputError("not even one image's gradient fits into memory: take a smaller model")
+            raise BatchSizeError("not even one image's gradient fits into memory: take a smaller model")
         size, refused = size // 2, True
     while not refused and size < most:
         following = min(2 * size, most)

@@ -1,0 +1,136 @@
+"""Adversarial images of a whole set, and what they cost; nothing here says whether they succeed."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepsec_jax.attacks import count_calls, prepare, run_in_batches
+from deepsec_jax.batches import OnBatch, in_batches, silent
+from deepsec_jax.evaluation.attack_table import forwards, gradients
+from deepsec_jax.evaluation.clock import compile_clock
+from deepsec_jax.protocols import Attack, Classifier, Key
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import example_keys, reseed
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Adversarial images and their cost.
+
+    Attributes:
+        x_adv: float32 [N, H, W, C].
+        targets: classes that the images were driven to, int32 [N]; -1 for an untargeted attack.
+        seconds: wall time of all N images, without compilation.
+        compile_seconds: wall time of tracing and compilation, 0 where an earlier call had compiled.
+        fit_seconds: wall time of fitting the attack to training images (UAP), compilation included.
+        gradients: gradients of the model per image, the mean where an attack counts; NaN if not known.
+        forwards: forward passes per image beside those in the gradients; NaN if not known.
+    """
+
+    x_adv: np.ndarray
+    targets: np.ndarray
+    seconds: float
+    compile_seconds: float
+    fit_seconds: float
+    gradients: float
+    forwards: float
+
+
+def generate(
+    attack: Attack,
+    model: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    key: Key,
+    batch_size: int,
+    train_images: Callable[[], np.ndarray] | None = None,
+    on_batch: OnBatch = silent,
+) -> Generated:
+    """Run one attack on all images.
+
+    Args:
+        attack: the attack.
+        model: the model under attack; a randomised one gets a key per row.
+        images: clean images [N, H, W, C].
+        labels: true classes [N], or the targets of a targeted attack.
+        key: root of everything that is drawn.
+        batch_size: images per call.
+        train_images: gives the images that an attack with ``fit`` (UAP) is fitted to.
+        on_batch: told of the images of each batch.
+    """
+    model = reseed(model, example_keys(key, batch_size))
+    started, fit_seconds = time.perf_counter(), 0.0
+    if hasattr(attack, "fit") and train_images is not None:
+        attack = prepare(attack, model, train_images(), key=key)
+        fit_seconds = time.perf_counter() - started
+    counter = _Counter(attack, [])
+    started = time.perf_counter()
+    with compile_clock() as compile_seconds:
+        x_adv = run_in_batches(
+            counter, model, images, labels, key=key, batch_size=batch_size, on_batch=on_batch
+        )
+    seconds = max(0.0, time.perf_counter() - started - compile_seconds())
+    forward_passes, calls = counter.means(len(images)) or (
+        _known(forwards(attack)),
+        _known(gradients(attack)),
+    )
+    return Generated(
+        x_adv=x_adv,
+        targets=_targets(attack, model, images, labels, key, batch_size),
+        seconds=seconds,
+        compile_seconds=compile_seconds(),
+        fit_seconds=fit_seconds,
+        gradients=calls,
+        forwards=forward_passes,
+    )
+
+
+def _known(count: int | None) -> float:
+    return float("nan") if count is None else float(count)
+
+
+class _Counter(Struct):
+    """An attack that keeps the counts of every batch; host code.
+
+    Attributes:
+        attack: what is run.
+        parts: list of the forwards and gradients [B] of each batch so far, one for all copies, static.
+    """
+
+    attack: Attack
+    parts: Any = static(())
+
+    def targets(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
+        return self.attack.targets(model, x, labels, key=key)
+
+    def __call__(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
+        counted = count_calls(self.attack, model, x, labels, key=key)
+        if counted is None:
+            return self.attack(model, x, labels, key=key)
+        self.parts.append((counted.forwards, counted.gradients))
+        return counted.x
+
+    def means(self, rows: int) -> tuple[float, float] | None:
+        """Return forwards and gradients per image over the first rows; None if the attack does not count."""
+        if not self.parts:
+            return None
+        forward_passes, calls = (
+            np.concatenate([np.asarray(p) for p in part])[:rows] for part in zip(*self.parts, strict=True)
+        )
+        return float(forward_passes.mean()), float(calls.mean())
+
+
+def _targets(
+    attack: Attack, model: Classifier, x: np.ndarray, labels: np.ndarray, key: Key, batch_size: int
+) -> np.ndarray:
+    keys = example_keys(key, len(x))
+
+    def of(rows: np.ndarray) -> dict[str, Any]:
+        found = attack.targets(model, x[rows], labels[rows], key=keys[rows])
+        return {} if found is None else {"targets": np.asarray(found, np.int32)}
+
+    return in_batches(of, len(x), batch_size).get("targets", np.full(len(x), -1, np.int32))

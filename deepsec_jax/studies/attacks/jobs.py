@@ -1,0 +1,77 @@
+"""The cells that ``deepsec evaluate attacks`` wants: one per attack."""
+
+from functools import partial
+from typing import Any
+
+from deepsec_jax.attacks import ATTACKS, Square, preset
+from deepsec_jax.attacks.presets import ROWS, table_of
+from deepsec_jax.catalog import UnknownName
+from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job, column_groups
+from deepsec_jax.metrics import METRICS
+from deepsec_jax.protocols import Attack
+from deepsec_jax.pytree import rejects
+from deepsec_jax.runs.runner import Job
+from deepsec_jax.studies.attacks.options import Options
+from deepsec_jax.studies.run import Run
+
+
+def jobs(options: Options, run: Run) -> list[Job]:
+    """Return the job of each attack that is asked for, in the order of the paper's tables."""
+    return jobs_of(presets(options.attacks, run, options.preset), options, run)
+
+
+def jobs_of(attacks: dict[str, Attack], options: Options, run: Run) -> list[Job]:
+    """Return the job of each attack.
+
+    Args:
+        attacks: row name -> attack.
+        options: n, seed, preset and metrics.
+        run: model, data and run directory.
+    """
+    can_reject = rejects(run.model)
+    every = (name for name, column in METRICS.items() if can_reject or not column.needs_rejection)
+    groups = column_groups(options.metrics or tuple(every))
+    gradients = any(map(_follows_gradients, attacks.values()))
+
+    def notes() -> dict[str, Any]:
+        return run.notes(findings=run.look(run.model, run.about["name"], gradients=gradients))
+
+    return [
+        attack_job(
+            attack_config(
+                name, attack, preset=options.preset, data=run.dataset.name, model=run.about,
+                candidates=run.candidates_name(options.n, options.seed), images=run.images(), n=options.n,
+                seed=options.seed, train_digest=run.dataset.digest,
+            ),
+            attack, run.model, partial(run.candidates, options.n, options.seed),
+            groups=groups, image_shape=run.dataset.image_shape, classes=run.classes,
+            batch_size=run.batch_size(options.n),
+            gradient_seconds=partial(run.gradient_seconds, options.n),
+            train_images=partial(run.training_images, options.seed), notes=notes,
+        )
+        for name, attack in attacks.items()
+    ]  # fmt: skip
+
+
+def _follows_gradients(attack: Any) -> bool:
+    return not isinstance(attack, Square) or attack.guided
+
+
+def presets(names: tuple[str, ...], run: Run, kind: str) -> dict[str, Attack]:
+    """Return row name -> attack; by default the paper's rows that exist, then every other attack.
+
+    Raises:
+        UnknownName: no such attack or preset; names near matches.
+    """
+    data, channels = run.dataset.name, run.channels
+    if names:
+        return {name: preset(name, data, kind, channels=channels) for name in names}
+    rows = [row for row in ROWS[table_of(data, channels)] if row.partition("@")[0] in ATTACKS]
+    attacks = {}
+    for row in (*rows, *(name for name in ATTACKS if name not in rows)):
+        try:
+            attacks[row] = preset(row, data, kind, channels=channels)
+        except UnknownName:
+            if "@" not in row:  # only a variant of the paper's tables may lack other hyperparameters
+                raise
+    return attacks

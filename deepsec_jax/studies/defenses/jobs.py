@@ -1,0 +1,60 @@
+"""The cells that ``deepsec evaluate defenses`` wants, and the defended models that they ask."""
+
+from typing import Any
+
+from deepsec_jax.evaluation.defense_cells import Part, Subject, Threat, default_eps
+from deepsec_jax.evaluation.defense_jobs import Defenses, question_of
+from deepsec_jax.evaluation.under_test import defended_model
+from deepsec_jax.runs.runner import Job
+from deepsec_jax.studies.defenses.options import Options
+from deepsec_jax.studies.options import InputError
+from deepsec_jax.studies.run import Run
+
+
+def jobs(options: Options, run: Run) -> list[Job]:
+    """Return the jobs of all defended models.
+
+    Raises:
+        InputError: more images asked for than there are.
+        DefenseError: a folder that holds no defended model of this one, or a damaged one.
+    """
+    test = len(run.dataset.test)
+    for option, images in (("--n", options.n), ("--clean-n", options.clean_n or 0)):
+        if images > test:
+            raise InputError(
+                f"{option} must be at most {test}, the number of test images of {run.dataset.name}, "
+                f"got {images}"
+            )
+    eps = default_eps(run.channels) if options.eps is None else options.eps
+    threat = Threat(
+        eps=eps, n=options.n, seed=options.seed, steps=options.steps, restarts=options.restarts,
+        queries=options.queries,
+    )  # fmt: skip
+    part = Part(options.clean_n, options.seed) if options.clean_n not in (None, test) else None
+    subjects = [defended_model(folder, run.about["name"], run.dataset) for folder in options.defenses]
+
+    def notes(subject: Subject | None) -> dict[str, Any]:
+        findings = _findings(subject, run, attacked=options.n > 0)
+        return run.notes(findings=findings)
+
+    made = Defenses(
+        question_of(run.model, run.about, run.dataset, run.classes), run.model, run.dataset, run.store,
+        run.batch_size(options.n or test), notes,
+    )  # fmt: skip
+    return made.jobs(subjects, threat if options.n else None, part)
+
+
+def _findings(subject: Subject | None, run: Run, *, attacked: bool) -> list[str]:
+    """Return what is wrong with a defended model and its surrogate.
+
+    A defended model that says it has no gradient is not blamed for it: its surrogate is differentiated.
+    """
+    raw = run.look(run.model, run.about["name"], gradients=attacked)
+    if subject is None:
+        return raw
+    name = subject.about["name"]
+    found = run.look(subject.classifier, name, gradients=attacked and subject.differentiable)
+    if attacked and subject.surrogate is not subject.classifier:
+        through = run.look(subject.surrogate, f"{name}, its surrogate")
+        found += [f"Its surrogate: {finding}" for finding in through]
+    return found

@@ -1,0 +1,66 @@
+"""What every study is told on the command line; a study adds options of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+BatchSize = int | Literal["auto"]
+
+
+class InputError(ValueError):
+    """Something on the command line that cannot be used; one line with the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to evaluate, on which images, and where the results go.
+
+    Attributes:
+        model: Model folder, or package.module:function that returns a pytree model in eval mode; or --model.
+        data: Data set name or path of an .npz; default the set that the model folder was trained on.
+        data_dir: Where TFDS sets lie; default TFDS's own folder.
+        batch_size: Images per call; auto is 64 on a CPU (fewer where images are large), elsewhere what fits.
+        run_dir: Run directory; default runs/evaluate/MODEL-DATA.
+        spec: TOML file with these options, by these names; what the command line says goes first.
+        dry_run: Check everything, print the plan and the time it will take, and write nothing.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    data: str | None = None
+    data_dir: Path | None = None
+    batch_size: BatchSize = "auto"
+    run_dir: Path | None = None
+    spec: Path | None = None
+    dry_run: bool = False
+
+    def check(self) -> None:
+        """Raise InputError for values that no run can use; nothing is loaded for it."""
+        check_batch_size(self.batch_size)
+
+
+def at_least(option: str, value: int | None, least: int) -> None:
+    """Raise InputError for a number below the least that makes sense; None is no number."""
+    if value is not None and value < least:
+        raise InputError(f"{option} must be at least {least}, got {value}")
+
+
+def once(option: str, names: Sequence[str]) -> None:
+    """Raise InputError for a name that is given twice."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{option} names {', '.join(twice)} more than once: name each once")
+
+
+def check_radius(option: str, eps: float | None) -> None:
+    """Raise InputError for a radius outside (0, 1]; None is no radius."""
+    if eps is not None and not 0 < eps <= 1:
+        raise InputError(f"{option} must lie above 0 and be at most 1, the range of a pixel, got {eps:g}")
+
+
+def check_batch_size(size: BatchSize) -> None:
+    """Raise InputError for a number of images below 1."""
+    if size != "auto":
+        at_least("--batch-size", size, 1)

@@ -1,0 +1,117 @@
+"""What the jobs of a study are made from: one model, one data set, one run directory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.attacks import check_model_outputs
+from deepsec_jax.attacks.model_outputs import ROWS
+from deepsec_jax.data import (
+    Candidates,
+    Dataset,
+    candidates_name,
+    stored_candidates,
+    training_sample,
+    unit_images,
+)
+from deepsec_jax.evaluation.batch_size import choose
+from deepsec_jax.evaluation.machine import machine_facts
+from deepsec_jax.evaluation.measured import bare_gradient_seconds
+from deepsec_jax.evaluation.sample import split_name
+from deepsec_jax.protocols import Classifier
+from deepsec_jax.runs.store import Store
+from deepsec_jax.studies.options import BatchSize
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model, one data set, one run directory; what is costly is made at the first call and kept.
+
+    Attributes:
+        model: the model, in evaluation mode.
+        about: what a config says of it: ``name``, and what else is known.
+        dataset: whose test split is asked.
+        classes: number of classes.
+        store: the run directory.
+        size: images per call, or ``auto``.
+        warn: told of what is found wrong with a model, one line each.
+    """
+
+    model: Classifier
+    about: dict[str, Any]
+    dataset: Dataset
+    classes: int
+    store: Store
+    size: BatchSize = "auto"
+    warn: Callable[[str], Any] = print
+    _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what ``make`` gave at the first call under this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.dataset.image_shape[2]
+
+    def images(self) -> str:
+        """Return the name of the test split, a hash over it."""
+        return str(self.once("images", lambda: split_name(self.dataset.test)))
+
+    def batch_size(self, n: int) -> int:
+        """Return images per call, where ``n`` are asked about."""
+        make = partial(choose, self.size, self.model, self.dataset.image_shape, n)
+        return int(self.once(("batch", n), make))
+
+    def candidates_name(self, n: int, seed: int) -> str:
+        """Return the name of a candidate set, without drawing it."""
+        make = partial(candidates_name, self.model, self.dataset, n, seed)
+        return str(self.once(("name", n, seed), make))
+
+    def candidates(self, n: int, seed: int) -> Candidates:
+        """Return a candidate set, kept in the run directory."""
+        folder = self.store.folder / "candidates"
+        make = partial(stored_candidates, self.model, self.dataset, n, seed, folder)
+        found: Candidates = self.once(("candidates", n, seed), make)
+        return found
+
+    def training_images(self, seed: int) -> np.ndarray:
+        """Return the images that a UAP is fitted to."""
+        return np.asarray(training_sample(self.dataset, seed))
+
+    def gradient_seconds(self, n: int) -> float:
+        """Return the wall time of one bare gradient per image, measured on test images in batches."""
+        rows = min(n, len(self.dataset.test), self.batch_size(n))
+        images, labels = unit_images(self.dataset.test.images[:rows]), self.dataset.test.labels[:rows]
+        measure = partial(bare_gradient_seconds, self.model, jnp.asarray(images), jnp.asarray(labels))
+        return float(self.once("gradient", measure))
+
+    def notes(self, **more: Any) -> dict[str, Any]:
+        """Return what every cell's environment says, and ``more``."""
+        device = self.once("device", machine_facts)["Device"]
+        return {"device": device, "class_names": list(self.dataset.class_names), **more}
+
+    def look(self, model: Classifier, who: str, *, gradients: bool = True) -> list[str]:
+        """Return what is wrong with a model's answers on the first test images; warn of it once.
+
+        Args:
+            model: a pytree callable in evaluation mode.
+            who: what the model is called.
+            gradients: whether attacks will follow its gradients.
+        """
+
+        def find() -> list[str]:
+            images = unit_images(self.dataset.test.images[:ROWS])
+            found = check_model_outputs(model, images, self.dataset.test.labels[:ROWS], gradients=gradients)
+            for finding in found:
+                self.warn(f"warning: {who}: {finding}")
+            return list(found)
+
+        return list(self.once(("look", who, gradients), find))
