@@ -63,6 +63,7 @@ class Evaluate:
         self._check_values()
         from deepsec_jax import data
         from deepsec_jax.evaluation.attack_jobs import cell_bytes, column_groups
+        from deepsec_jax.evaluation.column_versions import column_versions
         from deepsec_jax.metrics import METRICS
         from deepsec_jax.pytree import rejects
         from deepsec_jax.runs.atomic import check_room
@@ -80,7 +81,8 @@ class Evaluate:
         loaded.warn()
         cells = self._cells(loaded, dataset, attacks)
         folder = loaded.about["name"].replace(":", ".")
-        store = Store(self.run_dir or Path("runs") / "evaluate" / f"{folder}-{dataset.name}")
+        run_dir = self.run_dir or Path("runs") / "evaluate" / f"{folder}-{dataset.name}"
+        store = Store(run_dir, column_versions())
         store.check()
         todo = {name: missing(store, name, groups) for name in cells}
         findings: list[str] = []

@@ -72,6 +72,7 @@ class EvaluateDefenses:
         """Compute what is missing; return 1 if something failed."""
         self._check_values()
         from deepsec_jax import data
+        from deepsec_jax.evaluation.column_versions import column_versions
         from deepsec_jax.evaluation.defense_cells import Part, Threat, default_eps
         from deepsec_jax.evaluation.defense_jobs import bytes_of, jobs, plan, question_of
         from deepsec_jax.runs.atomic import check_room
@@ -95,7 +96,8 @@ class EvaluateDefenses:
         part = None if self.clean_n in (None, len(dataset.test)) else Part(self.clean_n, self.seed)
         question = question_of(loaded.model, loaded.about, dataset, classes)
         cells = plan(question, subjects, threat if self.n else None, part)
-        store = Store(self.run_dir or Path("runs") / "evaluate" / f"{loaded.about['name']}-{dataset.name}")
+        run_dir = self.run_dir or Path("runs") / "evaluate" / f"{loaded.about['name']}-{dataset.name}"
+        store = Store(run_dir, column_versions())
         store.check()
         todo = {each.name: missing(store, each.name, each.groups) for each in cells}
         findings: list[str] = []

@@ -75,6 +75,7 @@ class EvaluateDetectors:
         self._check_values()
         from deepsec_jax import data
         from deepsec_jax.data import stored_candidates
+        from deepsec_jax.evaluation.column_versions import column_versions
         from deepsec_jax.evaluation.defense_cells import digest
         from deepsec_jax.evaluation.detection_cells import Asked
         from deepsec_jax.evaluation.detection_jobs import bytes_of, detection_jobs, plan_detection
@@ -87,7 +88,8 @@ class EvaluateDetectors:
         dataset = data.load(loaded.data, data_dir=self.data_dir)
         models.check(loaded.model, dataset)
         folder = loaded.about["name"].replace(":", ".")
-        store = Store(self.run_dir or Path("runs") / "evaluate" / f"{folder}-{dataset.name}")
+        run_dir = self.run_dir or Path("runs") / "evaluate" / f"{folder}-{dataset.name}"
+        store = Store(run_dir, column_versions())
         store.check()
         watchers = [_watcher(folder, loaded, dataset) for folder in self.detectors]
         attacked = self._attacked(store, loaded, dataset)
@@ -269,7 +271,7 @@ def _watcher(folder: str, loaded: models.Loaded, dataset: "Dataset") -> "Watcher
     images = figures.get("threshold_images", figures.get("clean_images"))
     if images is None:
         images = len(fitting_and_validation(base_of(defended.saved, dataset), dataset)[1])
-    about = {name: card[name] for name in ("name", "preset", "class", "settings", "base")}
+    about = {name: card[name] for name in ("name", "preset", "class", "settings", "versions", "base")}
     noted = {name: value for name, value in figures.items() if name not in _OF_THE_NETWORK}
     return Watcher(
         about,

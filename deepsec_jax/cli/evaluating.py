@@ -42,7 +42,7 @@ def _print_tables(store: "Store", names: Collection[str]) -> None:
     from deepsec_jax.runs.store import read_cells
     from deepsec_jax.studies.report import print_run
 
-    print_run([cell for cell in read_cells(store.folder) if cell.name in names], Console())
+    print_run([cell for cell in read_cells(store.folder, store.versions) if cell.name in names], Console())
 
 
 def show_cells(store: "Store", todo: Stages) -> None:

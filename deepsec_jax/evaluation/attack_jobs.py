@@ -9,7 +9,7 @@ import numpy as np
 
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients, run_attack
+from deepsec_jax.evaluation.attack_table import described, most_gradients, run_attack
 from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell
 from deepsec_jax.metrics import METRICS
@@ -53,10 +53,7 @@ def attack_config(
     fitted = {"fitted_to": train_digest()} if hasattr(attack, "fit") else {}
     return {
         "data": data, "model": model,
-        "attack": {
-            "name": name, "class": class_of(attack), "preset": preset,
-            "hyperparameters": hyperparameters(attack), **fitted,
-        },
+        "attack": {"name": name, "preset": preset, **described(attack), **fitted},
         "n": n, "seed": seed, "candidates": candidates, "images": images, "version": KINDS[ATTACK].version,
     }  # fmt: skip
 

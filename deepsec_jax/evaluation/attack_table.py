@@ -23,6 +23,7 @@ from deepsec_jax.attacks import (
     prepare,
     run_in_batches,
 )
+from deepsec_jax.catalog import versions
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import judge
@@ -251,6 +252,13 @@ def hyperparameters(attack: Any) -> dict[str, Any]:
     if isinstance(attack, Restarts):
         return {**hyperparameters(attack.attack), "restarts": attack.n}
     return {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
+
+
+def described(attack: Any) -> dict[str, Any]:
+    """Return what a config says of an attack: ``class``, ``hyperparameters``, ``versions``."""
+    return {
+        "class": class_of(attack), "hyperparameters": hyperparameters(attack), "versions": versions(attack)
+    }  # fmt: skip
 
 
 def class_of(attack: Any) -> str:

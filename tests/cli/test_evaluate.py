@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,13 @@ def config_of(name, digest="d"):
 def test_a_fitted_attack_is_another_cell_for_other_training_images():
     assert cell_name(config_of("uap")) != cell_name(config_of("uap", "other"))
     assert cell_name(config_of("pgd")) == cell_name(config_of("pgd", "other"))
+
+
+def test_an_attack_of_another_version_is_another_cell(monkeypatch):
+    before = {name: cell_name(config_of(name)) for name in ("pgd", "cw2")}  # strong PGD is a Restarts
+    assert config_of("pgd")["attack"]["versions"] == {"PGD": 1, "Restarts": 1, "Steepest": 1}
+    monkeypatch.setattr(attacks.PGD, "card", replace(attacks.PGD.card, version=2))
+    assert cell_name(config_of("pgd")) != before["pgd"] and cell_name(config_of("cw2")) == before["cw2"]
 
 
 def test_a_config_is_plain_json():
