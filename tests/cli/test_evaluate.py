@@ -55,7 +55,7 @@ def test_cells_hold_what_the_report_needs(evaluate, ran, capsys):
     untargeted, targeted = read_cells("run")
     assert untargeted.config["attack"] == {
         "name": "fgsm", "class": "FGSM", "preset": "paper",
-        "hyperparameters": {"eps": 0.3, "targeted": False, "loss": "logit_gap"},
+        "hyperparameters": {"eps": 0.3, "targeted": False, "loss": "logit_gap"}, "versions": {"FGSM": 1},
     }  # fmt: skip
     arrays = untargeted.arrays
     assert arrays["rows"].dtype == np.int32 and (arrays["targets"] == -1).all()
