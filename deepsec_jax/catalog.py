@@ -1,9 +1,9 @@
 """Looking names up in the tables of the house, with a helpful word when a name is not there."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ class Card:
         goal: "untargeted" or "targeted", as the paper files it.
         kind: "budget" (stays within eps), "minimum-norm", or "universal".
         budget: the field that bounds a minimum-norm attack all the same; None where nothing does.
+        version: of the results.  Raise it with every change that moves them: cells of earlier versions are
+            then computed again.  ``tests/test_golden.py`` fails where one was forgotten.
     """
 
     name: str
@@ -43,3 +45,23 @@ class Card:
     goal: str
     kind: str
     budget: str | None = None
+    version: int = 1
+
+
+def versions(algorithm: Any) -> dict[str, int]:
+    """Return class name -> version of an attack, defense or detector and of all that it holds.
+
+    It decides results, and so it stands in a cell's config.  A class has its version in its ``card``, or,
+    without a card, in a class attribute ``version``.  A class with neither is left out.  One that makes
+    others when it is called names their classes in ``made_of``.
+    """
+    if isinstance(algorithm, tuple | list):
+        return {name: number for part in algorithm for name, number in versions(part).items()}
+    if not is_dataclass(algorithm):
+        return {}
+    kind = algorithm if isinstance(algorithm, type) else type(algorithm)
+    held = [] if isinstance(algorithm, type) else [getattr(algorithm, f.name) for f in fields(algorithm)]
+    card = getattr(kind, "card", None)
+    number = getattr(kind, "version", None) if card is None else card.version
+    own = {kind.__name__: number} if isinstance(number, int) else {}
+    return dict(sorted({**own, **versions([*held, *getattr(kind, "made_of", ())])}.items()))

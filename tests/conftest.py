@@ -64,6 +64,7 @@ settings.load_profile("any machine")
 
 def pytest_addoption(parser):
     parser.addoption("--long", action="store_true", help="also the tests that CI's minutes have no room for")
+    parser.addoption("--golden", action="store_true", help="rewrite golden figures whose version was raised")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -10,7 +10,7 @@ from deepsec_jax.attacks.losses import dlr, max_margin
 from deepsec_jax.attacks.per_image import one_per_row
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.within import Within
-from deepsec_jax.catalog import lookup
+from deepsec_jax.catalog import Card, lookup
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, classes_of, static
 
@@ -50,6 +50,14 @@ class AutoAttack(Struct):
     steps: int = static(100)
 
     needs_key: ClassVar[bool] = True
+    made_of: ClassVar[tuple[type, ...]] = (APGD, FAB, Square, Within, Cascade)
+    card: ClassVar[Card] = Card(
+        name="AA",
+        title="AutoAttack: APGD, FAB and Square, each on what still stands",
+        reference="Croce, Hein, ICML 2020, arXiv:2003.01690",
+        goal="untargeted",
+        kind="budget",
+    )
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)

@@ -1,6 +1,6 @@
 """Cascade: the next attack only on those who survived the ones before."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ class Cascade(Struct):
     """
 
     attacks: tuple[Attack, ...]
+
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.attacks, tuple | list) and not self.attacks:

@@ -5,7 +5,7 @@ the goal; among candidates that are equal in both the earlier one stays.  An inn
 candidate; judging a candidate costs one forward.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,8 @@ class Restarts(Struct):
 
     attack: Attack
     n: int = static(10)
+
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
@@ -103,6 +105,8 @@ class WorstCase(Struct):
 
     attacks: tuple[Attack, ...]
 
+    version: ClassVar[int] = 1
+
     def __post_init__(self) -> None:
         if isinstance(self.attacks, tuple | list) and not self.attacks:
             raise ValueError("WorstCase.attacks is empty: give at least one attack")
@@ -144,6 +148,9 @@ class LeastLikely(Struct):
     """
 
     attack: Attack
+
+    version: ClassVar[int] = 1
+
     targets = least_likely_targets
 
     @property
@@ -165,6 +172,8 @@ class RandomTarget(Struct):
     """
 
     attack: Attack
+
+    version: ClassVar[int] = 1
 
     @property
     def needs_key(self) -> bool:
@@ -205,6 +214,8 @@ class MultiTarget(Struct):
 
     attack: Attack
     k: int = static(9)
+
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)

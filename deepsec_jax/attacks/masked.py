@@ -1,6 +1,6 @@
 """Masked: an attack that may change some entries only, such as a patch of the image."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ class Masked(Struct):
 
     attack: Attack
     mask: jax.Array
+
+    version: ClassVar[int] = 1
 
     @property
     def targeted(self) -> bool:

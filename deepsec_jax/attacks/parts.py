@@ -6,7 +6,7 @@ floats are traced.  Both are row by row.  ``eps`` and ``step_size`` are numbers,
 attack has one per image.
 """
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,8 @@ class StepRule(Protocol):
 class Steepest(Struct):
     """The steepest step of the norm: step_size x sign(g), or step_size x g / ||g||_2."""
 
+    version: ClassVar[int] = 1
+
     def init(self, x: Images) -> tuple[()]:
         """Return no state."""
         return ()
@@ -78,6 +80,8 @@ class Momentum(Struct):
     """
 
     decay: Scalar = 1.0
+
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
@@ -107,6 +111,8 @@ class Cosine(Struct):
 
     steps: Scalar = 100
     rule: StepRule = Steepest()
+
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_hyperparameters(self, signed=("steps",))

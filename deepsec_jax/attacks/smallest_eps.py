@@ -1,6 +1,6 @@
 """SmallestEps: the smallest budget at which an attack still succeeds, image by image."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,8 @@ class SmallestEps(Struct):
     attack: Attack
     largest: Scalar = 1.0
     search_steps: int = static(10)
+
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)

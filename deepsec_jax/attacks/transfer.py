@@ -1,7 +1,7 @@
 """Transfer: images made on one model, to be judged on another."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from deepsec_jax.attacks.call import check_model
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
@@ -26,6 +26,8 @@ class Transfer(Struct):
 
     attack: Attack
     surrogate: Classifier
+
+    version: ClassVar[int] = 1
 
     @property
     def targeted(self) -> bool:

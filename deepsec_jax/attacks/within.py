@@ -1,5 +1,7 @@
 """Within: a minimum-norm attack as one with a budget."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.balls import BALLS, size_of
@@ -22,6 +24,8 @@ class Within(Struct):
     attack: Attack
     eps: Scalar = 0.3
     norm: str = static("linf")
+
+    version: ClassVar[int] = 1
 
     norms = BALLS
 

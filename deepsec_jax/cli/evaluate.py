@@ -89,6 +89,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
         ValueError: no such model or data set, they do not fit together, or the run directory is none.
     """
     from deepsec_jax import data
+    from deepsec_jax.evaluation.column_versions import column_versions
     from deepsec_jax.runs.store import Store
     from deepsec_jax.studies.run import Run
 
@@ -99,7 +100,8 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     if not study.of_network:
         loaded.warn()
     name = loaded.about["name"].replace(":", ".")
-    store = Store(options.run_dir or Path("runs") / "evaluate" / f"{name}-{dataset.name}")
+    run_dir = options.run_dir or Path("runs") / "evaluate" / f"{name}-{dataset.name}"
+    store = Store(run_dir, column_versions())
     store.check()
     return Run(loaded.model, loaded.about, dataset, classes, store, options.batch_size)
 
@@ -127,7 +129,7 @@ def _print_tables(store: "Store", names: Collection[str]) -> None:
     from deepsec_jax.runs.store import read_cells
     from deepsec_jax.studies.report import print_run
 
-    print_run([cell for cell in read_cells(store.folder) if cell.name in names], Console())
+    print_run([cell for cell in read_cells(store.folder, store.versions) if cell.name in names], Console())
 
 
 def _show(run: "Run", jobs: "Sequence[Job]", todo: Stages) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from deepsec_jax.catalog import lookup
+from deepsec_jax.catalog import lookup, versions
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import REJECTED, Base, DefenseError
 from deepsec_jax.defenses.detector import FittedDetector
@@ -33,7 +33,8 @@ class Defended:
         classifier: the defended model, in evaluation mode; of a detector the guarded one.
         surrogate: what an adaptive attacker differentiates; of a detector the model guarded by its surrogate.
         defense: the defense with its hyperparameters.
-        card: ``name`` of the preset row, ``preset`` kind, ``base`` model, ``class``, ``settings``, ``seed``.
+        card: ``name`` of the preset row, ``preset`` kind, ``base`` model, ``class``, ``settings``, ``seed``,
+            and ``versions`` of the code that answers now.
         saved: recipe and figures of the training; of a detector those of the network that it guards.
         detector: the fitted detector; None of a complete defense.
     """
@@ -123,9 +124,12 @@ def fit_into(
         CheckpointError: the folder holds another training.
     """
     folder = Path(folder)
-    whole = card | {"class": type(defense).__name__, "settings": settings_of(defense)}
-    path = folder / CARD
-    if path.is_file() and (there := _read(path)) != whole:
+    about = {
+        "class": type(defense).__name__, "settings": settings_of(defense), "versions": versions(defense)
+    }  # fmt: skip
+    whole, path = card | about, folder / CARD
+    first = {"versions": dict.fromkeys(about["versions"], 1)}  # of folders that do not say
+    if path.is_file() and (there := first | _read(path)) != whole:
         differing = sorted(name for name in whole if there.get(name) != whole[name])
         raise DefenseError(
             f"{folder} holds another defense (it differs in {', '.join(differing) or 'its card'}): "
@@ -170,6 +174,7 @@ def load_defended(folder: str | os.PathLike[str]) -> Defended:
         defense = kind(**{name: _tuples(value) for name, value in card["settings"].items()})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder / CARD, error) from None
+    card["versions"] = versions(defense)  # what its fit was shows in the weights
     saved = load_network(folder)
     if kind in DETECTORS.values():
         return _guarded(defense, card, saved, folder)

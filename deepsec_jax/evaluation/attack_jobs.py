@@ -8,7 +8,7 @@ import numpy as np
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import class_of, hyperparameters, most_gradients
+from deepsec_jax.evaluation.attack_table import described, most_gradients
 from deepsec_jax.evaluation.generate import generate
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.measured import measure_cell
@@ -50,10 +50,7 @@ def attack_config(
     fitted = {"fitted_to": train_digest()} if hasattr(attack, "fit") else {}
     return {
         "data": data, "model": model,
-        "attack": {
-            "name": name, "class": class_of(attack), "preset": preset,
-            "hyperparameters": hyperparameters(attack), **fitted,
-        },
+        "attack": {"name": name, "preset": preset, **described(attack), **fitted},
         "n": n, "seed": seed, "candidates": candidates, "images": images, "version": KINDS[ATTACK].version,
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from deepsec_jax.attacks import JSMA, UAP, DeepFool, Perturbation, Restarts
+from deepsec_jax.catalog import versions
 
 
 def hyperparameters(attack: Any) -> dict[str, Any]:
@@ -17,6 +18,13 @@ def hyperparameters(attack: Any) -> dict[str, Any]:
     if isinstance(attack, Restarts):
         return {**hyperparameters(attack.attack), "restarts": attack.n}
     return {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
+
+
+def described(attack: Any) -> dict[str, Any]:
+    """Return what a config says of an attack: ``class``, ``hyperparameters``, ``versions``."""
+    return {
+        "class": class_of(attack), "hyperparameters": hyperparameters(attack), "versions": versions(attack)
+    }  # fmt: skip
 
 
 def class_of(attack: Any) -> str:

@@ -1,11 +1,11 @@
 """What the cells of a defense are asked: on clean test images, and on a sample under attack.
 
 A config of both kinds has ``kind``, ``version``, ``data``, ``model`` (the undefended one, as in a cell of an
-attack), ``defense`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``recipe``,
-``base``), ``weights`` (digests of the models), ``images`` (a hash over the test split) and ``draws`` (of a
-randomised model).  A cell of kind ``utility`` that asks about a part of the test split also has that part's
-``n`` and ``seed``.  A cell of kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and
-``seed``; that of the undefended model has no ``defense``.
+attack), ``defense`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``,
+``versions``, ``recipe``, ``base``), ``weights`` (digests of the models), ``images`` (a hash over the test
+split) and ``draws`` (of a randomised model).  A cell of kind ``utility`` that asks about a part of the test
+split also has that part's ``n`` and ``seed``.  A cell of kind ``robustness`` also has ``access``, ``attack``,
+``eps``, ``n`` and ``seed``; that of the undefended model has no ``defense``.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from deepsec_jax.attacks import PGD, preset
+from deepsec_jax.attacks import PGD, Square, preset
+from deepsec_jax.catalog import versions
 from deepsec_jax.defenses import Defended
-from deepsec_jax.evaluation.attack_table import hyperparameters
+from deepsec_jax.evaluation.attack_table import described
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import gives_confidences, hash_tree, is_randomised, rejects
@@ -50,7 +51,7 @@ class Subject:
     """A defended model, and what tables say of it.
 
     Attributes:
-        about: ``name``, ``preset``, ``class``, ``settings``, ``recipe``, ``base``: what decides it.
+        about: ``name``, ``preset``, ``class``, ``settings``, ``versions``, ``recipe``, ``base``.
         classifier: the defended model, in evaluation mode.
         surrogate: what an adaptive attacker differentiates.
         confidences: whether its confidences can be compared with those of the undefended model: it has some
@@ -91,7 +92,8 @@ def subject_of(defended: Defended, folder: str = "") -> Subject:
     card, saved = defended.card, defended.saved
     about = {
         "name": card["name"], "preset": card["preset"], "class": card["class"],
-        "settings": card["settings"], "base": card["base"], "recipe": saved.recipe.to_dict(),
+        "settings": card["settings"], "versions": card["versions"], "base": card["base"],
+        "recipe": saved.recipe.to_dict(),
     }  # fmt: skip
     # A detector leaves the confidences as they are, or refuses: CCV and COS would read as perfect.
     confidences = gives_confidences(defended.classifier) and not rejects(defended.classifier)
@@ -240,6 +242,7 @@ class Question:
                 "steps": threat.steps, "restarts": threat.restarts, "losses": list(losses_for(self.classes)),
                 "start": "in_ball", **detector, **queries,
             },
+            "versions": versions([PGD, Square] if queries else [PGD]),
         }  # fmt: skip
 
     def _shared(self, kind: str) -> dict[str, Any]:
@@ -257,8 +260,7 @@ class Question:
 
     def _pgd(self, threat: Threat) -> dict[str, Any]:
         pgd = paper_pgd(self.data, threat.eps, channels=self.channels)
-        attack = {"name": "pgd", "class": "PGD", "hyperparameters": hyperparameters(pgd)}
-        return _attacked(attack, threat)
+        return _attacked({"name": "pgd", **described(pgd)}, threat)
 
 
 def _attacked(attack: dict[str, Any], threat: Threat) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """What the cells of a detector are asked: scores of clean images, of an attack's images, of a sweep of FGSM.
 
 A config of the three kinds has ``kind``, ``version``, ``data``, ``model`` (the guarded one, as in a cell of
-an attack), ``detector`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``base``),
-``threshold``, ``weights`` (digests of model and fitted detector) and ``images`` (a hash over the test
-split).  A cell of kind ``detection`` also has ``source`` (the name of the attack's cell) and its
+an attack), ``detector`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``versions``,
+``base``), ``threshold``, ``weights`` (digests of model and fitted detector) and ``images`` (a hash over the
+test split).  A cell of kind ``detection`` also has ``source`` (the name of the attack's cell) and its
 ``attack``, ``n``, ``seed`` and ``candidates``; one of kind ``sweep`` has these without a source, and ``eps``.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from deepsec_jax.attacks import FGSM, preset
 from deepsec_jax.defenses import DefenseError, FittedDetector
-from deepsec_jax.evaluation.attack_table import hyperparameters
+from deepsec_jax.evaluation.attack_table import described
 from deepsec_jax.pytree import hash_tree
 from deepsec_jax.runs.cells import CLEAN, DETECTION, KINDS, SWEEP
 
@@ -25,7 +25,7 @@ class Watcher:
     """A fitted detector, and what tables say of it.
 
     Attributes:
-        about: ``name``, ``preset``, ``class``, ``settings``, ``base``: what decides it.
+        about: ``name``, ``preset``, ``class``, ``settings``, ``versions``, ``base``: what decides it.
         detector: with its one threshold.
         fpr: false positive rate that the threshold was set for.
         validation: number of clean images that set it.
@@ -82,8 +82,7 @@ class Asked:
     ) -> dict[str, Any]:
         """Return the config of FGSM's images at one radius."""
         attack = {
-            "name": "fgsm", "class": "FGSM", "preset": "paper",
-            "hyperparameters": hyperparameters(swept_fgsm(self.data, eps, channels=channels)),
+            "name": "fgsm", "preset": "paper", **described(swept_fgsm(self.data, eps, channels=channels)),
         }  # fmt: skip
         return {
             **self._shared(SWEEP, watcher), "attack": attack, "eps": eps, "n": n, "seed": seed,

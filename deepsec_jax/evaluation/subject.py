@@ -28,7 +28,9 @@ def about_folder(found: ModelFolder, name: str) -> dict[str, Any]:
             about[key] = value
     if found.defended is not None:
         card = found.defended.card
-        about["defense"] = {key: card.get(key) for key in ("name", "preset", "base", "class", "settings")}
+        about["defense"] = {
+            key: card.get(key) for key in ("name", "preset", "base", "class", "settings", "versions")
+        }
     return about
 
 

@@ -133,7 +133,7 @@ def detector_under_test(folder: str, base: str, model: Classifier, dataset: Data
     images = figures.get("threshold_images", figures.get("clean_images"))
     if images is None:
         images = len(fitting_and_validation(base_of(defended.saved, dataset), dataset)[1])
-    about = {name: card[name] for name in ("name", "preset", "class", "settings", "base")}
+    about = {name: card[name] for name in ("name", "preset", "class", "settings", "versions", "base")}
     noted = {name: value for name, value in figures.items() if name not in _OF_THE_NETWORK}
     rate = float(card["settings"].get("fpr", FPR))
     return Watcher(about, detector, rate, int(images), Path(folder).resolve().name, noted)

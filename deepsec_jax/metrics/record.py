@@ -238,6 +238,8 @@ class Column:
         needs_confidences: NaN of a model that gives none, see :func:`deepsec_jax.pytree.gives_confidences`.
         needs_rejection: NaN on a model that cannot reject, whose tables leave the column out.
         hides_zero: tables leave the column out where all its values are 0.
+        version: of the values.  Raise it with every change that moves them: stored columns of earlier
+            versions are then computed again, and their cells are not.
     """
 
     name: str
@@ -257,6 +259,7 @@ class Column:
     needs_confidences: bool = False
     needs_rejection: bool = False
     hides_zero: bool = False
+    version: int = 1
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -3,10 +3,11 @@
 RUN/cells/NAME/config.json        what decides the result; NAME ends in its digest
 RUN/cells/NAME/environment.json   versions, device, batch size, times: what does not
 RUN/cells/NAME/arrays.npz         images and what the model says of them
-RUN/columns/NAME/COLUMN.npy       values of one column, float64 [N]
+RUN/columns/NAME/COLUMN.npy       values of one column, float64 [N]; COLUMN.v2.npy in its second version
 RUN/failed/NAME/*.json            errors of attempts that failed
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -186,6 +187,31 @@ def is_current(config: Config) -> bool:
         LookupError: there is no such kind.
     """
     return int(config.get("version", 1)) == KINDS[kind_of(config)].version
+
+
+def superseded(plan: Mapping[str, Config]) -> set[str]:
+    """Return the cells of a plan that a later one takes the place of: equal but for ``versions``.
+
+    Args:
+        plan: cell name -> config, in the order in which they were asked for.
+    """
+
+    def without_versions(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            kept = {key: without_versions(part) for key, part in value.items() if key != "versions"}
+            if kept.get("source") in plan:  # a cell's name, in which versions count
+                kept["source"] = without_versions(plan[kept["source"]])
+            return kept
+        return [without_versions(part) for part in value] if isinstance(value, list) else value
+
+    last: dict[str, str] = {}
+    old: set[str] = set()
+    for name, config in plan.items():
+        same = json.dumps(without_versions(config), sort_keys=True)
+        if same in last:
+            old.add(last[same])
+        last[same] = name
+    return old
 
 
 def words_of(config: Config) -> tuple[str, ...]:

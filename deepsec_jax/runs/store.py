@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ from deepsec_jax.runs.cell_files import (
     read_config,
     read_json,
 )
-from deepsec_jax.runs.cells import Cell, is_current
+from deepsec_jax.runs.cells import Cell, is_current, superseded
 
 _PARTS = ("plan.json", "log.jsonl", "locks", "aside", "cells", "columns", "failed", "candidates", "report")
+_VERSION = ".v"  # in a column's file name, from its second version on
 _PLAN_PATIENCE = 60.0  # seconds; the plan's lock is held for milliseconds
 
 
@@ -45,9 +46,12 @@ class Store:
 
     Attributes:
         folder: the run directory; made at the first write.
+        versions: metric column -> its version of today, 1 where nothing is said.  Files of other versions are
+            left alone and not read.
     """
 
     folder: Path
+    versions: Mapping[str, int] = field(default_factory=dict)
 
     def check(self) -> None:
         """See before any compute that the folder is a run directory and its records look whole.
@@ -120,9 +124,11 @@ class Store:
         return self._cell(name).is_dir()
 
     def columns(self, name: str) -> set[str]:
-        """Return the names of the columns that are there."""
+        """Return the names of the columns that are there, in their version of today."""
         folder = self.folder / "columns" / name
-        return {path.stem for path in folder.glob("*.npy")} if folder.is_dir() else set()
+        stems = {path.stem for path in folder.glob("*.npy")} if folder.is_dir() else set()
+        names = {stem.partition(_VERSION)[0] for stem in stems}
+        return {column for column in names if self._column(name, column).stem in stems}
 
     def failures(self, name: str) -> list[dict[str, Any]]:
         """Return the recorded failures of a cell, oldest first; see :meth:`write_failure`."""
@@ -173,7 +179,7 @@ class Store:
     def write_column(self, name: str, column: str, values: np.ndarray) -> None:
         """Write one metric column of a cell, float64 [N]; the caller holds the cell's lock."""
         values = np.asarray(values, np.float64)
-        path = self.folder / "columns" / name / f"{column}.npy"
+        path = self._column(name, column)
         write_atomic(path, lambda aside: np.save(aside, values), aside=self.folder / "aside" / name)
 
     def write_failure(self, name: str, group: str, error: str, traceback: str) -> None:
@@ -229,30 +235,43 @@ class Store:
         """Return a finished cell with all its columns."""
         arrays = self.arrays(name)
         rows = len(next(iter(arrays.values())))
-        folder = self.folder / "columns" / name
         columns = {
-            column: read_column(folder / f"{column}.npy", rows) for column in sorted(self.columns(name))
+            column: read_column(self._column(name, column), rows) for column in sorted(self.columns(name))
         }
         return Cell(name, read_config(self._cell(name)), self.environment(name), arrays, columns)
 
     def _cell(self, name: str) -> Path:
         return self.folder / "cells" / name
 
+    def _column(self, name: str, column: str) -> Path:
+        version = self.versions.get(column, 1)
+        stem = column if version == 1 else f"{column}{_VERSION}{version}"
+        return self.folder / "columns" / name / f"{stem}.npy"
 
-def read_cells(run_dir: str | os.PathLike[str]) -> list[Cell]:
+
+def read_cells(run_dir: str | os.PathLike[str], versions: Mapping[str, int] | None = None) -> list[Cell]:
     """Return the finished and the failed cells of a run directory, in the order of its plan.
 
-    A cell that is only planned is left out.
+    A cell that is only planned is left out, and so is one that was asked for again after an attack, a defense
+    or a detector had got another version.
+
+    Args:
+        run_dir: the directory.
+        versions: of metric columns, see :class:`Store`.
 
     Raises:
         StoreError: no run directory, or a damaged record.
     """
-    store, cells = Store(Path(run_dir)), []
+    store, cells = Store(Path(run_dir), versions or {}), []
     if not (store.folder / "plan.json").is_file():
         raise StoreError(
             f"no run in {run_dir}: give a folder that deepsec evaluate attacks, defenses or detectors wrote"
         )
-    for name, config in store.plan().items():
+    plan = store.plan()
+    old = superseded(plan)
+    for name, config in plan.items():
+        if name in old:
+            continue
         if store.has_cell(name):
             cells.append(store.cell(name))
         elif failures := store.failures(name):

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from deepsec_jax.evaluation.column_versions import column_versions
 from deepsec_jax.runs.atomic import write_atomic
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.store import read_cells
@@ -42,7 +43,7 @@ def write_run_report(
         StoreError: ``run_dir`` is no run directory or damaged, or ``out_dir`` cannot be written.
     """
     paths = []
-    for name, text in render_run(read_cells(run_dir), times=times).items():
+    for name, text in render_run(read_cells(run_dir, column_versions()), times=times).items():
         path = Path(out_dir) / name
         write_atomic(path, _writer(text), replace=True)
         paths.append(path)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,7 +56,7 @@ def test_cells_hold_what_the_report_needs(evaluate, ran, capsys):
     untargeted, targeted = read_cells("run")
     assert untargeted.config["attack"] == {
         "name": "fgsm", "class": "FGSM", "preset": "paper",
-        "hyperparameters": {"eps": 0.3, "targeted": False, "loss": "logit_gap"},
+        "hyperparameters": {"eps": 0.3, "targeted": False, "loss": "logit_gap"}, "versions": {"FGSM": 1},
     }  # fmt: skip
     arrays = untargeted.arrays
     assert arrays["rows"].dtype == np.int32 and (arrays["targets"] == -1).all()
@@ -183,6 +184,13 @@ def config_of(name, digest="d"):
 def test_a_fitted_attack_is_another_cell_for_other_training_images():
     assert cell_name(config_of("uap")) != cell_name(config_of("uap", "other"))
     assert cell_name(config_of("pgd")) == cell_name(config_of("pgd", "other"))
+
+
+def test_an_attack_of_another_version_is_another_cell(monkeypatch):
+    before = {name: cell_name(config_of(name)) for name in ("pgd", "cw2")}  # strong PGD is a Restarts
+    assert config_of("pgd")["attack"]["versions"] == {"PGD": 1, "Restarts": 1, "Steepest": 1}
+    monkeypatch.setattr(attacks.PGD, "card", replace(attacks.PGD.card, version=2))
+    assert cell_name(config_of("pgd")) != before["pgd"] and cell_name(config_of("cw2")) == before["cw2"]
 
 
 def test_a_config_is_plain_json():

@@ -21,6 +21,7 @@ from deepsec_jax.data import candidates_name
 from deepsec_jax.defenses import DEFENSES, DETECTORS, Base, DefenseError, FittedDetector
 from deepsec_jax.defenses.base import REJECTED
 from deepsec_jax.defenses.detector import fitting_and_validation
+from deepsec_jax.defenses.folders import CARD
 from deepsec_jax.defenses.presets import KINDS
 from deepsec_jax.evaluation.attack_jobs import attack_config
 from deepsec_jax.pytree import example_keys, reseed
@@ -92,6 +93,23 @@ def test_a_folder_brings_back_the_defense_and_the_classifier(name, fitted):
     again = defenses.load_defended(folder / name)
     assert again.defense == made[name].defense and again.card == made[name].card
     assert all(map(np.array_equal, weights(again.classifier), weights(made[name].classifier)))
+
+
+def test_a_folder_of_an_earlier_version_is_refused_and_one_that_does_not_say_is_of_the_first(
+    fitted, base, digits, monkeypatch
+):
+    folder, made = fitted
+    assert made["rt"]
+    about = {"name": "rt", "preset": "paper", "base": "tests", "seed": 3}
+    path = folder / "rt" / CARD
+    said = json.loads(path.read_text())
+    assert said.pop("versions") == {"RT": 1}
+    path.write_text(json.dumps(said))
+    again = defenses.fit_into(folder / "rt", few("rt"), base, digits, key=jax.random.key(3), card=about)
+    assert again.card["versions"] == {"RT": 1}
+    monkeypatch.setattr(DEFENSES["rt"], "card", replace(DEFENSES["rt"].card, version=2))
+    with pytest.raises(DefenseError, match=r"holds another defense .*versions"):
+        defenses.fit_into(folder / "rt", few("rt"), base, digits, key=jax.random.key(3), card=about)
 
 
 def test_another_defense_is_refused_and_nothing_lost(fitted, base, digits):

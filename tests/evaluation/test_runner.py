@@ -92,6 +92,26 @@ def test_a_failing_group_of_columns_leaves_the_others(store):
     assert missing(store, job.name, job.groups) == {"device": ("a", "b")}
 
 
+def test_a_raised_version_of_a_column_is_computed_again_and_its_cell_is_not(store):
+    job, seen = fake_run.job(0), []
+
+    def measure(environment, arrays, names, on_batch):
+        seen.append(names)
+        return {name: np.full(fake_run.ROWS, 7.0) for name in names}
+
+    assert go(store, [job]) == []
+    today = replace(store, versions={"b": 2})
+    assert missing(today, job.name, job.groups) == {"device": ("b",)}
+    again = replace(job, compute=lambda on_batch: pytest.fail("attacked again"), measure=measure)
+    assert go(today, [again]) == [] and seen == [("b",)]
+    assert missing(today, job.name, job.groups) == {} == missing(store, job.name, job.groups)
+    (new,), (old,) = read_cells(store.folder, today.versions), read_cells(store.folder)
+    assert (new.columns["b"] == 7.0).all() and not (old.columns["b"] == 7.0).any()
+    assert (new.columns["a"] == old.columns["a"]).all()
+    (cell,) = read_cells(store.folder, {"a": 3})  # in that version it was never measured
+    assert sorted(cell.columns) == ["b", "c"]
+
+
 def test_a_cell_that_another_process_holds_is_waited_for(store):
     jobs, held = [fake_run.job(0), fake_run.job(1)], store.lock(fake_run.job(0).name)
     assert held.__enter__()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import fake_run
@@ -12,8 +13,8 @@ from deepsec_jax.runs import atomic
 from deepsec_jax.runs import store as store_module
 from deepsec_jax.runs.atomic import StoreError, check_room, write_atomic
 from deepsec_jax.runs.cell_files import DamagedError
-from deepsec_jax.runs.cells import KINDS, is_current
-from deepsec_jax.runs.runner import CELL
+from deepsec_jax.runs.cells import KINDS, is_current, superseded
+from deepsec_jax.runs.runner import CELL, run_plan
 from deepsec_jax.runs.store import Store, cell_name, read_cells
 
 
@@ -102,6 +103,32 @@ def test_read_cells_needs_a_run_and_leaves_out_what_is_only_planned(store, tmp_p
     names = fake_run.fill(store)
     store.add_to_plan([fake_run.config(5)])
     assert [cell.name for cell in read_cells(store.folder)] == names
+
+
+def versioned(index, number, **more):
+    config = fake_run.config(index) | more
+    return config | {"attack": config["attack"] | {"versions": {"Fake": number}}}
+
+
+def test_a_cell_of_an_earlier_version_gives_way_to_the_one_that_was_asked_for_again():
+    old, other, new = versioned(0, 1), versioned(1, 1), versioned(0, 2)
+    plan = {cell_name(config): config for config in (old, other, new)}
+    assert len(plan) == 3 and superseded(plan) == {cell_name(old)}
+    # So does what was computed from it, though its config names another cell.
+    after = [versioned(5, 1, source=cell_name(old)), versioned(5, 1, source=cell_name(new))]
+    plan |= {cell_name(config): config for config in after}
+    assert superseded(plan) == {cell_name(old), cell_name(after[0])}
+    seeded = fake_run.config(0) | {"seed": 1}
+    assert superseded(plan | {cell_name(seeded): seeded}) == superseded(plan)  # not only the version
+
+
+def test_reports_leave_out_what_was_asked_for_again(store):
+    for number in (1, 2):
+        job = replace(fake_run.job(0), config=versioned(0, number))
+        store.add_to_plan([job.config])
+        assert run_plan(store, [job], advance=lambda done=1, note="": None) == []
+    (cell,) = read_cells(store.folder)
+    assert cell.config["attack"]["versions"] == {"Fake": 2} and len(store.plan()) == 2
 
 
 @pytest.mark.parametrize("version", [None, 1, 99])

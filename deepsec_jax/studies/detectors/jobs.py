@@ -8,7 +8,7 @@ from deepsec_jax.evaluation.defense_cells import digest
 from deepsec_jax.evaluation.detection_cells import Asked
 from deepsec_jax.evaluation.detection_jobs import Detectors, Sweep
 from deepsec_jax.evaluation.under_test import detector_under_test
-from deepsec_jax.runs.cells import ATTACK, kind_of
+from deepsec_jax.runs.cells import ATTACK, kind_of, superseded
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.detectors.options import Options
 from deepsec_jax.studies.options import InputError
@@ -43,8 +43,15 @@ def jobs(options: Options, run: Run) -> list[Job]:
 def _attacks(options: Options, run: Run) -> dict[str, dict[str, Any]]:
     """Return name -> config of the finished attacks on this model that are asked for."""
     found: dict[str, dict[str, Any]] = {}
-    for name, config in run.store.plan().items():
-        if kind_of(config) != ATTACK or config["data"] != run.dataset.name or not run.store.has_cell(name):
+    plan = run.store.plan()
+    old = superseded(plan)
+    for name, config in plan.items():
+        if (
+            name in old
+            or kind_of(config) != ATTACK
+            or config["data"] != run.dataset.name
+            or not run.store.has_cell(name)
+        ):
             continue
         same = config["candidates"] == run.candidates_name(int(config["n"]), int(config["seed"]))
         if same and _wanted(options, config):
