@@ -40,7 +40,7 @@ if [ ! -x .venv/bin/python ] || ! installed_for | cmp -s - .venv/installed-for; 
     echo "deepsec_jax: installing into .venv (this can take some minutes; later runs start at once)" >&2
     quiet=--quiet
     [ -t 2 ] && quiet=
-    .venv/bin/python -m pip install $quiet --disable-pip-version-check --no-input --no-compile --editable '.[test]' ||
+    .venv/bin/python -m pip install $quiet --disable-pip-version-check --no-input --no-compile --editable '.[test,docs]' ||
         fail "pip could not install the project; the lines above say why"
     installed_for >.venv/installed-for
 fi

@@ -3,9 +3,12 @@
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import re
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,3 +216,39 @@ def test_a_cut_table_is_found():
     assert cut_tables(table) == [] and cut_tables(f"text\n\n{table}") == []
     assert cut_tables(f"{table}\n| 3 | 4 |\n| 5 | 6 |\n") == [5]
     assert cut_tables(f"```text\n{table}\n| 3 | 4 |\n```\n") == []
+
+
+MISSING = [name for name in ("mkdocs", "material", "mkdocstrings") if importlib.util.find_spec(name) is None]
+needs_mkdocs = pytest.mark.skipif(
+    bool(MISSING), reason=f"{', '.join(MISSING)} not installed: pip install '.[docs]', or scripts/docs"
+)
+
+
+def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """Build pages as ``scripts/docs`` does; any warning, such as a dead link, is an error."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(site)],
+        cwd=CHECKOUT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@needs_mkdocs
+def test_the_pages_build(tmp_path):
+    done = build(CHECKOUT / "mkdocs.yml", tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "site" / "api" / "index.html").read_text()
+    assert "deepsec_jax.attacks.pgd" in html
+
+
+@needs_mkdocs
+def test_a_dead_link_stops_the_build(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Page\n\n[elsewhere](#no-such-heading)\n")
+    settings = (CHECKOUT / "mkdocs.yml").read_text()
+    validation = settings[settings.index("validation:") : settings.index("nav:")]
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: planted\n{validation}")
+    done = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert done.returncode != 0 and "no-such-heading" in done.stderr

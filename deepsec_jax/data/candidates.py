@@ -1,8 +1,8 @@
 """Candidate sets: the correctly classified test images that attacks are run on, with fixed targets.
 
-A set follows from model, data set, n and seed alone; :func:`stored_candidates` keeps it under a name
-made of their content.  Each row's target depends only on the seed and on its place in the test split, and
-the set for a smaller n is the beginning of the set for a larger one.
+A set depends only on the model, the data set, n and the seed.  :func:`stored_candidates` stores it under a
+name that is a hash of these.  The target of a row depends only on the seed and the row's index in the test
+split.  The set for a smaller n is the beginning of the set for a larger one.
 """
 
 import os
@@ -26,15 +26,15 @@ from deepsec_jax.randomness import example_keys, reseed, root_key
 
 @dataclass(frozen=True)
 class Candidates:
-    """Images to attack, and the classes to drive them to.
+    """Images to attack, and their target classes.
 
     Attributes:
         images: float32 [N, H, W, C] in [0, 1].
-        labels: true classes, int32 [N]; the model finds each of them on the clean image.
-        targets: a random wrong class per image, none that is masked there, int32 [N].
-        least_likely: class with the smallest logit on the clean image, masked ones apart, int32 [N].
+        labels: true classes, int32 [N]; the model predicts each of them on the clean image.
+        targets: a random wrong class per image that is not masked, int32 [N].
+        least_likely: class with the smallest logit on the clean image, without masked classes, int32 [N].
         rows: indices into the test split, int64 [N].
-        seed: what the images and targets were drawn with.
+        seed: of the draw of images and targets.
     """
 
     images: np.ndarray
@@ -59,7 +59,8 @@ def make_candidates(
 ) -> Candidates:
     """Draw ``n`` images of a split that the model classifies correctly.
 
-    An image without an answer (NaN or +inf) is none; a class that is masked on it (-inf) is no target.
+    An image without an answer (NaN or +inf) is not a candidate.  A class that is masked (-inf) is not a
+    target.
 
     Args:
         predict_logits: logits [B, K] of float32 images [B, H, W, C]; always called with one batch size.
@@ -67,11 +68,10 @@ def make_candidates(
         n: number of candidates, at least 1.
         seed: of the order of drawing and of the targets.
         batch_size: images per call of ``predict_logits``.
-        rejecting: the last logit is no class, but says "rejected"; an image that is refused is no candidate.
+        rejecting: the last logit is not a class but means "rejected"; a rejected image is not a candidate.
 
     Raises:
-        DataError: fewer than ``n`` images are classified correctly, or labels that are no classes of the
-            model.
+        DataError: fewer than ``n`` images are classified correctly, or a label is not a class of the model.
     """
     if n < 1:
         raise DataError(f"n must be at least 1 candidate, got {n}")
@@ -98,7 +98,7 @@ def make_candidates(
         )
     chosen = np.concatenate(rows)[:n]
     labels = np.asarray(split.labels[chosen], np.int32)
-    # One draw per row of the split, so that an image has the same target whatever n and the model are.
+    # One draw per row of the split, so that an image's target does not depend on n or on the model.
     offsets = np.random.default_rng((seed, 1)).integers(1, classes, size=len(split))[chosen]
     logits = np.concatenate(kept)[:n]
     return Candidates(
@@ -121,12 +121,12 @@ def _logits(predict_logits: Callable[[np.ndarray], Any], images: np.ndarray, bat
 
 
 def _said(silent: int) -> str:
-    """Return what an error adds where the model gives no answer to some images."""
+    """Return the addition to an error message if the model gives no answer to some images."""
     return f"; on {silent} of them the model returns NaN or infinite logits: check it" if silent else ""
 
 
 def _possible(labels: np.ndarray, offsets: np.ndarray, possible: np.ndarray) -> np.ndarray:
-    """Return the drawn wrong class of each row, or the next one that is possible there, int32 [N].
+    """Return the drawn wrong class of each row, or the next possible one, int32 [N].
 
     Args:
         labels: true classes [N].
@@ -156,7 +156,7 @@ def _forward(model: Classifier, x: jax.Array) -> jax.Array:
 def stored_candidates(
     model: Classifier, dataset: Dataset, n: int, seed: int, folder: str | os.PathLike[str]
 ) -> Candidates:
-    """Return the candidate set of a model and data set, made at the first call and read afterwards.
+    """Return the candidate set of a model and data set; the first call creates it, later calls read it.
 
     The file is ``candidates-<hash>.npz``; the hash is over the model (structure and weights), the test
     split, n and seed, so another model or set of images gets another file.
@@ -166,10 +166,10 @@ def stored_candidates(
         dataset: the data set; candidates come from its test split.
         n: number of candidates.
         seed: of the draw.
-        folder: where the sets lie; made if missing.
+        folder: of the sets; created if missing.
 
     Raises:
-        DataError: as :func:`make_candidates`; or the stored file is damaged.
+        DataError: as for :func:`make_candidates`; or the stored file is damaged.
     """
     path = Path(folder) / candidates_name(model, dataset, n, seed)
     if path.is_file():
@@ -213,7 +213,7 @@ def _read(path: Path) -> Candidates:
 
 
 def training_sample(dataset: Dataset, seed: int) -> np.ndarray:
-    """Return the training images that an attack may be fitted to, float32 [N, H, W, C].
+    """Return training images for fitting an attack, float32 [N, H, W, C].
 
     A tenth of the training split, as in DEEPSEC, but at least 500 (all, if there are fewer).
 

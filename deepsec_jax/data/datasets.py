@@ -1,8 +1,8 @@
 """Image sets as NumPy arrays: digits (embedded), any TFDS set (without TensorFlow), or your own .npz.
 
-Images stay uint8 or float as they were stored; :func:`unit_images` brings a batch to float32 in [0, 1].
-TFDS sets are decoded once and kept as ``.npy`` files in the cache folder
-(``$DEEPSEC_CACHE``, else ``~/.cache/deepsec_jax``).
+Images keep their stored dtype, uint8 or float; :func:`unit_images` converts a batch to float32 in [0, 1].
+TFDS sets are decoded once and kept as ``.npy`` files in the cache folder (``$DEEPSEC_CACHE``, else
+``~/.cache/deepsec_jax``).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """Images [N, H, W, C] (uint8, or float in [0, 1]) and labels [N], of any integers, kept as int32."""
+    """Images [N, H, W, C] (uint8, or float in [0, 1]) and labels [N], any integers, stored as int32."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -54,7 +54,7 @@ class Dataset:
         return len(self.class_names)
 
     def digest(self) -> str:
-        """Return 16 hex digits that tell this set from others, from its labels and some images."""
+        """Return a hash of this set, 16 hex digits, from its labels and some images."""
         content = hashlib.sha256()
         for split in (self.train, self.test):
             few = split.images[:: max(1, len(split) // 1000)]
@@ -70,7 +70,7 @@ class Dataset:
 
 
 def unit_images(images: np.ndarray) -> np.ndarray:
-    """Return float32 images in [0, 1]; uint8 is divided by 255, floats are taken as they are."""
+    """Return float32 images in [0, 1]; uint8 is divided by 255, floats are not scaled."""
     if images.dtype == np.uint8:
         return images.astype(np.float32) / np.float32(255)
     return np.asarray(images, np.float32)

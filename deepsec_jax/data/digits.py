@@ -1,4 +1,4 @@
-"""The digits of scikit-learn: the set that is always there."""
+"""The digits of scikit-learn: a set that needs no download."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The table of data sets that are code, and the one way to load any set by name."""
+"""The table of built-in data sets, and the function that loads any set by name."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from deepsec_jax.data.datasets import Dataset, npz, tfds_set
 from deepsec_jax.data.digits import digits
 
 DATASETS: dict[str, Callable[[], Dataset]] = {"digits": digits}
-"""Name -> function whose docstring says where the set comes from; a new set is one more."""
+"""Name -> function that returns the set; its docstring names the source.  A new set is one more entry."""
 
 
 def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -17,7 +17,7 @@ def load(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Datase
     Args:
         name: a name of :data:`DATASETS`, such as ``digits``; a path ending in ``.npz``, or the name of any
             TFDS image classification set (``mnist``, ``cifar10``, ``fashion_mnist``, ...).
-        data_dir: where TFDS sets lie; default TFDS's own (``~/tensorflow_datasets``).
+        data_dir: folder of the TFDS sets; default TFDS's own (``~/tensorflow_datasets``).
 
     Raises:
         DataError: the set is unknown, not prepared, or malformed.

@@ -1,9 +1,9 @@
 """Defenses: recipes that make a classifier harder to attack.
 
-Each is one file, named as in :data:`DEFENSES`, whose class has ``fit(base, data, *, key) -> classifier`` (a
-pytree callable like any model) and ``surrogate(classifier)``, what an adaptive attacker differentiates.
-In the paper's order they are ``nat eat pat dd igr eit rt pd te rc``.  The detectors ``lid fs magnet`` are
-fitted in the same way and give a :class:`FittedDetector`: a score, and one threshold set on clean images.
+Each is one file, named as in :data:`DEFENSES`.  Its class has ``fit(base, data, *, key) -> classifier`` (a
+callable pytree) and ``surrogate(classifier)``, the model that an adaptive attacker differentiates. In the
+paper's order they are ``nat eat pat dd igr eit rt pd te rc``.  The detectors ``lid fs magnet`` are fitted in
+the same way; ``fit`` returns a :class:`FittedDetector`: a score, and one threshold set on clean images.
 """
 
 from deepsec_jax.defenses.base import Base as Base

@@ -1,4 +1,4 @@
-"""What adversarial training defenses share: losses of a batch, and accuracy under attack as a score."""
+"""Shared parts of adversarial training: losses of a batch, and accuracy under attack as a score."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def mixed_loss(
 ) -> jax.Array:
     """Return the weighted mean of the losses on clean and on adversarial images.
 
-    Two forward passes, so that clean and adversarial images have batch statistics of their own.
+    Two forward passes, so that clean and adversarial images have separate batch statistics.
     """
     clean_key, adversarial_key = jax.random.split(key)
     clean = mean_loss(model, x, labels, clean_key)
@@ -36,9 +36,9 @@ def mixed_loss(
 
 
 class RobustAccuracy:
-    """A score: the share of the first validation images that an attack leaves correctly classified.
+    """A score: the accuracy on the first validation images under an attack.
 
-    Host code, called once an epoch.
+    Host code, called once per epoch.
     """
 
     def __init__(self, attack: Attack, *, images: int = 1000, batch_size: int = 100, seed: int = 0):
@@ -56,7 +56,7 @@ class RobustAccuracy:
 
 
 class PerImageEps(Struct):
-    """The law of NAT's eps: |N(0, sigma)| / 255 per image, at most ``largest``.
+    """The distribution of NAT's eps: |N(0, sigma)| / 255 per image, at most ``largest``.
 
     Attributes:
         sigma: standard deviation in grey levels of 0 .. 255.
@@ -73,6 +73,6 @@ class PerImageEps(Struct):
 
 
 def warmed(eps: Any, warmup: Any, done: jax.Array) -> jax.Array:
-    """Return eps grown linearly from 0 over the first ``warmup`` share of the training; 0: at once."""
+    """Return eps, increased linearly from 0 over the first ``warmup`` share of the training; 0 for none."""
     share = jnp.where(warmup > 0, done / jnp.maximum(warmup, 1e-6), 1.0)
     return eps * jnp.minimum(share, 1.0)

@@ -1,4 +1,4 @@
-"""What a defense starts from, and the one way to retrain a network under another objective."""
+"""The base of a defense, and the function that retrains a network with another objective."""
 
 import os
 import tempfile
@@ -22,11 +22,11 @@ from deepsec_jax.training.checkpoints import Build, load_network, save_model
 from deepsec_jax.training.loop import Objective, Score
 
 Changes = tuple[tuple[str, Any], ...]
-"""What a defense's training does otherwise than the base's recipe: (field of Recipe, value) pairs."""
+"""Changes of the base's recipe for a defense's training: (field of Recipe, value) pairs."""
 
 
 REJECTED = "test_rejected"
-"""What the figures of a detector's folder call the share of clean test images that it rejects."""
+"""Name, in the figures of a detector's folder, of the share of clean test images that it rejects."""
 
 
 class DefenseError(ValueError):
@@ -35,12 +35,12 @@ class DefenseError(ValueError):
 
 @dataclass(frozen=True)
 class Base:
-    """The model to defend, and how one like it is made anew.
+    """The model to defend, and how to train a new one like it.
 
     Attributes:
-        build: ``build(rngs, in_channels)`` makes the untrained network; None where there is only the
-            trained model, which no defense that retrains can start from.
-        recipe: how the network was trained; None as ``build``.
+        build: ``build(rngs, in_channels)`` makes the untrained network; None if there is only the trained
+            model, which does not suffice for a defense that retrains.
+        recipe: of the network's training; None like ``build``.
         trained: the undefended classifier.
     """
 
@@ -50,7 +50,7 @@ class Base:
 
 
 def base_of(saved: Saved, data: Dataset) -> Base:
-    """Return the base that a model folder holds: its network by name, its recipe and weights."""
+    """Return the base of a model folder: its network, recipe and weights."""
     make = lookup(models.MODELS, saved.recipe.model, "model")
     return Base(partial(_built, make, data.image_shape[:2], data.classes), saved.recipe, saved.model)
 
@@ -74,33 +74,33 @@ def retrain(
     changes: Changes | None = None,
     part: str = "",
 ) -> Saved:
-    """Train a fresh network of the base under another objective; resumes where it was interrupted.
+    """Train a new network of the base with another objective; an interrupted training resumes.
 
     Args:
         defense: named in messages and in the recipe.
         base: has the network and the recipe.
         data: what to train on.
         objective: loss of one batch, see :data:`deepsec_jax.training.loop.Objective`.
-        key: decides initial weights, order, held-out part and all that is drawn.
-        folder: model folder to write, or None to keep nothing on disk.
-        score: picks the epoch that is kept.
+        key: of initial weights, order, held-out part and all other random numbers.
+        folder: model folder to write, or None.
+        score: selects the epoch that is kept.
         watch: further figures for the history.
         tested: figures of the kept network on the test part; default ``test_accuracy``, on plain images.
-        in_channels: channels that the network sees; default those of the images.
-        changes: what replaces fields of the base's recipe; default the defense's.
-        part: name of what is trained where a defense trains several networks.
+        in_channels: channels of the network's input; default those of the images.
+        changes: replacements of fields of the base's recipe; default the defense's.
+        part: name of the trained network if a defense trains several.
 
     Raises:
-        DefenseError: the base has no network or recipe to start anew.
+        DefenseError: the base has no network or recipe.
     """
     build, recipe = retrainable(defense, base)
-    seed = int(jax.random.key_data(typed_key(key)).ravel()[-1])  # of key(seed) it is that seed again
+    seed = int(jax.random.key_data(typed_key(key)).ravel()[-1])  # for key(seed) it is the same seed
     changed = replace(changed_recipe(defense, recipe, changes=changes, part=part), seed=seed)
     options: dict[str, Any] = {
         "objective": objective, "score": score, "watch": watch, "tested": tested,
         "in_channels": in_channels,
     }  # fmt: skip
-    if changed.model not in models.MODELS:  # a network of the user's own
+    if changed.model not in models.MODELS:  # the user's own network
         options["build"] = build
     if folder is not None:
         return train(changed, data, folder, **options)
@@ -121,13 +121,13 @@ def keep_network(
     """Write the base's trained network into a folder, for a defense that does not train one.
 
     Args:
-        base: must have been made from a model folder: only such a network can be rebuilt.
-        data: data set, whose test images ``answers`` is asked.
-        folder: model folder to write; None keeps nothing.
-        answers: the defended model, of a detector the guarded one: ``test_accuracy`` in the folder is of its
-            answers, and where it can reject, ``test_rejected`` is the share of images that it rejects.
+        base: made from a model folder, since only such a network can be rebuilt.
+        data: data set; ``answers`` is evaluated on its test images.
+        folder: model folder to write, or None.
+        answers: the defended model, for a detector the guarded one.  ``test_accuracy`` in the folder is its
+            accuracy, and ``test_rejected`` the share of images that it rejects, if it can.
         figures: facts of the fit, JSON-ready.
-        tested: how many test images are asked, the first ones; default all.
+        tested: number of test images, the first ones; default all.
         batch_size: images per call.
 
     Raises:
@@ -153,7 +153,7 @@ def keep_network(
 
 
 def check_keepable(base: Base, folder: str | os.PathLike[str]) -> tuple[nnx.Module, Recipe]:
-    """Return what :func:`keep_network` writes; also to ask before work is spent.
+    """Return what :func:`keep_network` writes; also a check before any work.
 
     Raises:
         DefenseError: the base's network cannot be rebuilt from a name, or the folder holds another model.
@@ -172,7 +172,7 @@ def check_keepable(base: Base, folder: str | os.PathLike[str]) -> tuple[nnx.Modu
 
 
 def check_confident(defense: Any, base: Base) -> None:
-    """Raise DefenseError where the base's model gives votes: their softmax is no confidence to compare."""
+    """Raise DefenseError if the base's model returns votes: their softmax is not a confidence."""
     if not gives_confidences(base.trained):
         raise DefenseError(
             f"{type(defense).__name__} compares confidences, and {type(base.trained).__name__} gives votes: "
@@ -181,7 +181,7 @@ def check_confident(defense: Any, base: Base) -> None:
 
 
 def changed_recipe(defense: Any, recipe: Recipe, *, changes: Changes | None = None, part: str = "") -> Recipe:
-    """Return the recipe that a defense trains by; arguments as in :func:`retrain`."""
+    """Return the recipe of a defense's training; arguments as in :func:`retrain`."""
     name = "-".join(word for word in (type(defense).__name__.lower(), part, recipe.name) if word)
     return replace(recipe, **{"name": name, **dict(defense.changes if changes is None else changes)})
 
@@ -201,6 +201,6 @@ def retrainable(defense: Any, base: Base) -> tuple[Build, Recipe]:
 
 
 def itself(self: Any, classifier: Classifier) -> Classifier:
-    """Return the classifier: its gradients are honest, an adaptive attacker differentiates it as it is."""
+    """Return the classifier itself, for a defense with an exact gradient."""
     del self
     return classifier

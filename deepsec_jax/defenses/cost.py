@@ -1,4 +1,4 @@
-"""What one image costs in a defense's training, in input gradients of the network; for time estimates."""
+"""The training cost of a defense per image, in input gradients of the network; for time estimates."""
 
 import time
 from typing import Any
@@ -17,11 +17,11 @@ from deepsec_jax.defenses.te import TE
 from deepsec_jax.randomness import root_key
 
 LEARNING = 2.0
-"""A gradient by the parameters costs about two by the image."""
+"""A gradient with respect to the parameters costs about two with respect to the image."""
 
 
 def gradients(defense: Any) -> float:
-    """Return the input gradients per image and epoch that a training costs, about."""
+    """Return the approximate cost of a training, in input gradients per image and epoch."""
     if isinstance(defense, PAT):
         if defense.replays:
             return (LEARNING + 0.5) * defense.replays
@@ -36,7 +36,7 @@ def gradients(defense: Any) -> float:
 
 
 def pixelcnn_seconds(defense: PD, data: Dataset, *, rows: int) -> float:
-    """Time a step of PD's training on the first test images, in seconds per image, without compilation."""
+    """Time one step of PD's training on the first test images, in seconds per image, without compilation."""
     model = defense.build(nnx.Rngs(root_key(0)), data.image_shape[2])
     model.train()
     graph, state = nnx.split(model)

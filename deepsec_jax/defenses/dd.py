@@ -22,9 +22,9 @@ class DD(Struct):
 
         teacher: CE(z(x) / T, y)        student: CE(z(x) / T, softmax(z_teacher(x) / T))
 
-    Deployed logits are about T times too large, so that softmax and cross-entropy saturate: gradients are
-    masked, and the surrogate takes the temperature back out.  Teacher and student hold out the same
-    images, so that no validation image has ever been trained on.
+    Deployed logits are about T times too large, so softmax and cross-entropy saturate and gradients are
+    masked. The surrogate divides by T.  Teacher and student hold out the same images, so no validation image
+    is ever used in training.
 
     Attributes:
         temperature: T.
@@ -49,9 +49,9 @@ class DD(Struct):
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
     ) -> Classifier:
-        """Return the student; see :class:`deepsec_jax.protocols.Defense`.  The teacher lies beside it."""
+        """Return the student; the teacher has a folder next to its own."""
         beside = None if folder is None else Path(folder).with_name(Path(folder).name + "-teacher")
-        # One key for both: the same validation images are held out, and from the same initial weights.
+        # One key for both: the same validation images and the same initial weights.
         teacher = retrain(
             self, base, data, AtTemperature(self.temperature), key=key, folder=beside, part="teacher"
         )
@@ -59,7 +59,7 @@ class DD(Struct):
         return retrain(self, base, data, distilled, key=key, folder=folder).model
 
     def surrogate(self, classifier: Classifier) -> Classifier:
-        """Return the student at the temperature it was trained at, whose logits are of usual size."""
+        """Return the student at its training temperature, with logits of usual size."""
         return Scaled(classifier, 1.0 / self.temperature)
 
 

@@ -1,4 +1,4 @@
-"""What every detector is once it is fitted: scores, and one threshold that is set on clean images alone."""
+"""A fitted detector: scores, and one threshold that is set on clean images only."""
 
 import math
 from dataclasses import replace
@@ -20,20 +20,20 @@ FPR = 0.04
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A pytree: images [B, H, W, C] in [0, 1] -> scores float32 [B], row by row, high = suspicious."""
+    """A pytree: images [B, H, W, C] in [0, 1] -> scores float32 [B], row by row; high = suspicious."""
 
     def __call__(self, x: Images, /) -> jax.Array: ...
 
 
 class FittedDetector(Struct):
-    """A score and a threshold: what ``detector.fit`` returns.
+    """A score and a threshold, returned by ``detector.fit``.
 
     Attributes:
-        scorer: images -> scores [B], high = suspicious; a pytree, so that weights are traced.
+        scorer: images -> scores [B], high = suspicious; a pytree, so its weights are traced.
         threshold: scores above it are flagged; infinite until :meth:`at_fpr` sets it, and then the same for
             every attack.
-        spread: threshold less the median clean score, above 0: the unit in which a joint attack counts how
-            far a score lies above the threshold.
+        spread: threshold less the median clean score, above 0.  It is the unit of a score's distance from the
+            threshold in a joint attack.
     """
 
     scorer: Scorer
@@ -41,19 +41,19 @@ class FittedDetector(Struct):
     spread: Scalar = 1.0
 
     def score(self, x: Images) -> jax.Array:
-        """Return the scores [B], float32; compiled, traceable and differentiable where the scorer is."""
+        """Return the scores [B], float32; compiled, traceable and differentiable if the scorer is."""
         return _score(self.scorer, x)
 
     def flags(self, x: Images) -> jax.Array:
-        """Return bool [B]: the score lies above the threshold, or is no number."""
+        """Return bool [B]: the score is above the threshold or NaN."""
         return is_flagged(self.score(x), self.threshold)
 
     def at_fpr(
         self, x_clean: np.ndarray | Images, fpr: float = FPR, *, batch_size: int = 100
     ) -> "FittedDetector":
-        """Return the detector with its one threshold: at most a share ``fpr`` of these images is flagged.
+        """Return the detector with a threshold that flags at most a share ``fpr`` of these images.
 
-        Host code.  The threshold is the smallest clean score that at most ``fpr`` of them lie above.
+        Host code.  The threshold is the smallest clean score with at most a share ``fpr`` of scores above it.
 
         Args:
             x_clean: clean images [N, H, W, C] that neither the classifier nor the detector was trained on;
@@ -62,7 +62,7 @@ class FittedDetector(Struct):
             batch_size: images per call.
 
         Raises:
-            DefenseError: too few images for this rate, a rate out of range, or a score that is no number.
+            DefenseError: too few images for this rate, a rate out of range, or a NaN score.
         """
         if not 0.0 <= fpr < 1.0:
             raise DefenseError(f"a false positive rate lies in [0, 1), got {fpr:g}")
@@ -83,7 +83,7 @@ class FittedDetector(Struct):
 
 
 def is_flagged(scores: jax.Array, threshold: Scalar) -> jax.Array:
-    """Return bool [B]: above the threshold; a score that is no number is suspicious, too."""
+    """Return bool [B]: above the threshold, or NaN."""
     return ~(scores <= threshold)
 
 
@@ -93,12 +93,12 @@ def _score(scorer: Scorer, x: Images) -> jax.Array:
 
 
 def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 100) -> np.ndarray:
-    """Return the scores of all images, float32 [N]; host code, one compile whatever N is.
+    """Return the scores of all images, float32 [N]; host code, one compilation for all N.
 
     Args:
         scorer: images -> scores.
         images: floats in [0, 1], or uint8 [N, H, W, C].
-        batch_size: images per call; the last call is filled up.
+        batch_size: images per call; the last batch is padded.
     """
     images = np.asarray(images)
     parts = [np.zeros(0, np.float32)]
@@ -110,11 +110,11 @@ def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 
 
 
 def fitting_and_validation(base: Base, data: Dataset) -> tuple[Split, Split]:
-    """Return what a detector may learn from, and the clean images that set its threshold.
+    """Return the images for fitting a detector, and the clean images that set its threshold.
 
-    Both are parts of the training split: the test split is for the evaluation alone.  The second is what
-    the base's training held out, so that neither network nor detector has fitted it; without a recipe
-    it is the last tenth.
+    Both are parts of the training split: the test split is only for evaluation.  The second is the validation
+    part of the base's training, so neither network nor detector was fitted to it; without a recipe it is the
+    last tenth.
     """
     if base.recipe is not None:
         return split_validation(data.train, base.recipe)

@@ -1,4 +1,4 @@
-"""What a detector learned, as arrays in one file of its folder: beside the network that it guards."""
+"""The arrays of a fitted detector, in one file of its folder, together with the guarded network."""
 
 import os
 import zipfile
@@ -13,11 +13,11 @@ ARRAYS = "detector.npz"
 
 
 def keep_arrays(folder: str | os.PathLike[str], **arrays: Any) -> None:
-    """Write arrays into a folder, aside and then renamed: the file is whole or not there.
+    """Write arrays into a folder atomically, by a temporary path and a rename.
 
     Args:
         folder: an existing folder.
-        arrays: by name, numbers too; the threshold and the spread of a fitted detector are among them.
+        arrays: by name; numbers are allowed, such as the threshold and the spread.
     """
     path = Path(folder) / ARRAYS
     aside = path.with_suffix(".tmp")
@@ -36,7 +36,7 @@ def kept_arrays(folder: str | os.PathLike[str], *names: str) -> dict[str, np.nda
     """Return arrays that :func:`keep_arrays` wrote, by name.
 
     Raises:
-        DefenseError: no such file, it is damaged, or an array is not in it.
+        DefenseError: no such file, it is damaged, or an array is missing.
     """
     path = Path(folder) / ARRAYS
     if not path.is_file():
@@ -47,6 +47,6 @@ def kept_arrays(folder: str | os.PathLike[str], *names: str) -> dict[str, np.nda
                 raise ValueError(f"the checksum of {wrong} is wrong")
         with np.load(path, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in names}
-    except Exception as error:  # zipfile raises eight kinds for a file that was cut off or changed
+    except Exception as error:  # zipfile raises eight kinds of errors for a truncated or changed file
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DefenseError(f"{path} is damaged ({reason}): fit the detector again") from None

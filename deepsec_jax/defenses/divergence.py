@@ -7,12 +7,13 @@ import jax.numpy as jnp
 
 
 def divergence_excess(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-    """Return -log(1 - JS / ln 2) of two distributions: it rises with the divergence JS, and without bound.
+    """Return -log(1 - JS / ln 2) of two distributions: it grows with the divergence JS, without a bound.
 
         ln 2 - JS = 1/2 sum of p log(1 + q / p) + q log(1 + p / q)
 
-    Every term is above 0 and is taken from logarithms, so nothing is lost where JS is close to ln 2; close to
-    0 it is JS / ln 2, to about 1e-7.  A class without probability in one of them (-inf) has no term there.
+    Every term is positive and computed from logarithms, so the result is accurate for JS close to ln 2.
+    Close to 0 it is JS / ln 2, to about 1e-7.  A class with probability 0 in one of them (-inf) has no term
+    there.
 
     Args:
         log_p: log-probabilities [B, K].
@@ -30,6 +31,6 @@ def divergence_excess(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
 
 
 def _log_softplus(x: jax.Array) -> jax.Array:
-    """Return log(log(1 + e^x)), which is x where e^x is small."""
+    """Return log(log(1 + e^x)), which is x if e^x is small."""
     small = x < -15.0
     return jnp.where(small, x, jnp.log(jax.nn.softplus(jnp.where(small, 0.0, x))))

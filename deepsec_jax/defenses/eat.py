@@ -1,4 +1,4 @@
-"""EAT: ensemble adversarial training, on examples of other networks."""
+"""EAT: ensemble adversarial training, on adversarial examples of other networks."""
 
 import os
 from dataclasses import replace
@@ -20,11 +20,11 @@ from deepsec_jax.training import Saved, cross_entropy, frozen
 
 
 class EAT(Struct):
-    """Train on clean images and on R+FGSM examples of a network drawn anew for every batch.
+    """Train on clean images and on R+FGSM examples of a network that is drawn for every batch.
 
         loss = (CE(x) + CE(R+FGSM on source(x))) / 2,   source uniform over itself and the static networks
 
-    The attack takes the label that its source predicts, so that no label leaks.  The static networks are
+    The attack uses the label predicted by its source, to avoid label leaking.  The static networks are
     trained first, by the base's recipe, and do not change.
 
     Attributes:
@@ -58,7 +58,7 @@ class EAT(Struct):
     ) -> Classifier:
         """Return the retrained network; see :class:`deepsec_jax.protocols.Defense`.
 
-        The static networks lie beside ``folder``, each in a folder of its own.
+        Each static network has its own folder next to ``folder``.
         """
         retrainable(self, base)
         own_key, source_key = jax.random.split(typed_key(key))
@@ -89,7 +89,7 @@ class Ensemble(Struct):
     sources: tuple[Classifier, ...]
 
     def __call__(self, model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
-        """Return the mean of the losses on clean images and on those of the source that was drawn."""
+        """Return the mean of the losses on clean images and on those of the drawn source."""
         source_key, attack_key, loss_key = jax.random.split(key, 3)
         x_adv = self.examples(frozen(model), x, draw_source(source_key, len(self.sources) + 1), attack_key)
         return mixed_loss(model, x, x_adv, labels, loss_key, 1.0, 1.0)

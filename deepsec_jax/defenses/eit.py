@@ -18,17 +18,17 @@ from deepsec_jax.transforms import crop_resize, jpeg, kept_pixels, to_levels, tv
 
 
 class InputTransforms(Struct):
-    """EIT's four transforms, one after the other; a number of 0 leaves one out.
+    """EIT's four transforms in sequence; a number of 0 leaves one out.
 
     Attributes:
         lam: weight of the total variation.
-        keep: probability that total variation minimisation sees a pixel.
-        crop: side of the random crop, which is enlarged to the image's size again, static.
+        keep: probability that a pixel is kept for total variation minimisation.
+        crop: side of the random crop, which is resized to the image's size, static.
         p: norm of the total variation, 1 or 2, static.
         sweeps: of total variation minimisation, static.
         quality: of JPEG, colours at half their size, static.
         bits: of every pixel, static.
-        straight: take the identity's gradient for all but the crop, static.
+        straight: use the identity's gradient for all transforms except the crop, static.
     """
 
     lam: Scalar = 0.03
@@ -58,14 +58,14 @@ class InputTransforms(Struct):
 
 
 class EIT(Struct):
-    """Crop and rescale, minimise total variation, compress as JPEG, reduce the bit depth; retrain on that.
+    """Crop and rescale, minimise total variation, compress as JPEG, reduce the bit depth, and retrain.
 
-    Crop and dropped pixels are drawn anew for every image in every step of training, and at test time from
-    the classifier's own keys.  The epoch that is kept is the one of best accuracy on transformed images.
+    Crop and dropped pixels are drawn for every image in every step of training, and at test time from the
+    classifier's keys.  The epoch with the best accuracy on transformed images is kept.
 
-    JPEG and the bit depth have no gradient, and total variation minimisation one that is expensive and
-    vanishes at every dropped pixel: the surrogate takes the identity's for the three, the crop's own, and
-    the mean logits over draws of everything.
+    JPEG and the bit depth have no gradient.  That of total variation minimisation is expensive, and zero at
+    every dropped pixel.  The surrogate uses the identity's gradient for these three, the exact gradient of
+    the crop, and the mean logits over draws.
 
     Attributes:
         lam: weight of the total variation, see :func:`deepsec_jax.transforms.tv_minimised`.
@@ -101,7 +101,7 @@ class EIT(Struct):
     )
 
     def transforms(self) -> InputTransforms:
-        """Return what the network sees its images through."""
+        """Return the transform in front of the network."""
         return InputTransforms(
             self.lam, self.keep, self.crop, self.p, self.sweeps, self.quality, self.bits
         )  # fmt: skip
@@ -109,10 +109,10 @@ class EIT(Struct):
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
     ) -> Classifier:
-        """Return the retrained network behind its transforms; see :class:`deepsec_jax.protocols.Defense`.
+        """Return the retrained network with its transforms; see :class:`deepsec_jax.protocols.Defense`.
 
         Raises:
-            DefenseError: a crop that is larger than the images.
+            DefenseError: a crop larger than the images.
         """
         height, width, _ = data.image_shape
         if self.crop and (self.crop > height or height != width):
@@ -128,10 +128,10 @@ class EIT(Struct):
         return self.restore(saved, folder)
 
     def restore(self, saved: Saved, folder: Any) -> Classifier:
-        """Return the classifier around the network that a folder holds."""
+        """Return the classifier around the network of a folder."""
         del folder
         return Transformed(saved.model, self.transforms(), first_keys())
 
     def surrogate(self, classifier: Any) -> Classifier:
-        """Return the mean over draws, with the identity's gradient where there is no useful one."""
+        """Return the mean over draws, with the identity's gradient for transforms without a useful one."""
         return EOT(classifier.replace(transform=classifier.transform.replace(straight=True)), DRAWS)

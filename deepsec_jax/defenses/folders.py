@@ -1,8 +1,7 @@
 """A defended model's folder: the model folder that training wrote, and ``defense.json`` beside the recipe.
 
-The card says which defense with which hyperparameters it is, so that the classifier and what an adaptive
-attacker differentiates can be rebuilt from the folder alone.  :func:`load` takes any model folder and gives
-what answers: the network, or the defended model around it.
+The card has the defense and its hyperparameters, so the classifier and its surrogate can be rebuilt from the
+folder.  :func:`load` takes any model folder and returns the network, or the defended model around it.
 """
 
 import json
@@ -27,16 +26,17 @@ CARD = DEFENSE_CARD
 
 @dataclass(frozen=True)
 class Defended:
-    """A defended model as it lies in its folder.
+    """A defended model loaded from its folder.
 
     Attributes:
-        classifier: the defended model, in evaluation mode; of a detector the guarded one.
-        surrogate: what an adaptive attacker differentiates; of a detector the model guarded by its surrogate.
+        classifier: the defended model, in evaluation mode; for a detector the guarded one.
+        surrogate: the model that an adaptive attacker differentiates; for a detector the model guarded by its
+            surrogate.
         defense: the defense with its hyperparameters.
         card: ``name`` of the preset row, ``preset`` kind, ``base`` model, ``class``, ``settings``, ``seed``,
-            and ``versions`` of the code that answers now.
-        saved: recipe and figures of the training; of a detector those of the network that it guards.
-        detector: the fitted detector; None of a complete defense.
+            and the current ``versions`` of the code.
+        saved: recipe and figures of the training; for a detector those of the guarded network.
+        detector: the fitted detector; None for a complete defense.
     """
 
     classifier: Classifier
@@ -49,13 +49,13 @@ class Defended:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What lies in a model folder.
+    """The contents of a model folder.
 
     Attributes:
-        model: what answers, in evaluation mode: the network, or the defended model; a detector's is guarded,
-            with one logit more that says "rejected".
-        saved: the network alone, its recipe, and the figures written with it.
-        defended: the defended model with its card and surrogate; None of a folder without ``defense.json``.
+        model: the network or the defended model, in evaluation mode; with a detector the guarded model, whose
+            additional last logit means "rejected".
+        saved: the network without a defense, its recipe and figures.
+        defended: the defended model with its card and surrogate; None without ``defense.json``.
     """
 
     model: Classifier
@@ -64,14 +64,14 @@ class ModelFolder:
 
     @property
     def is_network(self) -> bool:
-        """Whether the network is all there is: undefended, or its training was the defense."""
+        """Whether the model is only the network: undefended, or defended by its training."""
         return self.model is self.saved.model
 
     @property
     def test_accuracy(self) -> float | None:
-        """Accuracy of ``model`` on clean test images, in [0, 1]; None where the folder does not say.
+        """Accuracy of ``model`` on clean test images, in [0, 1]; None if the folder has none.
 
-        Folders of detectors by version 0.1 had that of the network without the detector.
+        Folders of detectors of version 0.1 have the accuracy of the network without the detector.
         """
         figures, defended = self.saved.figures, self.defended
         if defended is not None and defended.detector is not None and REJECTED not in figures:
@@ -81,11 +81,11 @@ class ModelFolder:
 
 
 def load(folder: str | os.PathLike[str]) -> ModelFolder:
-    """Return the model of any folder: a trained network, or the defended model where ``defense.json`` lies.
+    """Return the model of any folder: a network, or the defended model if there is a ``defense.json``.
 
     Raises:
         CheckpointError: no model in the folder, or a damaged one.
-        DefenseError: a defense that is damaged, or whose fit was not finished.
+        DefenseError: the defense is damaged, or its fit was not finished.
     """
     folder = Path(folder)
     if (folder / CARD).is_file():
@@ -109,14 +109,14 @@ def fit_into(
     key: Key,
     card: dict[str, Any],
 ) -> Defended:
-    """Fit a defense or detector into a folder, or go on where it was interrupted; a finished one is loaded.
+    """Fit a defense or detector into a folder, or resume an interrupted fit; a finished one is loaded.
 
     Args:
         folder: model folder to write.
-        defense: what to fit; its ``fit`` keeps in the folder what its ``restore`` reads.
-        base: what to defend.
+        defense: to fit; its ``fit`` writes to the folder what its ``restore`` reads.
+        base: to defend.
         data: data set.
-        key: decides all that is drawn.
+        key: of all random numbers.
         card: ``name``, ``preset`` and ``base``, for tables.
 
     Raises:
@@ -136,7 +136,7 @@ def fit_into(
             "choose another folder or remove it"
         )
     note = _unfinished(folder)
-    if not folder.exists():  # until the card lies in it, the folder must not pass for a network's
+    if not folder.exists():  # without its card the folder must not be taken for a network's
         folder.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps(whole, indent=1) + "\n")
     try:
@@ -145,7 +145,7 @@ def fit_into(
         if not folder.exists():
             note.unlink(missing_ok=True)
         raise
-    if not path.is_file():  # after the model, so that a folder with a card is complete
+    if not path.is_file():  # written after the model, so a folder with a card is complete
         aside = path.with_suffix(".tmp")
         aside.write_text(json.dumps(whole, indent=1) + "\n")
         aside.rename(path)
@@ -154,7 +154,7 @@ def fit_into(
 
 
 def _unfinished(folder: Path) -> Path:
-    """Return where a fit into a folder is noted until it is done."""
+    """Return the path of the note that marks an unfinished fit."""
     return folder.with_name(f"{folder.name}.fitting.json")
 
 
@@ -162,8 +162,8 @@ def load_defended(folder: str | os.PathLike[str]) -> Defended:
     """Return the defended model of a folder.
 
     Raises:
-        DefenseError: no defended model, or its card is damaged.
-        CheckpointError: its weights are.
+        DefenseError: not a defended model, or its card is damaged.
+        CheckpointError: its weights are damaged.
     """
     folder = Path(folder)
     if not (folder / CARD).is_file():
@@ -178,13 +178,13 @@ def load_defended(folder: str | os.PathLike[str]) -> Defended:
     saved = load_network(folder)
     if kind in DETECTORS.values():
         return _guarded(defense, card, saved, folder)
-    # A defense that is more than a network says how it is rebuilt around the one in the folder.
+    # A defense that is more than a network rebuilds itself around the network of the folder.
     classifier = defense.restore(saved, folder) if hasattr(defense, "restore") else saved.model
     return Defended(classifier, defense.surrogate(classifier), defense, card, saved)
 
 
 def _guarded(defense: Any, card: dict[str, Any], saved: Saved, folder: Path) -> Defended:
-    """Return the network of a folder, or what a detector makes of it, behind the detector that lies there."""
+    """Return the network of a folder guarded by its detector; the detector may replace the network."""
     detector: FittedDetector = defense.restore(saved, folder)
     for fitted in (detector, surrogate := defense.surrogate(detector)):
         if not math.isfinite(fitted.threshold):

@@ -1,4 +1,4 @@
-"""FS: feature squeezing, a detector that compares what a model says of an image and of simpler ones."""
+"""FS: feature squeezing, a detector that compares outputs on an image and on simplified versions."""
 
 import math
 import os
@@ -22,29 +22,29 @@ from deepsec_jax.training import Saved, load_network
 from deepsec_jax.transforms import median_2x2, non_local_means, to_levels
 
 IDENTICAL = -1e4
-"""The log-odds of outputs that do not differ: below all that logits of usual size can make."""
+"""The log-odds of equal outputs: below all values from logits of usual size."""
 
 
 WIDTH = 0.1
-"""Of the stairs in rounding's gradient, in distances of levels."""
+"""Width of the steps in rounding's gradient, in units of the distance between levels."""
 
 
 class FS(Struct):
-    """Flag an image of which the model says something else once it is squeezed; nothing is trained.
+    """Flag an image if the model's output changes when the image is squeezed; nothing is trained.
 
         score = max over squeezers s of |softmax z(x) - softmax z(s(x))|_1,     from 0 to 2
 
-    The distance saturates at 2, its gradient is 0 in float32 on confident models, and rounding has none at
-    all.  The surrogate flags the same images by the distance's log-odds, see :class:`LogOdds`.
+    The distance saturates at 2.  Its gradient is 0 in float32 on confident models, and rounding has no
+    gradient. The surrogate flags the same images by the distance's log-odds, see :class:`LogOdds`.
 
     Attributes:
-        bits: levels are rounded to, static; 0 leaves this squeezer out.
-        median: whether the 2 x 2 median is one, static.
-        search: side of the search window of non-local means, static; 0 leaves them out.
-        patch: side of their patches, static.
+        bits: of the rounded image, static; 0 leaves this squeezer out.
+        median: whether to use the 2 x 2 median, static.
+        search: side of the search window of non-local means, static; 0 leaves this squeezer out.
+        patch: side of its patches, static.
         strength: of non-local means, in grey levels of 0 .. 255.
-        fpr: the false positive rate that sets the threshold.
-        images: held-out clean images at most that it is set on, static.
+        fpr: false positive rate of the threshold.
+        images: maximum number of held-out clean images that set it, static.
 
     References:
         Xu, Evans, Qi, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", NDSS
@@ -80,7 +80,7 @@ class FS(Struct):
         """Return the score with its threshold; see :class:`deepsec_jax.protocols.Detector`.
 
         Raises:
-            DefenseError: a base that gives votes, no confidences, or a folder of another model.
+            DefenseError: a base that returns votes, or a folder of another model.
         """
         check_confident(self, base)
         if folder is not None:
@@ -96,7 +96,7 @@ class FS(Struct):
         return fitted
 
     def restore(self, saved: Saved, folder: str | os.PathLike[str]) -> FittedDetector:
-        """Return the detector of the network that a folder holds, with the threshold that lies beside it.
+        """Return the detector of the network of a folder, with its threshold.
 
         Raises:
             DefenseError: the threshold is missing or damaged.
@@ -105,9 +105,9 @@ class FS(Struct):
         return FittedDetector(self._score(saved.model), float(kept["threshold"]), float(kept["spread"]))
 
     def surrogate(self, detector: FittedDetector) -> FittedDetector:
-        """Return a detector that flags the same images, by a score that does not saturate: log-odds.
+        """Return a detector that flags the same images by log-odds, which do not saturate.
 
-        Its score grows with the distance, so threshold and median go the same way.
+        Log-odds are an increasing function of the distance, applied also to threshold and median.
         """
         of: Any = detector.scorer
         threshold, median = float(detector.threshold), float(detector.threshold - detector.spread)
@@ -126,7 +126,7 @@ class FS(Struct):
 
 
 class Rounded(Struct):
-    """Images at 2^bits levels; no gradient but 0."""
+    """Images rounded to 2^bits levels; the gradient is 0."""
 
     bits: int = static(1)
 
@@ -136,7 +136,7 @@ class Rounded(Struct):
 
 
 class SmoothlyRounded(Struct):
-    """The same going forward; going back, a staircase of sigmoids: a pixel far from an edge hardly moves."""
+    """The same in the forward pass; the backward pass uses a smooth staircase of sigmoids."""
 
     bits: int = static(1)
 
@@ -149,7 +149,7 @@ class SmoothlyRounded(Struct):
 
 
 class Median(Struct):
-    """Images behind the 2 x 2 median."""
+    """The 2 x 2 median."""
 
     def __call__(self, x: Images) -> Images:
         """Return images of the same shape."""
@@ -157,7 +157,7 @@ class Median(Struct):
 
 
 class Means(Struct):
-    """Images behind non-local means; fields as there."""
+    """Non-local means; fields as for :func:`~deepsec_jax.transforms.non_local_means`."""
 
     strength: Scalar
     search: int = static(13)
@@ -172,7 +172,7 @@ Squeezers = tuple[Callable[[Images], Images], ...]
 
 
 class LargestL1(Struct):
-    """The largest L1 distance between the outputs on an image and on its squeezed forms.
+    """The largest L1 distance between the outputs on an image and on its squeezed versions.
 
     Attributes:
         model: images -> logits [B, K].
@@ -189,12 +189,14 @@ class LargestL1(Struct):
 
 
 class LogOdds(Struct):
-    """The same distance as log(d / (2 - d)), with a gradient that leads a joint attack somewhere.
+    """The same distance as log(d / (2 - d)), with a useful gradient for a joint attack.
 
-    The gradient is that of the squeezed output alone, as if the model were certain of the image's class a:
-    the log-odds are then log((1 - q_a) / q_a), the logit gap, which neither saturates nor vanishes.  So
-    squeezed images come to agree with the image, not it with them, which would take a wrong answer back.
-    Rounding has the gradient of a smooth staircase.  Fields as :class:`LargestL1`.
+    The gradient is that of the squeezed output only, as if the model were certain of the image's class a.
+    The log-odds are then log((1 - q_a) / q_a), the logit gap, which does not saturate.  So the outputs on
+    squeezed images change towards the image's class.  The opposite direction would undo the
+    misclassification.
+
+    Rounding has the gradient of a smooth staircase.  Fields as in :class:`LargestL1`.
     """
 
     model: Classifier
@@ -220,12 +222,12 @@ def _log_probabilities(model: Classifier, squeezers: Squeezers, x: Images) -> tu
 
 
 def log_odds(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
-    """Return log(t / (1 - t)) of half the L1 distance t of two distributions, safe at both ends.
+    """Return log(t / (1 - t)) of half the L1 distance t of two distributions, finite at both ends.
 
         t = sum of p - q where p > q = sum of q - p where q > p,     1 - t = sum of min(p, q)
 
-    Both sums are taken from logarithms, the first over the side that lacks p's greatest entry: near 1 it
-    has no digits left for a difference.
+    Both sums are computed from logarithms, the first over the side without p's largest entry: near 1 a
+    difference would lose all digits.
 
     Args:
         log_p: log-probabilities [B, K], float32.
@@ -246,6 +248,6 @@ def log_odds(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
 
 
 def odds_of(distance: float) -> float:
-    """Return log(d / (2 - d)) of an L1 distance; held off both ends by what float32 tells from them."""
+    """Return log(d / (2 - d)) of an L1 distance, clipped to the closest float32 values to 0 and 2."""
     half = min(max(distance / 2.0, 2.0**-25), 1.0 - 2.0**-25)
     return math.log(half / (1.0 - half))

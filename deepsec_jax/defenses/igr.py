@@ -17,12 +17,12 @@ from deepsec_jax.pytree import Struct, static
 
 
 class IGR(Struct):
-    """Train with a penalty on how much the loss changes with the image: double backpropagation.
+    """Train with a penalty on the loss's gradient with respect to the image (double backpropagation).
 
         loss = mean_i CE(x_i) + lam mean_i ||d CE(x_i) / d x_i||_2^2
 
-    The original penalises the gradient of the batch's mean loss, so that its lambda counts 1 / batch size
-    of what it says: 316 / 256 = 1.234 and 10 / 256 = 0.039 here, whatever the batch.
+    The original penalises the gradient of the batch's mean loss, which divides its lambda by the batch size:
+    316 / 256 = 1.234 and 10 / 256 = 0.039 here, for any batch size.
 
     Attributes:
         lam: weight of the mean squared gradient norm.
@@ -55,9 +55,10 @@ class IGR(Struct):
 class Penalised(Struct):
     """IGR's loss of a batch; the weight is traced.
 
-    With g, the gradient by the image, held fixed, the loss's derivative along g is ||g||^2, and its gradient
-    by the weights is half the penalty's.  That is one forward-mode pass more where differentiating g again
-    would be a second backward pass through a backward pass: the same gradient in a quarter of the time.
+    Let g be the gradient with respect to the image, held fixed.  The loss's derivative along g is ||g||^2,
+    and its gradient with respect to the weights is half the penalty's.  This takes one additional
+    forward-mode pass. Differentiating g would take a second backward pass through a backward pass: the same
+    gradient in four times the time.
     """
 
     lam: Scalar
@@ -67,14 +68,14 @@ class Penalised(Struct):
         graph, state = nnx.split(model)
 
         def losses(x: Images) -> tuple[jax.Array, nnx.State]:
-            called: Any = nnx.merge(graph, state, copy=True)  # batch statistics are written in here
+            called: Any = nnx.merge(graph, state, copy=True)  # updates the batch statistics
             logits = called(x, rngs=nnx.Rngs(dropout=key))
             values = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return values, nnx.state(called, nnx.BatchStat)
 
-        # Row i of the gradient of the sum is the gradient of example i's loss, batch statistics apart.
+        # Row i of the gradient of the sum is the gradient of example i's loss, apart from batch statistics.
         gradient = lax.stop_gradient(jax.grad(lambda x: losses(x)[0].sum())(x))
         values, along, statistics = jax.jvp(losses, (x,), (gradient,), has_aux=True)
         nnx.update(model, statistics)
-        squared_norms = 2.0 * along - lax.stop_gradient(along)  # the value of one, the gradient of two
+        squared_norms = 2.0 * along - lax.stop_gradient(along)  # the value of one term, the gradient of two
         return jnp.mean(values) + self.lam * jnp.mean(squared_norms)

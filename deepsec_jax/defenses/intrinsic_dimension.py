@@ -7,18 +7,18 @@ from jax import lax
 from deepsec_jax.pytree import Struct
 
 ITSELF = 1e-6
-"""Share of its squared norms below which a squared distance counts as none: ten times float32 rounding."""
+"""Squared distances below this share of the squared norms count as 0: ten times float32 rounding."""
 
 SMALLEST_MEAN = 1e-6
-"""Least mean of -log(r_i / r_k): below it distances differ by rounding only.  No dimension above 10^6."""
+"""Smallest mean of -log(r_i / r_k); smaller ones are rounding errors.  So the dimension is at most 10^6."""
 
 
 class Reference(Struct):
-    """Points to measure distances to, around their own mean, so that no digits are spent on what all share.
+    """Reference points for distances, centred at their mean for accuracy.
 
     Attributes:
         centre: their mean [d].
-        points: less the centre [R, d].
+        points: minus the centre [R, d].
         squares: their squared norms [R].
     """
 
@@ -35,10 +35,10 @@ def reference_of(points: jax.Array) -> Reference:
 
 
 def squared_distances(rows: jax.Array, reference: Reference) -> jax.Array:
-    """Return the squared distances [B, R] of rows [B, d], 0 where a row is the reference point itself.
+    """Return the squared distances [B, R] of rows [B, d]; 0 if a row is the reference point itself.
 
-    One matrix product, |a|^2 + |b|^2 - 2 ab, around the reference's mean.  It loses digits where a and b lie
-    close together, so the nearest point's distance is taken from the difference itself.
+    One matrix product, |a|^2 + |b|^2 - 2 ab, around the reference's mean.  It loses digits if a and b are
+    close, so the nearest point's distance is computed from the difference itself.
     """
     around = rows - reference.centre[None, :]
     scale = jnp.sum(jnp.square(around), axis=1)[:, None] + reference.squares[None, :]
@@ -48,7 +48,7 @@ def squared_distances(rows: jax.Array, reference: Reference) -> jax.Array:
     exact = jnp.sum(jnp.square(around - reference.points[nearest]), axis=1)
     is_nearest = jnp.arange(len(reference.squares))[None, :] == nearest[:, None]
     squares = jnp.where(is_nearest, exact[:, None], squares)
-    # Where all points are one but for rounding, their norms around the centre are rounding, too.
+    # If all points are equal up to rounding, their centred norms are rounding errors, too.
     rounding = ITSELF * jnp.sum(jnp.square(reference.centre))
     return jnp.where(squares > ITSELF * (scale + rounding), squares, 0.0)
 
@@ -58,9 +58,9 @@ def intrinsic_dimension(rows: jax.Array, reference: Reference, k: int) -> jax.Ar
 
         LID = -(1/k sum_i log(r_i / r_k))^-1,     r_1 <= ... <= r_k the distances to the k nearest points
 
-    A reference point is no neighbour of itself: distances of 0 are left out, since a single one would make
-    the estimate 0 whatever the others are.  Where all k are equal it is the largest, 10^6, with no gradient,
-    and 0 where there is nothing but the point itself.  A row with an entry that is no number has none: NaN.
+    A reference point is not its own neighbour: distances of 0 are left out, since a single one would make the
+    estimate 0.  If all k distances are equal, the estimate is 10^6, without a gradient.  It is 0 if there is
+    no other point, and NaN for a row with a NaN.
 
     Args:
         rows: float32 [B, d]; the estimate of a row depends on that row alone.
@@ -76,7 +76,7 @@ def intrinsic_dimension(rows: jax.Array, reference: Reference, k: int) -> jax.Ar
     count = jnp.sum(there, axis=1).astype(jnp.float32)
     farthest = jnp.max(jnp.where(there, near, 0.0), axis=1, keepdims=True)
     farthest = jnp.where(farthest > 0.0, farthest, 1.0)
-    # Of squares, and of the difference: near 1 the ratio itself would be rounded before its logarithm.
+    # From squares and from the difference: near 1 the ratio would be rounded before its logarithm.
     shares = jnp.where(there, near - farthest, 0.0) / farthest
     mean = -0.5 * jnp.sum(jnp.log1p(shares), axis=1) / jnp.maximum(count, 1.0)
     usable = mean > SMALLEST_MEAN

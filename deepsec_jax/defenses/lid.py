@@ -1,4 +1,4 @@
-"""LID: a detector by the local intrinsic dimension of an image's activations in every layer."""
+"""LID: a detector based on the local intrinsic dimension of an image's activations in every layer."""
 
 import os
 from pathlib import Path
@@ -26,30 +26,30 @@ from deepsec_jax.pytree import Struct, example_keys, jit_per_class, static, type
 from deepsec_jax.training import Saved, load_network
 
 AT_ONCE = 100
-"""Images of one compiled call while it is fitted."""
+"""Images per compiled call of the fit."""
 
 
 class LID(Struct):
-    """Flag an image whose activations lie among those of clean images as adversarial ones do.
+    """Flag an image by the local intrinsic dimensions of its activations.
 
         score = bias + sum over layers l of weight_l (LID_l(x) - mean_l) / scale_l
 
-    LID_l is the local intrinsic dimension of layer l's activations, from the distances to those of one
-    batch of clean training images that is kept: an image's score depends on that image alone.  Weights are a
-    logistic regression's, and the score is its log-odds, which do not saturate as its probability does.
+    LID_l is the local intrinsic dimension of layer l's activations, from the distances to those of one stored
+    batch of clean training images.  So an image's score depends only on that image.  The weights come from a
+    logistic regression, and the score is its log-odds, which do not saturate.
 
-    It learns to tell FGSM's images from clean and from noisy ones, all made of training images that the
-    network classifies correctly and that FGSM moves into another class; each noisy copy lies as far from its
-    image as the adversarial one, in L2.  The surrogate is the detector itself: distances, logarithms and a
-    weighted sum have honest gradients, and a change of the nearest neighbours is a kink as a ReLU's is.
+    The regression separates FGSM's images from clean and noisy ones.  All are made from training images that
+    the network classifies correctly and FGSM misclassifies.  Each noisy copy has the L2 distance of the
+    adversarial image.  The surrogate is the detector itself: its gradient is exact, and a change of the
+    nearest neighbours is a kink like a ReLU's.
 
     Attributes:
         eps: of FGSM, in units of the [0, 1] pixel range.
         k: nearest neighbours, static.
-        minibatch: clean images that distances are measured to, static.
-        examples: training images that are drawn for the regression, static; 0 takes all.
-        fpr: the false positive rate that sets the threshold.
-        images: held-out clean images at most that it is set on, static.
+        minibatch: number of stored clean images, static.
+        examples: number of training images for the regression, static; 0 takes all.
+        fpr: false positive rate of the threshold.
+        images: maximum number of held-out clean images that set it, static.
 
     References:
         Ma et al., "Characterizing Adversarial Subspaces Using Local Intrinsic Dimensionality", ICLR 2018,
@@ -88,7 +88,7 @@ class LID(Struct):
         """Return the score with its threshold; see :class:`deepsec_jax.protocols.Detector`.
 
         Raises:
-            DefenseError: the network has no activations, or too few images to learn from.
+            DefenseError: the network has no ``activations``, or there are too few images.
         """
         check_activations(base.trained)
         if folder is not None:
@@ -96,7 +96,7 @@ class LID(Struct):
             if Path(folder).exists():
                 saved = load_network(folder)
                 _check_ours(saved, folder)
-                if has_arrays(folder):  # else it was interrupted between the network and the arrays
+                if has_arrays(folder):  # otherwise it was interrupted between the network and the arrays
                     return self.restore(saved, folder)
         drawn_key, noise_key, clean_key = jax.random.split(typed_key(key), 3)
         learned, held_out = fitting_and_validation(base, data)
@@ -128,10 +128,10 @@ class LID(Struct):
         return fitted
 
     def restore(self, saved: Saved, folder: str | os.PathLike[str]) -> FittedDetector:
-        """Return the detector of the network that a folder holds, with what lies beside it.
+        """Return the detector of the network of a folder, with its stored arrays.
 
         Raises:
-            DefenseError: the folder holds another model, or what lies beside it is missing or damaged.
+            DefenseError: the folder holds another model, or the arrays are missing or damaged.
         """
         _check_ours(saved, folder)
         kept = kept_arrays(folder, "reference", "mean", "scale", "weights", "bias", "threshold", "spread")
@@ -146,13 +146,13 @@ class LID(Struct):
 
 
 class LayerScore(Struct):
-    """The log-odds that an image is adversarial, of its layers' local intrinsic dimensions.
+    """The log-odds that an image is adversarial, from its layers' local intrinsic dimensions.
 
     Attributes:
         model: has ``activations(x) -> tuple of [B, d]``, one per layer.
-        images: the kept clean ones, float32 [R, H, W, C].
-        reference: their activations, one per layer; what :func:`unfitted` has made of both.
-        mean: of each layer's dimension [L], over what the regression learned from.
+        images: the stored clean images, float32 [R, H, W, C].
+        reference: their activations, one per layer, made by :func:`unfitted`.
+        mean: of each layer's dimension [L], over the regression's data.
         scale: its standard deviation [L].
         weights: the regression's [L].
         bias: the regression's.
@@ -182,7 +182,7 @@ class LayerScore(Struct):
 
 
 def check_activations(model: Any) -> None:
-    """Raise DefenseError for a model that does not show what its layers put out."""
+    """Raise DefenseError for a model without ``activations``."""
     if not callable(getattr(model, "activations", None)):
         raise DefenseError(
             f"LID needs activations(x) -> tuple of [B, d], and {type(model).__name__} has none: give it that "
@@ -204,7 +204,7 @@ def regression(scorer: LayerScore, features: np.ndarray, classes: np.ndarray) ->
     Host code, by scikit-learn with its defaults: L2 penalty, C = 1.
 
     Args:
-        scorer: whose mean, scale, weights and bias are replaced.
+        scorer: its mean, scale, weights and bias are replaced.
         features: dimensions [N, L].
         classes: bool [N], whether adversarial.
     """
@@ -220,22 +220,22 @@ def labelled_dimensions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return dimensions float32 [3 M, L] and classes bool [3 M]: clean, noisy, adversarial.
 
-    M is the number of images that the attack moves into another class.  Host code, one compile.
+    M is the number of images that the attack misclassifies.  Host code, one compilation.
 
     Args:
         scorer: gives the dimensions.
         attack: makes the adversarial images.
-        images: that the network classifies correctly, [N, H, W, C].
+        images: correctly classified images, [N, H, W, C].
         labels: their classes [N].
-        key: decides the noise.
+        key: of the noise.
 
     Raises:
-        DefenseError: the attack moves fewer than two.
+        DefenseError: the attack misclassifies fewer than two.
     """
     parts: list[np.ndarray] = []
     with progress("LID", len(images)) as advance:
         for first in range(0, len(images), AT_ONCE):
-            rows = np.minimum(np.arange(first, first + AT_ONCE), len(images) - 1)  # filled up: one compile
+            rows = np.minimum(np.arange(first, first + AT_ONCE), len(images) - 1)  # padded: one compilation
             batch = jnp.asarray(unit_images(images[rows])), jnp.asarray(labels[rows], jnp.int32)
             three, moved = _three(scorer, attack, *batch, example_keys(key, AT_ONCE, first=first))
             real = len(images) - first
@@ -256,7 +256,7 @@ def as_far(x: Images, x_adv: Images, keys: Keys) -> Images:
 
         clip(x + s n, 0, 1),  n ~ N(0, 1)
 
-    with each row's s found by bisection: what the box cuts off is made up for.
+    with each row's s found by bisection, which compensates for the clipping.
     """
     noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
 
@@ -273,7 +273,7 @@ def as_far(x: Images, x_adv: Images, keys: Keys) -> Images:
         return jnp.where(short, middle, low), jnp.where(short, high, middle)
 
     wanted = norm(x_adv - x)
-    widest = jnp.full_like(wanted, 10.0)  # nearly all values lie at 0 or 1 there
+    widest = jnp.full_like(wanted, 10.0)  # nearly all values are 0 or 1 there
     return copies(lax.fori_loop(0, 30, halve, (jnp.zeros_like(wanted), widest))[0])
 
 
@@ -281,7 +281,7 @@ def as_far(x: Images, x_adv: Images, keys: Keys) -> Images:
 def _three(
     scorer: LayerScore, attack: FGSM, x: Images, labels: Labels, keys: Keys
 ) -> tuple[jax.Array, jax.Array]:
-    """Return dimensions [3, B, L] of clean, noisy and adversarial images, and which the attack moved."""
+    """Return dimensions [3, B, L] of clean, noisy and adversarial images, and which were misclassified."""
     x_adv = attack(scorer.model, x, labels)
     sets = (x, as_far(x, x_adv, keys), x_adv)
     moved = succeeded(scorer.model(x_adv), labels, targeted=False)
@@ -299,7 +299,7 @@ def _predicted(model: Classifier, x: Images) -> Labels:
 
 
 def _classified(model: Classifier, split: Split) -> Split:
-    """Return those images of a split that the model classifies correctly."""
+    """Return the images of a split that the model classifies correctly."""
     right = []
     for first in range(0, len(split), AT_ONCE):
         rows = np.minimum(np.arange(first, first + AT_ONCE), len(split) - 1)

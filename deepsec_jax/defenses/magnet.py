@@ -1,4 +1,4 @@
-"""MagNet: autoencoders that know clean images, as detectors by what they change, and as a reformer."""
+"""MagNet: autoencoders trained on clean images, as detectors and as a reformer."""
 
 import os
 from dataclasses import replace
@@ -33,19 +33,19 @@ from deepsec_jax.pytree import Struct, static, typed_key
 from deepsec_jax.training import Recipe, Saved, load_network
 
 ERROR = "test_error"
-"""What the figures of an autoencoder call its mean squared error on the test part."""
+"""Name, in the figures of an autoencoder, of its mean squared error on the test part."""
 
 
 class MagNet(Struct):
-    """Flag an image that an autoencoder changes more than clean ones, in pixels or in what a model says.
+    """Flag an image that an autoencoder changes more than clean ones, in pixels or in the model's outputs.
 
         errors:        mean |x - A(x)|^p, one for every autoencoder A
         divergences:   JS(softmax z(x) / T, softmax z(A(x)) / T), one for every T, by the first autoencoder
         score = the largest of them, each as its quantile among clean images
 
-    One threshold on the score; in the original each detector has one of its own.  The first autoencoder is
-    the reformer, too: :func:`reformed`.  Nothing saturates and all is differentiable; but a quantile hardly
-    moves between the threshold and the greatest clean score, so the surrogate counts in the single
+    There is one threshold on the score; in the original each detector has its own.  The first autoencoder is
+    also the reformer: :func:`reformed`.  The score is differentiable and does not saturate.  But quantiles
+    are nearly constant between the threshold and the largest clean score, so the surrogate uses the single
     detectors' own units.
 
     Attributes:
@@ -54,9 +54,11 @@ class MagNet(Struct):
         temperatures: T of each divergence, static.
         filters: width of the autoencoders, static.
         noise: standard deviation of the Gaussian noise on their training images.
-        reforms: what is not flagged is classified behind the reformer, as the authors deploy it, static.
-        fpr: the false positive rate that sets the threshold.
-        images: held-out clean images at most, half for the quantiles and half for the threshold, static.
+        reforms: whether accepted images pass the reformer before the network, as the authors deploy it,
+            static.
+        fpr: false positive rate of the threshold.
+        images: maximum number of held-out clean images, half for the quantiles and half for the threshold,
+            static.
         changes: what differs from the autoencoders' recipe (:func:`recipe_of`), static.
 
     References:
@@ -102,14 +104,14 @@ class MagNet(Struct):
     ) -> FittedDetector:
         """Return the score with its threshold; see :class:`deepsec_jax.protocols.Detector`.
 
-        The autoencoders lie beside ``folder``, in ``<folder>-autoencoder-1`` and so on.  They learn what the
-        base's network learned and never see its held-out images.  Half of these gives the quantiles and the
-        other half the threshold, whose images must be as new to the map as those that it will judge: among
-        its own images none lies beyond the greatest quantile.
+        The autoencoders have folders next to ``folder``: ``<folder>-autoencoder-1`` and so on.  They train on
+        the images of the base's training part.  Half of the held-out images sets the quantiles, the other
+        half the threshold. The halves must differ, since none of the first half's images is beyond the
+        largest quantile.
 
         Raises:
-            DefenseError: images that the autoencoders do not take, too few of them, or another's folder;
-                temperatures, and a base that gives votes.
+            DefenseError: images of a size that the autoencoders do not accept, too few images, a folder of
+                another model, or temperatures with a base that returns votes.
         """
         if self.temperatures:
             check_confident(self, base)
@@ -155,7 +157,7 @@ class MagNet(Struct):
         return Autoencoder(channels, kind=kind, filters=self.filters, rngs=rngs)
 
     def restore(self, saved: Saved, folder: str | os.PathLike[str]) -> FittedDetector:
-        """Return the detector of the network that a folder holds, with the autoencoders beside it.
+        """Return the detector of the network of a folder, with its autoencoders.
 
         Raises:
             DefenseError: the arrays of the folder are missing, damaged or of other sizes.
@@ -178,13 +180,13 @@ class MagNet(Struct):
         return FittedDetector(scorer, float(kept["threshold"]), float(kept["spread"]))
 
     def behind(self, detector: FittedDetector, network: Classifier) -> Classifier:
-        """Return what classifies where nothing is flagged: the network, or the same behind the reformer."""
+        """Return the classifier of accepted images: the network, or the network after the reformer."""
         return reformed(detector) if self.reforms else network
 
     def surrogate(self, detector: FittedDetector) -> FittedDetector:
-        """Return a detector that flags the same images, by how far each part lies above its own threshold.
+        """Return a detector that flags the same images by each part's excess over its own threshold.
 
-        A quantile lies above the threshold exactly where the score lies above the score at that quantile.
+        A quantile is above the threshold exactly if the score is above the score at that quantile.
         """
         of: Any = detector.scorer
         at, middle = (
@@ -198,7 +200,7 @@ class MagNet(Struct):
 class Parts(Struct):
     """The single detectors' scores: reconstruction errors, then divergences.
 
-    A divergence JS counts as -log(1 - JS / ln 2), which has the same quantiles and does not saturate.
+    A divergence JS is replaced by -log(1 - JS / ln 2), which has the same quantiles and does not saturate.
 
     Attributes:
         model: images -> logits [B, K].
@@ -232,21 +234,21 @@ class LargestQuantile(Struct):
 
     Attributes:
         parts: images -> scores [B, P].
-        quantiles: the map of each, P of them.
+        quantiles: one map per part, P in all.
     """
 
     parts: Parts
     quantiles: tuple[Quantiles, ...]
 
     def __call__(self, x: Images) -> jax.Array:
-        """Return the scores [B]; about 0 to 1 on clean images, and beyond on others."""
+        """Return the scores [B]; about 0 to 1 on clean images, larger on others."""
         scores = self.parts(x)
         each = [quantile(scores[:, number]) for number, quantile in enumerate(self.quantiles)]
         return jnp.max(jnp.stack(each), axis=0)
 
 
 class LargestExcess(Struct):
-    """The largest excess of a single detector's score over a threshold of its own, in units of its own.
+    """The largest excess of a single detector's score over its own threshold, in its own units.
 
     Attributes:
         parts: images -> scores [B, P].
@@ -259,12 +261,12 @@ class LargestExcess(Struct):
     units: jax.Array
 
     def __call__(self, x: Images) -> jax.Array:
-        """Return the scores [B], above 0 where one lies above its threshold."""
+        """Return the scores [B], above 0 if one part is above its threshold."""
         return jnp.max((self.parts(x) - self.thresholds[None]) / self.units[None], axis=-1)
 
 
 class Reformed(Struct):
-    """A classifier of what an autoencoder makes of the image: MagNet's reformer, a complete defense.
+    """A classifier of an autoencoder's reconstruction: MagNet's reformer, a complete defense.
 
     Attributes:
         autoencoder: in evaluation mode.
@@ -280,13 +282,13 @@ class Reformed(Struct):
 
 
 def reformed(detector: FittedDetector) -> Reformed:
-    """Return the classifier that a fitted MagNet guards, behind its reformer.
+    """Return the classifier that a fitted MagNet guards, with its reformer in front.
 
-    ``Guarded(reformed(detector), detector)`` is MagNet as a whole: what is not flagged is reformed and
+    ``Guarded(reformed(detector), detector)`` is the complete MagNet: accepted images are reformed and
     classified.
 
     Raises:
-        DefenseError: the detector is not MagNet's.
+        DefenseError: not a MagNet detector.
     """
     scorer: Any = detector.scorer
     if not isinstance(scorer, LargestQuantile):
@@ -295,19 +297,19 @@ def reformed(detector: FittedDetector) -> Reformed:
 
 
 class Denoising(Struct):
-    """The loss of an autoencoder: mean squared error of what it makes of images in noise; noise is traced."""
+    """The loss of an autoencoder: mean squared error of reconstructed noisy images; noise is traced."""
 
     noise: Scalar
 
     def __call__(self, model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
-        """Return the mean over the batch; labels are not looked at."""
+        """Return the mean over the batch; labels are ignored."""
         del labels
         noisy = jnp.clip(x + self.noise * jax.random.normal(key, x.shape, x.dtype), min=0.0, max=1.0)
         return jnp.mean((model(noisy) - x) ** 2)
 
 
 def recipe_of(data: Dataset) -> Recipe:
-    """Return how the autoencoders learn a data set, before the preset's changes."""
+    """Return the autoencoders' recipe for a data set, before the preset's changes."""
     return Recipe(
         name=data.name, data=data.name, model="autoencoder", epochs=100, batch_size=256, optimizer="adam",
         learning_rate=1e-3, schedule="constant", source="Meng and Chen's code: Adam, batches of 256",
@@ -315,7 +317,7 @@ def recipe_of(data: Dataset) -> Recipe:
 
 
 def beside(folder: str | os.PathLike[str], number: int) -> Path:
-    """Return where an autoencoder of a detector's folder lies."""
+    """Return the path of an autoencoder of a detector's folder."""
     return Path(folder).with_name(f"{Path(folder).name}-autoencoder-{number + 1}")
 
 
@@ -347,6 +349,6 @@ def all_parts(parts: Parts, images: np.ndarray) -> np.ndarray:
 def _over(compute: Any, images: np.ndarray, *, batch_size: int = 250) -> np.ndarray:
     results = []
     for start in range(0, len(images), batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), len(images) - 1)  # one compile: filled up
+        rows = np.minimum(np.arange(start, start + batch_size), len(images) - 1)  # one compilation: padded
         results.append(np.asarray(compute(unit_images(images[rows])))[: len(images) - start])
     return np.concatenate(results)

@@ -1,4 +1,4 @@
-"""NAT: naive adversarial training, one-step least-likely-class examples beside the clean ones."""
+"""NAT: naive adversarial training on clean images and one-step least-likely-class examples."""
 
 import os
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from deepsec_jax.training import frozen
 
 
 class NAT(Struct):
-    """Train on clean images and, weighted less, on LLC examples of the network as it is.
+    """Train on clean images and, with a smaller weight, on LLC examples of the current network.
 
         loss = (CE(x) + weight CE(LLC(x, eps_i))) / (1 + weight),   eps_i = min(|N(0, sigma)| / 255, largest)
 

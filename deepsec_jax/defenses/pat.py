@@ -18,24 +18,24 @@ from deepsec_jax.training.loop import Score
 
 
 class PAT(Struct):
-    """Train on what PGD makes of every batch, and on nothing else.
+    """Train on PGD examples of every batch, without clean images by default.
 
         loss = (natural CE(x) + CE(PGD(x))) / (natural + 1)
 
     With ``steps = 1`` and a step above eps this is fast adversarial training (Wong et al., arXiv:2001.03994).
     With ``replays`` m > 0 it is free adversarial training (Shafahi et al., arXiv:1904.12843): m updates on
-    every batch, each of which also moves the perturbation; ``steps`` is not used then.  The epoch that is
-    kept is the one of highest accuracy under PGD on the validation part, not on clean images.
+    every batch, each of which also updates the perturbation; ``steps`` is then unused.  The epoch with the
+    highest validation accuracy under PGD is kept, not the one with the highest clean accuracy.
 
     Attributes:
         eps: L-inf radius, in units of the [0, 1] pixel range.
         step_size: length of a PGD step.
         steps: PGD steps, static.
-        natural: weight of the clean loss against the adversarial one: 0 as Madry et al., 1 as the
-            original's code.
-        warmup: share of the training over which eps grows from 0.
+        natural: weight of the clean loss relative to the adversarial one: 0 as Madry et al., 1 as DEEPSEC's
+            code.
+        warmup: share of the training over which eps increases from 0.
         replays: updates on every batch, 0 for PGD, static.
-        judge_steps: steps of the PGD that picks the epoch, of size 2.5 eps / judge_steps, static.
+        judge_steps: steps of the PGD that selects the epoch, of size 2.5 eps / judge_steps, static.
         changes: what differs from the base's recipe, static.
 
     References:
@@ -73,14 +73,14 @@ class PAT(Struct):
         objective = self.objective()
         judges = PGD(eps=self.eps, step_size=2.5 * self.eps / self.judge_steps, steps=self.judge_steps)
         fgsm = PGD(eps=self.eps, step_size=1.25 * self.eps, steps=1)
-        # Robust to one step and not to many: catastrophic overfitting, seen in the history.
+        # Robust to one step but not to many: catastrophic overfitting; the history shows it.
         watch: dict[str, Score] = {"clean": accuracy, "one_step": RobustAccuracy(fgsm)}
         return retrain(
             self, base, data, objective, key=key, folder=folder, score=RobustAccuracy(judges), watch=watch
         ).model
 
     def objective(self) -> Any:
-        """Return the loss of a batch: of PGD examples, or with replays of the carried perturbation."""
+        """Return the loss of a batch: on PGD examples, or with replays on the carried perturbation."""
         if self.replays:
             return _Free(self.eps, self.step_size, self.warmup, self.replays)
         attack = PGD(eps=self.eps, step_size=self.step_size, steps=self.steps)
@@ -89,11 +89,11 @@ class PAT(Struct):
 
 class _Objective(Struct):
     attack: PGD
-    natural: Scalar | None  # None: no clean images at all
+    natural: Scalar | None  # None: no clean images
     warmup: Scalar
 
     def at(self, done: jax.Array) -> "_Objective":
-        """Return the objective at that share of the training: eps and the step grow together."""
+        """Return the objective at that share of the training: eps and the step size increase together."""
         eps = warmed(self.attack.eps, self.warmup, done)
         step = warmed(self.attack.step_size, self.warmup, done)
         return self.replace(attack=self.attack.replace(eps=eps, step_size=step))
@@ -119,7 +119,7 @@ class _Free(Struct):
         )
 
     def perturbed(self, x: Images, carried: Images) -> Images:
-        """Return what the network sees."""
+        """Return the perturbed images."""
         return jnp.clip(x + carried, min=0.0, max=1.0)
 
     def moved(self, carried: Images, gradient: Images) -> Images:

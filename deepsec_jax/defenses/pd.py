@@ -1,4 +1,4 @@
-"""PD: PixelDefend, images purified by a generative model before they are classified."""
+"""PD: PixelDefend; a generative model purifies images before they are classified."""
 
 import os
 from pathlib import Path
@@ -21,16 +21,16 @@ from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import Recipe, Saved, load_network
 
 BITS = "test_bits_per_dim"
-"""What the figures of both folders call the PixelCNN's bits per dimension on the test part."""
+"""Name, in the figures of both folders, of the PixelCNN's bits per dimension on the test part."""
 
 
 class PD(Struct):
-    """Classify, with the undefended network, what a PixelCNN makes of the image.
+    """Classify the image with the undefended network after purification by a PixelCNN.
 
         x_i <- argmax over z with |z - x_i| <= eps of p(z | x_0 .. x_{i-1}),   i = row, column, channel
 
-    The PixelCNN learns the clean training images; the network stays as it is, and may be any classifier.  The
-    walk through the image has no gradient; the surrogate takes the identity's.
+    The PixelCNN is trained on clean images.  The network is unchanged and may be any classifier.  The
+    purification has no gradient; the surrogate uses the identity's.
 
     Attributes:
         eps: radius of the purification, eps_defend, in units of the [0, 1] pixel range.
@@ -74,10 +74,10 @@ class PD(Struct):
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
     ) -> Classifier:
-        """Return the base's classifier behind the purification; see :class:`deepsec_jax.protocols.Defense`.
+        """Return the base's classifier of purified images; see :class:`deepsec_jax.protocols.Defense`.
 
-        The PixelCNN lies beside ``folder``, in ``<folder>-pixelcnn``.  The accuracy that a folder keeps is of
-        the first 1,000 purified test images.
+        The PixelCNN has a folder next to ``folder``: ``<folder>-pixelcnn``.  The accuracy in the folder is
+        that on the first 1,000 purified test images.
         """
         if folder is not None:
             check_keepable(base, folder)
@@ -101,7 +101,7 @@ class PD(Struct):
         )  # fmt: skip
 
     def restore(self, saved: Saved, folder: Path) -> Classifier:
-        """Return the classifier around the network that lies in a folder, with the PixelCNN beside it.
+        """Return the classifier around the network of a folder, with its PixelCNN.
 
         Raises:
             DefenseError: the folder holds another model.
@@ -114,7 +114,7 @@ class PD(Struct):
         return Purified(load_network(beside(folder), build=self.build).model, saved.model, self.eps)
 
     def surrogate(self, classifier: Classifier) -> Classifier:
-        """Return the same classifier, whose purification has the identity's gradient."""
+        """Return the same classifier with the identity's gradient for the purification."""
         return PurifiedStraightThrough(classifier)  # type: ignore[arg-type]  # what fit returned
 
 
@@ -144,16 +144,16 @@ class Purified(Struct):
 
     def __call__(self, x: Images) -> Logits:
         """Return the logits [B, K]."""
-        # Constant between jumps, so its derivative is 0; said here, or each gradient would walk back, too.
+        # Piecewise constant, so its derivative is 0. Stated here to avoid a backward pass through the scan.
         return self.network(self.seen(lax.stop_gradient(x)))
 
     def seen(self, x: Images) -> Images:
-        """Return the purified images that the network sees."""
+        """Return the purified images."""
         return purify(self.pixelcnn, x, self.eps)
 
 
 class PurifiedStraightThrough(Struct):
-    """A purified classifier with the identity's gradient in the place of the purification's (BPDA)."""
+    """A purified classifier with the identity's gradient for the purification (BPDA)."""
 
     classifier: Purified
 
@@ -164,7 +164,7 @@ class PurifiedStraightThrough(Struct):
 
 
 def recipe_of(data: Dataset) -> Recipe:
-    """Return how a PixelCNN learns a data set, before the preset's changes."""
+    """Return the PixelCNN's recipe for a data set, before the preset's changes."""
     return Recipe(
         name=data.name, data=data.name, model="pixelcnn", epochs=10, batch_size=32, optimizer="adam",
         learning_rate=1e-3, schedule="one_cycle", source="ours: Adam at PixelCNN++'s rate",
@@ -172,12 +172,12 @@ def recipe_of(data: Dataset) -> Recipe:
 
 
 def beside(folder: str | os.PathLike[str]) -> Path:
-    """Return where the PixelCNN of a defended model lies."""
+    """Return the path of a defended model's PixelCNN."""
     return Path(folder).with_name(f"{Path(folder).name}-pixelcnn")
 
 
 def bits_objective(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
-    """Return the mean bits per dimension of a batch; labels are not looked at."""
+    """Return the mean bits per dimension of a batch; labels are ignored."""
     del labels
     return jnp.mean(bits_per_dim(model, x, rngs=nnx.Rngs(dropout=key)))
 
@@ -191,7 +191,7 @@ def mean_bits(model: Any, split: Split, *, batch_size: int = 100) -> float:
     """Return the mean bits per dimension of a split."""
     total = 0.0
     for start in range(0, len(split), batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), len(split) - 1)  # one compile: filled up
+        rows = np.minimum(np.arange(start, start + batch_size), len(split) - 1)  # one compilation: padded
         bits = np.asarray(_bits(model, unit_images(split.images[rows])), np.float64)
         total += float(bits[: len(split) - start].sum())
     return total / len(split)

@@ -1,4 +1,4 @@
-"""Hyperparameters of defenses by name: the paper's, the origin papers', and what two cores can train."""
+"""Hyperparameters of defenses by name: DEEPSEC's, the original papers', and small ones for two cores."""
 
 import tomllib
 from functools import cache
@@ -22,9 +22,9 @@ def _tables() -> dict[str, Any]:
 def preset_card(
     name: str, dataset: str, kind: str = "paper", *, channels: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return field -> {value, source, reason} of a defense, {} for one without rows; see :func:`preset`.
+    """Return field -> {value, source, reason} of a defense, or {} without rows; see :func:`preset`.
 
-    ``strong`` and ``small`` take the paper's value where they name none.
+    ``strong`` and ``small`` use the paper's value unless they have their own.
     """
     lookup(DEFENSES, name.partition("@")[0], "defense")
     lookup(dict.fromkeys(KINDS, True), kind, "kind of preset")
@@ -40,18 +40,18 @@ def preset_card(
 
 
 def preset(name: str, dataset: str, kind: str = "paper", *, channels: int | None = None) -> Defense:
-    """Return a defense with the hyperparameters of a table row, its defaults where it has none.
+    """Return a defense with the hyperparameters of a table row, or its defaults without a row.
 
     Args:
         name: key of ``DEFENSES``, with a suffix for a variant (``pat@free``).
         dataset: data set name; sets without a table of their own take MNIST's values if their images have
             one channel and CIFAR-10's otherwise.
-        kind: ``paper`` (section IX-B), ``strong`` (the origin paper, where it differs) or ``small`` (what
-            two cores can train; its results never stand under the paper's title).
-        channels: channels of an image of a set not known by name.
+        kind: ``paper`` (section IX-B), ``strong`` (the original paper, where it differs) or ``small`` (can be
+            trained on two cores; its results never carry the paper's title).
+        channels: channels of an image, for a set without a known name.
 
     Raises:
-        UnknownName: no such defense, kind or variant; names near matches.
+        UnknownName: no such defense, kind or variant, with near matches.
     """
     defense = lookup(DEFENSES, name.partition("@")[0], "defense")
     values = {

@@ -1,4 +1,4 @@
-"""The quantile of a score among clean scores, as a map that rises strictly and never saturates."""
+"""The quantile of a score among clean scores, as a strictly increasing map that does not saturate."""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,16 @@ from deepsec_jax.pytree import Struct
 
 
 class Quantiles(Struct):
-    """Score -> about the share of clean scores below it.
+    """Score -> approximate share of clean scores below it.
 
-    Piecewise linear through the clean scores, each at its quantile; beyond the smallest and the greatest it
-    goes on as steeply as from the median to that end.  So it is below 0 and above 1 there, and its gradient
-    does not vanish.
+    Piecewise linear through the clean scores, each at its quantile.  Beyond the smallest and the largest it
+    continues with the mean slope from the median to that end.  So it is below 0 or above 1 there, and its
+    gradient does not vanish.
 
     Attributes:
-        scores: distinct clean scores, rising [M].
-        levels: their quantiles, rising [M].
-        slopes: rise per unit of score before the first and behind the last [2].
+        scores: distinct clean scores, increasing [M].
+        levels: their quantiles, increasing [M].
+        slopes: slopes before the first and after the last score [2].
     """
 
     scores: jax.Array
@@ -43,10 +43,10 @@ class Quantiles(Struct):
 def fit_quantiles(clean: np.ndarray) -> Quantiles:
     """Return the map of clean scores [N]; host code.
 
-    A score that several images share stands at the middle of their ranks.
+    Equal scores of several images get the mean of their ranks.
 
     Raises:
-        DefenseError: fewer than two distinct scores, or one that is no number.
+        DefenseError: fewer than two distinct scores, or a NaN.
     """
     clean = np.asarray(clean, np.float32)
     scores, counts = np.unique(clean, return_counts=True)

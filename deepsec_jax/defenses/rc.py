@@ -1,4 +1,4 @@
-"""RC: region-based classification, a vote of the undefended network over points around the image."""
+"""RC: region-based classification by votes of the undefended network on points around the image."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ from deepsec_jax.training import Saved, accuracy, load_network
 from deepsec_jax.transforms import point_in_cube
 
 AT_ONCE = 1000
-"""Points of all images together that the network sees in one call."""
+"""Total number of points of all images per call of the network."""
 
 
 class InCube(Struct):
@@ -38,15 +38,15 @@ class InCube(Struct):
 
 
 class RegionVotes(Struct):
-    """Shares of votes: what part of random points around the image the network assigns to each class.
+    """Shares of votes: the share of random points around the image that the network assigns to each class.
 
-    Votes are counted, so the gradient is zero everywhere, and they are no confidences.  Point j of row i
-    depends on the row's key and on j only, whatever the batch.  At most ``AT_ONCE`` points are seen at once.
+    Votes are counts, so the gradient is zero everywhere, and they are no confidences.  Point j of row i
+    depends only on the row's key and on j.  At most ``AT_ONCE`` points are evaluated together.
 
     Attributes:
         model: the network that votes.
         radius: half the cube's side, in units of the [0, 1] pixel range.
-        keys: one per row [B], or a single one [1], as in ``Transformed``.
+        keys: one per row [B], or a single one [1], as for ``Transformed``.
         points: number of points, static.
     """
 
@@ -58,12 +58,12 @@ class RegionVotes(Struct):
     row_keys: ClassVar[tuple[str, ...]] = ("keys",)
     confidences: ClassVar[bool] = False
     judged_draws: ClassVar[int] = 1
-    """One vote is judged, not several: it is an average over draws already."""
+    """The judge takes one vote, not several: a vote is already an average over draws."""
 
     def __call__(self, x: Images) -> Logits:
-        """Return shares [B, K] that sum to 1; their largest is the majority, the lower class of equals.
+        """Return shares [B, K] that sum to 1; the largest is the majority, in a tie the lower class.
 
-        Points on which the network gives no answer (NaN) have no vote; where none has one the shares are NaN.
+        Points without an answer of the network (NaN) have no vote; without any vote the shares are NaN.
         """
         rows, classes = x.shape[0], logits_shape(self.model, x)[-1]
         keys = one_per_row(self.keys, rows)
@@ -76,7 +76,7 @@ class RegionVotes(Struct):
         def count(votes: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
             numbers = first + jnp.arange(each)
             points = jax.vmap(one)(numbers).reshape(each * rows, *x.shape[1:])
-            # A point on which the network gives no answer has no vote.
+            # A point without an answer has no vote.
             cast = named(forward(self.model, points)).reshape(each, rows)
             counted = jnp.where(
                 (numbers < self.points)[:, None, None], jax.nn.one_hot(cast, classes, dtype=jnp.float32), 0.0
@@ -88,20 +88,20 @@ class RegionVotes(Struct):
         return votes / jnp.sum(votes, axis=-1, keepdims=True)
 
     def seen(self, x: Images) -> Images:
-        """Return one of the points that vote, for each image."""
+        """Return one of the voting points for each image."""
         return point_in_cube(x, one_per_row(self.keys, x.shape[0]), self.radius)
 
 
 class RC(Struct):
-    """Answer with the class of most points in a hypercube around the image; nothing is trained.
+    """Predict the most frequent class over points in a hypercube around the image; nothing is trained.
 
-    The surrogate is the mean logits over points of the cube, of which votes are the hard form.
+    The surrogate is the mean logits over points of the cube.
 
     Attributes:
         radius: half the cube's side, in units of the [0, 1] pixel range.
-        points: that vote, static.
-        search: find the radius by :func:`search_radius` instead, static.
-        images: training images that the search asks, static.
+        points: number of voting points, static.
+        search: whether :func:`search_radius` finds the radius, static.
+        images: number of training images of the search, static.
 
     References:
         Cao, Gong, "Mitigating Evasion Attacks to Deep Neural Networks via Region-based Classification",
@@ -133,8 +133,8 @@ class RC(Struct):
     ) -> Classifier:
         """Return the votes of the base's network; see :class:`deepsec_jax.protocols.Defense`.
 
-        The accuracy that a folder keeps is of the first 100 test images, for every one takes ``points``
-        calls of the network.
+        The accuracy in a folder is that on the first 100 test images, since each takes ``points`` calls of
+        the network.
         """
         if folder is not None and Path(folder).exists():
             return self.restore(load_network(folder), folder)
@@ -151,7 +151,7 @@ class RC(Struct):
         return classifier
 
     def restore(self, saved: Saved, folder: Any) -> Classifier:
-        """Return the votes of the network that a folder holds, at the radius that it was fitted with.
+        """Return the votes of the network of a folder, at the fitted radius.
 
         Raises:
             DefenseError: the folder holds another model.
@@ -161,24 +161,24 @@ class RC(Struct):
         return RegionVotes(saved.model, saved.figures["radius"], first_keys(), self.points)
 
     def surrogate(self, classifier: Any) -> Classifier:
-        """Return the mean logits over fresh points of the cube: differentiable, as votes are not."""
+        """Return the mean logits over random points of the cube, which are differentiable."""
         return EOT(Transformed(classifier.model, InCube(classifier.radius), classifier.keys), DRAWS)
 
 
 def search_radius(
     model: Classifier, split: Split, *, points: int, key: Key, step: float = 0.01, most: float = 0.01
 ) -> dict[str, Any]:
-    """Return the largest radius at which votes lose no more accuracy than allowed.
+    """Return the largest radius at which voting loses no more accuracy than allowed.
 
-    Grows the radius step by step and stops at the first that loses too much, or at 1.  Host code.
+    Increases the radius step by step and stops at the first that loses too much, or at 1.  Host code.
 
     Args:
         model: the undefended network.
         split: images with labels.
         points: votes per image.
-        key: decides the points.
-        step: by which the radius grows.
-        most: accuracy that may be lost, as a share.
+        key: of the points.
+        step: increment of the radius.
+        most: largest allowed loss of accuracy, as a share.
 
     Returns:
         ``radius``, ``undefended`` accuracy, and ``search``: the accuracy at step, 2 step, ...

@@ -19,7 +19,7 @@ from deepsec_jax.transforms import resize_pad
 
 
 class ResizePad(Struct):
-    """RT's transform: a random side, then a random place on the canvas; fields as in :class:`RT`."""
+    """RT's transform: a random side, then a random position on the canvas; fields as in :class:`RT`."""
 
     pad: Scalar = 0.0
     smallest: int = static(28)
@@ -31,15 +31,15 @@ class ResizePad(Struct):
 
 
 class RT(Struct):
-    """Resize every image to a random side and pad it at random to a fixed canvas; nothing is trained.
+    """Resize every image to a random side and pad it randomly to a fixed canvas; nothing is trained.
 
-    Bilinear, so gradients are honest and only the draw is in an attacker's way: the surrogate is the mean
-    logits over draws.
+    Resizing is bilinear, so gradients are exact; only the random draw hinders an attacker.  The surrogate is
+    the mean logits over draws.
 
     Attributes:
         pad: value around the image.
         smallest: least side in pixels, static.
-        largest: greatest side, drawn as often as any other, and the canvas, static.
+        largest: greatest side, drawn as often as any other; also the side of the canvas, static.
 
     References:
         Xie et al., "Mitigating Adversarial Effects Through Randomization", ICLR 2018, arXiv:1711.01991.
@@ -61,12 +61,12 @@ class RT(Struct):
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
     ) -> Classifier:
-        """Return the base's network behind the transform; see :class:`deepsec_jax.protocols.Defense`.
+        """Return the base's network with the transform; see :class:`deepsec_jax.protocols.Defense`.
 
         Raises:
-            DefenseError: images or network that do not bear these sizes.
+            DefenseError: images or a network that do not accept these sizes.
         """
-        del key  # nothing is drawn before the first image
+        del key  # no random numbers before the first image
         height, width, channels = data.image_shape
         if height != width or not height <= self.smallest <= self.largest:
             raise DefenseError(
@@ -79,7 +79,7 @@ class RT(Struct):
         return classifier
 
     def restore(self, saved: Saved, folder: Any) -> Classifier:
-        """Return the classifier around the network that a folder holds."""
+        """Return the classifier around the network of a folder."""
         del folder
         return self._around(saved.model)
 

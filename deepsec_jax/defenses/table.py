@@ -16,7 +16,7 @@ from deepsec_jax.defenses.rc import RC
 from deepsec_jax.defenses.rt import RT
 from deepsec_jax.defenses.te import TE
 
-COMPLETE: dict[str, Any] = {  # classes; Any, for the card that each has
+COMPLETE: dict[str, Any] = {  # classes; Any, since each has a card
     "nat": NAT,
     "eat": EAT,
     "pat": PAT,
@@ -28,13 +28,13 @@ COMPLETE: dict[str, Any] = {  # classes; Any, for the card that each has
     "te": TE,
     "rc": RC,
 }
-"""Those whose ``fit`` returns a classifier."""
+"""Defenses whose ``fit`` returns a classifier."""
 
 DETECTORS: dict[str, Any] = {
     "lid": LID,
     "fs": FS,
     "magnet": MagNet,
 }
-"""Those whose ``fit`` returns a :class:`~deepsec_jax.defenses.detector.FittedDetector`."""
+"""Defenses whose ``fit`` returns a :class:`~deepsec_jax.defenses.detector.FittedDetector`."""
 
 DEFENSES: dict[str, Any] = {**COMPLETE, **DETECTORS}

@@ -29,21 +29,21 @@ from deepsec_jax.training import Saved, accuracy, frozen
 
 
 class TE(Struct):
-    """Give the network the thermometer of each value's level, and train it on attacks on those.
+    """Encode each value's level as a thermometer code, and train the network on attacks on the codes.
 
         loss = (natural CE(encode(x)) + CE(LS-PGA(x))) / (natural + 1)
 
-    The encoding has no gradient, so that attacks on the image see nothing: the surrogate has one.
+    The encoding has no gradient, so attacks on the image fail; the surrogate has one.
 
     Attributes:
-        levels: levels of a channel, each a channel of what the network sees, static.
-        adversarial: False trains on clean codes only, which gives no robustness at all, static.
-        eps: how far an attacked level may lie from the value, in units of the [0, 1] pixel range.
+        levels: levels of a channel; each is a channel of the network's input, static.
+        adversarial: False trains on clean codes only, which gives no robustness, static.
+        eps: largest distance of an attacked level from the value, in units of the [0, 1] pixel range.
         steps: steps of LS-PGA, static.
         step_size: xi.
-        anneal: factor of LS-PGA's inverse temperature from step to step.
+        anneal: factor of LS-PGA's inverse temperature per step.
         sign: step along the sign of the gradient, as DEEPSEC's code, static.
-        natural: weight of the clean loss against the adversarial one.
+        natural: weight of the clean loss relative to the adversarial one.
         changes: what differs from the base's recipe, static.
 
     References:
@@ -78,7 +78,7 @@ class TE(Struct):
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None
     ) -> Classifier:
-        """Return the retrained network behind the encoding; see :class:`deepsec_jax.protocols.Defense`."""
+        """Return the retrained network with the encoding; see :class:`deepsec_jax.protocols.Defense`."""
         on_images = OnImages(self.levels)
         saved = retrain(
             self, base, data, self.objective(), key=key, folder=folder,
@@ -98,29 +98,29 @@ class TE(Struct):
         return OnCodes(attack, self.natural)
 
     def restore(self, saved: Saved, folder: Path) -> Classifier:
-        """Return the classifier around the network that lies in a folder."""
+        """Return the classifier around the network of a folder."""
         del folder
         return Thermometer(saved.model, self.levels)
 
     def surrogate(self, classifier: Classifier) -> Classifier:
-        """Return the same network, with ramps in the place of the encoding's gradient."""
+        """Return the same network, with ramps as the encoding's gradient."""
         return SmoothThermometer(classifier.network, self.levels)  # type: ignore[attr-defined]  # what fit returned
 
 
 class LSPGA(Struct):
-    """Logit-space projected gradient ascent: which code of each value within reach does most harm.
+    """Logit-space projected gradient ascent: the worst code of each value within eps.
 
         p_i = softmax(u_i / T_i) over the levels within eps,   u_{i+1} = u_i + xi grad loss(cumulated p_i)
 
-    from u_0 ~ N(0, 1) and T_0 = 1, with T_{i+1} = T_i / anneal; in the end the level of largest u.  The step
-    is the gradient itself, as in the authors' code.  With xi = 0.01 and its sign (DEEPSEC) no u moves further
-    than 0.01 steps from where it was drawn, so that most codes are random.  The loss climbed is the
-    logit gap, cross-entropy without its saturation.
+    from u_0 ~ N(0, 1) and T_0 = 1, with T_{i+1} = T_i / anneal; the result is the level of largest u.  The
+    step is the gradient itself, as in the authors' code.  With xi = 0.01 and its sign (DEEPSEC) no u moves
+    further than 0.01 steps from its start, so most codes are random.  The loss is the logit gap:
+    cross-entropy without its saturation.
 
     Attributes:
-        eps: a level is within reach if any value within eps of the pixel's lies in it.
+        eps: a level is admissible if it contains a value within eps of the pixel's.
         step_size: xi.
-        anneal: factor of 1 / T from step to step.
+        anneal: factor of 1 / T per step.
         levels: static.
         steps: static.
         sign: step along the sign of the gradient, static.
@@ -141,7 +141,7 @@ class LSPGA(Struct):
         """Return adversarial codes [B, H, W, C levels]; row i from row i and its key.
 
         Args:
-            network: sees codes; in evaluation mode.
+            network: a network of codes, in evaluation mode.
             x: clean images [B, H, W, C].
             labels: true classes [B].
             key: one key, or one per row.
@@ -169,14 +169,14 @@ class LSPGA(Struct):
 
 
 def within_reach(x: Images, eps: Scalar, levels: int) -> jax.Array:
-    """Return which levels a value within eps of the pixel's can lie in, bool [B, H, W, C, levels]."""
+    """Return which levels contain a value within eps of the pixel's, bool [B, H, W, C, levels]."""
     low, high = level_of(x - eps, levels)[..., None], level_of(x + eps, levels)[..., None]
     every = rungs(x.ndim, levels)
     return (every >= low) & (every <= high)
 
 
 class Encoded(Struct):
-    """The loss of clean codes."""
+    """The loss on clean codes."""
 
     levels: int = static(16)
 
@@ -186,7 +186,7 @@ class Encoded(Struct):
 
 
 class OnCodes(Struct):
-    """The loss of clean codes and of LS-PGA's."""
+    """The loss on clean codes and on LS-PGA's."""
 
     attack: LSPGA
     natural: Scalar

@@ -1,4 +1,4 @@
-"""Thermometer encoding: images as levels, levels as bits, and what an attacker differentiates instead."""
+"""Thermometer encoding: images as levels, levels as bits, and a surrogate gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from deepsec_jax.pytree import Struct, static
 
 
 def level_of(x: Images, levels: int) -> jax.Array:
-    """Return which of equally wide levels each value in [0, 1] lies in, int32, 0 .. levels - 1."""
+    """Return the level of each value in [0, 1], int32, 0 .. levels - 1; all have equal width."""
     return jnp.clip(jnp.floor(x * levels), min=0, max=levels - 1).astype(jnp.int32)
 
 
@@ -19,7 +19,7 @@ def bits_of(level: jax.Array, levels: int) -> jax.Array:
 
 
 def rungs(rank: int, levels: int) -> jax.Array:
-    """Return 0 .. levels - 1 along an axis behind ``rank`` others, int32 [1, ..., 1, levels]."""
+    """Return 0 .. levels - 1 along the last axis after ``rank`` others, int32 [1, ..., 1, levels]."""
     return jnp.arange(levels, dtype=jnp.int32).reshape((1,) * rank + (levels,))
 
 
@@ -33,19 +33,19 @@ def encode(x: Images, levels: int) -> Images:
 
         t_k = 1 where x levels >= k,   k = 0 .. levels - 1
 
-    Bit 0 is always set.  A channel's bits stand side by side.
+    Bit 0 is always set.  The bits of a channel are adjacent.
     """
     return flattened(bits_of(level_of(x, levels), levels)).astype(x.dtype)
 
 
 def decode(code: Images, levels: int) -> Images:
-    """Return the middle of each level: bits [B, H, W, C levels] -> images [B, H, W, C] in [0, 1]."""
+    """Return the centre of each level: bits [B, H, W, C levels] -> images [B, H, W, C] in [0, 1]."""
     bits = code.reshape(*code.shape[:-1], code.shape[-1] // levels, levels)
     return (bits.sum(axis=-1) - 0.5) / levels
 
 
 class Thermometer(Struct):
-    """A network that sees thermometer codes.  The gradient by the image is exactly zero.
+    """A network of thermometer codes; its gradient with respect to the image is exactly zero.
 
     Attributes:
         network: codes [B, H, W, C levels] -> logits.
@@ -60,20 +60,20 @@ class Thermometer(Struct):
         return self.network(encode(x, self.levels))
 
     def seen(self, x: Images) -> Images:
-        """Return what the code says of the images: the middle of each value's level."""
+        """Return the decoded images: the centre of each value's level."""
         return decode(encode(x, self.levels), self.levels)
 
 
 class SmoothThermometer(Struct):
-    """The same network with a useful gradient (BPDA): exact bits going forward, ramps going back.
+    """The same network with a useful gradient (BPDA): exact bits forward, ramps backward.
 
         forward  t_k = [x levels >= k]
         back     t_k = clip((x levels - k + 1) / 2, 0, 1),   k >= 1
 
-    so each value sees the two bits next to it: the one that a little less would clear, and the one that a
-    little more would set.  Athalye et al. ramp over one level, min(max(x levels - k, 0), 1), which shows one
-    of the two only: a value in the lowest level (or, as in their code, in the highest) has then no gradient,
-    and most of MNIST lies there.
+    so each value has a gradient through the two adjacent bits: the one that a smaller value would clear, and
+    the one that a larger value would set.  The ramps of Athalye et al. span one level, min(max(x levels - k,
+    0), 1), and include only one of the two.  Then a value in the lowest level (in their code, the highest)
+    has no gradient, and most of MNIST is there.
 
     Attributes:
         network: codes [B, H, W, C levels] -> logits.

@@ -1,4 +1,4 @@
-"""A network behind a random transform of its images: what EIT and RT deploy."""
+"""A network with a random transform in front of it, for EIT and RT."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -13,21 +13,21 @@ from deepsec_jax.randomness import first_keys, one_per_row
 from deepsec_jax.training import accuracy
 
 DRAWS = 30
-"""Draws that an adaptive attacker averages over, the fewest that count as EOT."""
+"""Number of draws of an adaptive attacker's average, the minimum for EOT."""
 
 RowTransform = Callable[[Images, Keys], Images]
 """``transform(x, keys)``: images [B, H, W, C] and one key per row [B] to images; a pytree."""
 
 
 class Transformed(Struct):
-    """A classifier that sees transformed images, drawn anew for every row.
+    """A classifier of transformed images, with a random transform for every row.
 
-    ``reseed`` replaces the keys, as in attacks and by the judge; until then one key stands for all.
+    ``reseed`` replaces the keys, as in attacks and in the judge; before that one key serves all rows.
 
     Attributes:
         model: the network.
-        transform: what is done to the images first.
-        keys: one key per row [B], or a single one [1]: then row i of any batch has its i-th fold.
+        transform: applied to the images first.
+        keys: one key per row [B], or a single one [1]; then row i of any batch uses its i-th fold.
     """
 
     model: Classifier
@@ -41,12 +41,12 @@ class Transformed(Struct):
         return self.model(self.seen(x))
 
     def seen(self, x: Images) -> Images:
-        """Return the transformed images that the network sees."""
+        """Return the transformed images."""
         return self.transform(x, one_per_row(self.keys, x.shape[0]))
 
 
 class LossThrough(Struct):
-    """The cross-entropy of transformed images, drawn anew in every step; a transform's leaves are traced."""
+    """The cross-entropy of transformed images, drawn in every step; a transform's leaves are traced."""
 
     transform: RowTransform
 
@@ -58,10 +58,10 @@ class LossThrough(Struct):
 
 
 class AccuracyThrough:
-    """A score: accuracy on transformed images, one draw for each; host code."""
+    """A score: accuracy on transformed images, one draw per image; host code."""
 
     def __init__(self, transform: RowTransform):
-        """Score networks behind this transform."""
+        """Score networks with this transform."""
         self.transform = transform
 
     def __call__(self, model: Any, split: Split) -> float:

@@ -1,4 +1,4 @@
-"""Utility metrics: one immutable record in, one value per example out, and one place that averages.
+"""Utility metrics: functions from one immutable record to one value per example; one function averages.
 
 Of attacks:
 
@@ -17,7 +17,7 @@ Of detectors (all of them on the host):
     record = metrics.DetectionRecord(scores, success, clean, correct, threshold)
     metrics.summarise_detection(metrics.DETECTION_METRICS["auc"], record)
 
-Columns marked ``host`` go through NumPy or a real picture codec; all others are pure functions on the device.
+Columns marked ``host`` use NumPy or an image codec; all others are pure functions on the device.
 """
 
 from deepsec_jax.metrics.defense_record import DefenseRecord as DefenseRecord

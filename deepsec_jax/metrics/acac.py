@@ -6,7 +6,7 @@ from deepsec_jax.metrics.record import AttackRecord, Column
 
 
 def acac(record: AttackRecord) -> jax.Array:
-    """Return the softmax probability [B] of the class found on x_adv; NaN where no draw succeeded."""
+    """Return the softmax probability [B] of the predicted class of x_adv; NaN where no draw succeeded."""
     return record.adversarial
 
 

@@ -6,7 +6,7 @@ from deepsec_jax.metrics.record import AttackRecord, Column
 
 
 def actc(record: AttackRecord) -> jax.Array:
-    """Return the softmax probability [B] left to the true class on x_adv; NaN where no draw succeeded."""
+    """Return the softmax probability [B] of the true class on x_adv; NaN where no draw succeeded."""
     return record.true
 
 

@@ -1,6 +1,6 @@
 """ALD_p, average L_p distortion.
 
-The paper's text divides by the norm of the clean image; its tables hold absolute L2 and L-inf, and as L0
+The paper's text divides by the norm of the clean image.  Its tables have absolute L2 and L-inf; their L0 is
 the share of entries (pixels x channels) that differ after rounding to 8 bits.  Both forms are here.
 """
 

@@ -1,7 +1,7 @@
 """ASS, average structural similarity (Wang et al., Image quality assessment, IEEE TIP 2004).
 
-A uniform 7 x 7 window, sample covariances, mean over windows that fit and over channels: what
-scikit-image's ``structural_similarity`` does by default.
+As scikit-image's ``structural_similarity`` by default: a uniform 7 x 7 window, sample covariances, mean over
+windows inside the image and over channels.
 """
 
 import jax
@@ -15,13 +15,13 @@ from deepsec_jax.protocols import Images
 def ssim(x: Images, y: Images, *, data_range: float = 1.0) -> jax.Array:
     """Return the structural similarity of each pair of images [B], at most 1.
 
-    Variances are sums of squared distances from the window's own mean: the shorter E[x^2] - E[x]^2
-    loses all its digits in flat areas in float32.
+    Variances are sums of squared distances from the window's mean: E[x^2] - E[x]^2 would lose all digits in
+    flat areas in float32.
 
     Args:
         x: images [B, H, W, C].
         y: images [B, H, W, C].
-        data_range: largest minus smallest value that an image could hold.
+        data_range: largest minus smallest possible value of an image.
     """
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     side = min(7, *x.shape[1:3])

@@ -1,4 +1,4 @@
-"""AUC: the chance that an attacked image has a higher score than a clean one, and its interval."""
+"""AUC: the probability that an attacked image has a higher score than a clean one, and its interval."""
 
 import math
 
@@ -12,7 +12,7 @@ _Z = float(stats.norm.ppf(0.975))
 
 
 def auc(record: DetectionRecord) -> np.ndarray:
-    """Return of each attacked image the share of clean ones with a lower score, ties for half [N].
+    """Return for each attacked image the share of clean ones with a lower score [N]; ties count half.
 
     Its mean is the area under the ROC curve (Mann and Whitney's U over N M); NaN without clean images.
     """
@@ -20,7 +20,7 @@ def auc(record: DetectionRecord) -> np.ndarray:
 
 
 def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return of each score the share of the others below it, ties for half, float64 [N]."""
+    """Return for each score the share of the others that are lower, float64 [N]; ties count half."""
     if not len(others):
         return np.full(len(scores), np.nan)
     values, sorted_others = ordered(scores), np.sort(ordered(others))
@@ -29,11 +29,11 @@ def placements(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def auc_interval(scores: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the AUC of these scores; it counts the luck of both samples.
+    """Return the 95 % interval of the AUC of these scores, for the sampling error of both samples.
 
-    The farther ends of two intervals, because each alone is too short somewhere: DeLong's with few images and
-    a high AUC, Newcombe's where the two samples spread differently.  Both take all images for independent:
-    adversarial images that were made of some of the clean ones count as others.
+    The hull of two intervals, since each is too short in some cases: DeLong's with few images and a high AUC,
+    Newcombe's if the two samples have different spreads.  Both assume independent images, although
+    adversarial images are made from some of the clean ones.
 
     Args:
         scores: of attacked images [N].
@@ -49,7 +49,7 @@ def auc_interval(scores: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
 def delong_interval(scores: np.ndarray, clean: np.ndarray) -> tuple[float, float] | None:
     """Return the 95 % interval by DeLong's variance (1988) on the logit scale.
 
-    None where that variance says nothing: a sample of one image, or no pair out of order.
+    None if that variance is undefined or 0: a sample of one image, or no pair out of order.
     """
     attacked, normal = placements(scores, clean), 1.0 - placements(clean, scores)
     area = float(attacked.mean())

@@ -1,4 +1,4 @@
-"""The interval of a mean whose values have known bounds: it never leaves them and is never of width zero."""
+"""The interval of a mean of bounded values: it stays inside the bounds and never has width zero."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy import optimize
 
 MANY = 100
-"""From so many distinct values on, fewer nodes give the same digits."""
+"""With at least this many distinct values fewer nodes give the same digits."""
 
 
 def bounded_mean_interval(
@@ -18,11 +18,13 @@ def bounded_mean_interval(
 
         w_0 low + w_1 x_1 + ... + w_n x_n,     w uniform over all weights that sum to 1,
 
-    as if one value more had been seen, at the bound; its upper end is the same with ``high``.  So it depends
-    on no order of the values, needs no normal distribution, and n equal values still leave room for a rare
-    other one.  Of yes and no (0 and 1) it is the exact interval of Clopper and Pearson.  That each end misses
-    the mean no more often than it says is proven there, and for all other distributions a conjecture to
-    which no counterexample is known.  ``tests/metrics/test_bounded_mean.py`` measures it.
+    as if the sample had one more value, at the bound; its upper end is the same with ``high``.  The interval
+    does not depend on the order of the values and needs no normal distribution.  With n equal values it still
+    has positive width, for rare other values.
+
+    For values 0 and 1 it is the exact interval of Clopper and Pearson, and its coverage is proven.  For other
+    distributions the coverage is a conjecture without a known counterexample.
+    ``tests/metrics/test_bounded_mean.py`` measures it.
 
     Args:
         values: [N], at least one; rounding beyond a bound is cut off.
@@ -57,9 +59,9 @@ def _lower_end(values: np.ndarray, bound: float, tail: float) -> float:
 
 
 def chance_below(values: np.ndarray, bound: float, end: float) -> float:
-    """Return the chance that the randomly weighted mean of values and lower bound is at most ``end``.
+    """Return the probability that the randomly weighted mean of values and lower bound is at most ``end``.
 
-    The p-value of the hypothesis that the true mean is at most ``end``.
+    It is the p-value of the hypothesis that the true mean is at most ``end``.
 
     Args:
         values: [N].
@@ -72,8 +74,8 @@ def chance_below(values: np.ndarray, bound: float, end: float) -> float:
 def _chance_below(distinct: np.ndarray, counts: np.ndarray, bound: float, end: float) -> float:
     """Return P(sum_i E_i (x_i - end) <= 0), E_i exponential: uniform weights are exponentials over their sum.
 
-    By the inversion integral of the sum's characteristic function, on a line through the saddle point, where
-    nothing oscillates near its middle; the trapezoidal rule then gains digits with every node.
+    Computed by the inversion integral of the sum's characteristic function, on a line through the saddle
+    point. There the integrand does not oscillate near its centre, so the trapezoidal rule converges fast.
     """
     shifts = np.append(distinct, bound) - end
     weights = np.append(counts, 1).astype(np.float64)

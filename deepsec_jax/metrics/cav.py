@@ -1,4 +1,4 @@
-"""CAV, classification accuracy variance: the accuracy that a defense gains (or, below 0, costs)."""
+"""CAV, classification accuracy variance: the accuracy that a defense gains, or loses if negative."""
 
 import jax
 
@@ -7,7 +7,7 @@ from deepsec_jax.metrics.record import Column
 
 
 def cav(record: DefenseRecord) -> jax.Array:
-    """Return correct behind the defense minus correct before it [N], in {-1, 0, 1} without draws."""
+    """Return correct with the defense minus correct without it [N], in {-1, 0, 1} without draws."""
     return record.correct - record.correct_raw
 
 

@@ -1,7 +1,7 @@
-"""CC, computation cost: what one adversarial example costs.
+"""CC, computation cost of one adversarial example.
 
-Wall time depends on the machine and the batch; gradients and forward passes do not, and wall time
-divided by that of one bare gradient hardly does.
+Wall time depends on the machine and the batch.  The numbers of gradients and forward passes do not.  Wall
+time divided by the time of one bare gradient depends little on the machine.
 """
 
 import math
@@ -12,17 +12,17 @@ from deepsec_jax.metrics.record import AttackRecord, Column
 
 
 def cc(record: AttackRecord) -> jax.Array:
-    """Return the wall time per image [B] in seconds, compilation apart."""
+    """Return the wall time per image [B] in seconds, without compilation."""
     return record.seconds
 
 
 def cc_gradients(record: AttackRecord) -> jax.Array:
-    """Return the gradients of the model per image [B]; NaN where the attack does not say."""
+    """Return the gradients of the model per image [B]; NaN if the attack does not report them."""
     return record.gradients
 
 
 def cc_forwards(record: AttackRecord) -> jax.Array:
-    """Return the forward passes per image beside those in gradients [B]; NaN where it does not say."""
+    """Return the forward passes per image, without those in gradients [B]; NaN if not reported."""
     return record.forwards
 
 

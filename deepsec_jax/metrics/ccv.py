@@ -1,4 +1,4 @@
-"""CCV, classification confidence variance: how far a defense moves the confidence in the true class."""
+"""CCV, classification confidence variance: how much a defense changes the confidence in the true class."""
 
 import jax
 import jax.numpy as jnp

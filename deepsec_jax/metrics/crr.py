@@ -1,4 +1,4 @@
-"""CRR, classification rectify ratio: the share of images that a defense sets right."""
+"""CRR, classification rectify ratio: the share of images that a defense corrects."""
 
 import jax
 
@@ -9,7 +9,7 @@ from deepsec_jax.metrics.record import Column
 def crr(record: DefenseRecord) -> jax.Array:
     """Return 1 where the raw model is wrong and the defended one is correct [N], else 0.
 
-    With draws, the share of pairs of draws, which are independent of each other.
+    With draws, the share of pairs of independent draws.
     """
     return (1.0 - record.correct_raw) * record.correct
 

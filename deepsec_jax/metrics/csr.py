@@ -1,4 +1,4 @@
-"""CSR, classification sacrifice ratio: the share of images that a defense gives up."""
+"""CSR, classification sacrifice ratio: the share of images that only the raw model gets right."""
 
 import jax
 
@@ -9,7 +9,7 @@ from deepsec_jax.metrics.record import Column
 def csr(record: DefenseRecord) -> jax.Array:
     """Return 1 where the raw model is correct and the defended one is wrong [N], else 0.
 
-    With draws, the share of pairs of draws, which are independent of each other.
+    With draws, the share of pairs of independent draws.
     """
     return record.correct_raw * (1.0 - record.correct)
 

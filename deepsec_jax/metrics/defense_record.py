@@ -1,4 +1,4 @@
-"""What a metric of a defense looks at: what the raw and the defended model say of the same clean images."""
+"""The input of a defense metric: outputs of the raw and the defended model on the same clean images."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct, gives_confidences, is_randomised, jit_per_class, static
 
 NO_CONFIDENCES = "the raw or the defended model gives votes or flags, no confidences"
-"""Why CCV and COS of such a model are NaN."""
+"""The reason why CCV and COS of such a model are NaN."""
 
 
 class DefenseRecord(Struct):
-    """Outputs of a raw and of a defended model on N clean images: a pytree that metrics only read.
+    """Outputs of a raw and of a defended model on N clean images; a read-only pytree.
 
-    A randomised model's outputs are means over draws, and whether it is correct is a share of draws.
-    Rows are apart: records of batches join by ``jax.tree.map(lambda *parts: jnp.concatenate(parts), ...)``.
+    For a randomised model outputs are means over draws, and ``correct`` is a share of draws.  Rows are
+    independent: join the records of batches by ``jax.tree.map(lambda *parts: jnp.concatenate(parts), ...)``.
 
     Attributes:
         labels: true classes [N].
@@ -28,10 +28,10 @@ class DefenseRecord(Struct):
         correct_raw: share of draws in which the raw model's largest logit is the label's [N]; 0 or 1 on a
             deterministic model.
         correct: the same of the defended model [N].
-        rejected: share of draws in which the defended model refuses the clean image [N]; NaN if it cannot,
-            None if nobody asked.
+        rejected: share of draws in which the defended model rejects the clean image [N]; NaN if it cannot,
+            None if not measured.
         no_answer_raw: share of draws in which the raw model gives no answer (NaN or +inf) to the clean image,
-            which is not correct [N]; None if nobody asked.
+            which is not correct [N]; None if not measured.
         no_answer: the same of the defended model [N].
         confidences: whether ``probabilities`` are confidences; False for vote shares (RC) and flags,
             static.
@@ -60,17 +60,17 @@ def defense_record_of(
     draws: Keys | None = None,
     confidences: bool | None = None,
 ) -> DefenseRecord:
-    """Return what both models say of clean images.
+    """Return the outputs of both models on clean images.
 
     Args:
         raw: the model before the defense.
-        defended: the model behind it.
+        defended: the model with the defense.
         images: clean images [N, H, W, C] in [0, 1].
         labels: true classes [N].
         raw_draws: keys [D, N] over which a randomised raw model is averaged.
         draws: keys [D, N] over which a randomised defended model is averaged.
-        confidences: whether the softmax of both models' logits means confidence; default what they say of
-            themselves (:func:`deepsec_jax.pytree.gives_confidences`).
+        confidences: whether the softmax of both models' logits is a confidence; default the models' own
+            declaration (:func:`deepsec_jax.pytree.gives_confidences`).
 
     Raises:
         ValueError: a randomised model without draws, or confidences over different classes.
@@ -97,15 +97,16 @@ def defense_record_of(
 
 @jit_per_class
 def _outputs(model: Classifier, images: Images, labels: Labels, draws: Keys | None) -> Answers:
-    """Return what a model says.
+    """Return a model's outputs.
 
-    One program a model: two in one could round apart, and a defense that changes nothing would change bits.
+    One program per model: in a common program both could round differently, and a defense that changes
+    nothing would change bits.
     """
     return classify(model, images, labels, None, draws)
 
 
 def both_correct(record: DefenseRecord) -> jax.Array:
-    """Return [N]: the share of draws in which each model is correct at least; what ``summarise`` asks for.
+    """Return [N]: the smaller share of correct draws of both models, for ``summarise``.
 
     1 where both deterministic models classify the image correctly, else 0.
     """

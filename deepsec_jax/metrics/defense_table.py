@@ -1,4 +1,4 @@
-"""The table of utility metrics of defenses: column name -> what it is and the function behind it."""
+"""The table of utility metrics of defenses: column name -> description and function."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from deepsec_jax.metrics.record import Column
 from deepsec_jax.pytree import jit_per_class
 
 DEFENSE_MODULES = (cav, crr, csr, ccv, cos)
-"""One module per metric of the paper, in the paper's order; a new metric is one more."""
+"""One module per metric of the paper, in the paper's order; a new metric is one more entry."""
 
 DEFENSE_METRICS: dict[str, Column] = {
     column.name: column for module in DEFENSE_MODULES for column in module.DEFENSE_COLUMNS
@@ -30,11 +30,11 @@ def measure_defense(
     those of :func:`~deepsec_jax.metrics.both_correct`.
 
     Args:
-        record: what both models say.
+        record: outputs of both models.
         names: columns of :data:`DEFENSE_METRICS`.
 
     Raises:
-        UnknownName: a name that is no column, with near matches.
+        UnknownName: a name that is not a column, with near matches.
     """
     columns = [lookup(DEFENSE_METRICS, name, "defense metric") for name in names]
     values = _on_device(record, names=tuple(column.name for column in columns))
@@ -47,5 +47,5 @@ def _on_device(record: DefenseRecord, *, names: tuple[str, ...]) -> dict[str, ja
 
 
 def not_applicable(record: DefenseRecord, column: Column) -> str | None:
-    """Return why the column has no values on this record, or None where it has."""
+    """Return why the column has no values on this record, or None if it has."""
     return NO_CONFIDENCES if column.needs_confidences and not record.confidences else None

@@ -1,4 +1,4 @@
-"""TPR, FPR and evasion: what a detector says at its one threshold, and the ROC curve over all others."""
+"""TPR, FPR and evasion of a detector at its threshold, and the ROC curve over all thresholds."""
 
 import math
 
@@ -10,27 +10,27 @@ from deepsec_jax.metrics.record import Column
 
 
 def tpr(record: DetectionRecord) -> np.ndarray:
-    """Return 1 where an attacked image is flagged [N], else 0."""
+    """Return 1 for each flagged attacked image [N], else 0."""
     return flagged(record.scores, record.threshold).astype(np.float64)
 
 
 def fpr(record: DetectionRecord) -> np.ndarray:
-    """Return 1 where a clean image is flagged [M], else 0."""
+    """Return 1 for each flagged clean image [M], else 0."""
     return flagged(record.clean, record.threshold).astype(np.float64)
 
 
 def fpr_correct(record: DetectionRecord) -> np.ndarray:
-    """The same [M], and NaN where the classifier is wrong in most draws: the paper's normal examples."""
+    """The same [M], with NaN where the classifier is wrong in most draws: the paper's normal examples."""
     return np.where(record.correct >= 0.5, fpr(record), np.nan)
 
 
 def evasion(record: DetectionRecord) -> np.ndarray:
-    """Return the share of draws in which an attacked image fools the classifier, 0 if it is flagged [N]."""
+    """Return the share of draws in which an attacked image fools the classifier; 0 if it is flagged [N]."""
     return np.where(flagged(record.scores, record.threshold), 0.0, np.asarray(record.success, np.float64))
 
 
 def fooled(record: DetectionRecord) -> np.ndarray:
-    """Return the share of draws in which an attacked image fools the classifier, whoever watches [N]."""
+    """Return the share of draws in which an attacked image fools the classifier, flagged or not [N]."""
     return np.asarray(record.success, np.float64)
 
 
@@ -52,17 +52,17 @@ def roc(scores: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fpr_limits(fpr: float, validation: int, tests: int, *, level: float = 0.99) -> tuple[float, float]:
-    """Return the interval that the FPR on test images lies in, counting the luck of both samples.
+    """Return the interval of the FPR on test images, with the sampling error of both samples.
 
-    A threshold that leaves k = floor(fpr m) of m validation scores above it is an order statistic, so its
-    true FPR follows Beta(k + 1, m - k) whatever the distribution of scores, and the number of flagged
-    test images the beta-binomial law (Wilks 1941).  Exact without ties; with ties fewer are flagged.
+    A threshold with k = floor(fpr m) of m validation scores above it is an order statistic.  So its true FPR
+    follows Beta(k + 1, m - k) for any distribution of scores, and the number of flagged test images a
+    beta-binomial distribution (Wilks 1941).  Exact without ties; with ties fewer are flagged.
 
     Args:
-        fpr: what the threshold was set for, in [0, 1).
-        validation: m, the clean images that set it.
-        tests: clean images that it is asked of.
-        level: probability of lying inside, at least.
+        fpr: nominal rate of the threshold, in [0, 1).
+        validation: m, number of clean images that set it.
+        tests: number of clean test images.
+        level: minimum probability of the interval.
     """
     if not validation or not tests:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""The table of detection metrics: column name -> what it is and the function behind it."""
+"""The table of detection metrics: column name -> description and function."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ attack).
 
 
 def summarise_detection(column: Column, record: DetectionRecord) -> Summary:
-    """Return mean, n and 95 % interval of a column: that of both samples for an AUC.
+    """Return mean, n and 95 % interval of a column; an AUC's interval accounts for both samples.
 
     Args:
         column: one of :data:`DETECTION_METRICS`.

@@ -15,14 +15,14 @@ from deepsec_jax.pytree import jit_per_class
 def measure(record: AttackRecord, names: Sequence[str] = tuple(METRICS)) -> dict[str, np.ndarray]:
     """Return column name -> values [B] of one batch.
 
-    The device columns share one jitted program, so that what several need is computed once.
+    The device columns share one jitted program, so common parts are computed once.
 
     Args:
         record: the attack's result on the batch.
         names: columns of :data:`METRICS`.
 
     Raises:
-        UnknownName: a name that is no column, with near matches.
+        UnknownName: a name that is not a column, with near matches.
     """
     columns = [lookup(METRICS, name, "metric") for name in names]
     on_device = _on_device(record, names=tuple(column.name for column in columns if not column.host))

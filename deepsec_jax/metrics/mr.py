@@ -1,11 +1,11 @@
 """MR, misclassification rate: the share of attacked images on which the attack reached its goal.
 
-An attack is not credited with what the model gets wrong anyway.  A randomised model errs in some draws on
-images that nobody attacked, so its success is counted draw by draw: the goal must be reached on x_adv and
-not on x, under the same keys.  That is the clean answer less min(clean, attacked) of each draw, as the
-tables of defenses under attack take it.  Choosing candidates that are right in every draw of the judge
-would favour the images that the model is surest of, and leave an error in the next draw; on a model that
-always errs somewhere it would find none.  The clean error stands beside MR.
+An error that occurs without the attack is no success.  A randomised model errs in some draws on clean images.
+So success is counted draw by draw: the goal must be reached on x_adv and not on x, under the same keys.  This
+equals clean less min(clean, attacked) of each draw, as in the tables of defenses under attack.
+
+Candidates that are correct in every draw would be no alternative: they favour confident images, the next draw
+may still err, and a model that always errs on some image has none.  The clean error is shown beside MR.
 """
 
 import jax
@@ -16,17 +16,17 @@ from deepsec_jax.transforms import to_levels
 
 
 def mr(record: AttackRecord) -> jax.Array:
-    """Return the success of each image [B]: the goal is reached, and was not on the clean image."""
+    """Return the success of each image [B]: the goal is reached on x_adv and not on the clean image."""
     return record.success
 
 
 def clean_error(record: AttackRecord) -> jax.Array:
-    """Return the share of draws in which the goal is reached on the clean image already [B]."""
+    """Return the share of draws in which the clean image already reaches the goal [B]."""
     return jnp.mean(record.before, axis=0, dtype=jnp.float32)
 
 
 def mr_8bit(record: AttackRecord) -> jax.Array:
-    """Return the success [B] when both images are rounded to 8 bits, as picture files would."""
+    """Return the success [B] when both images are rounded to 8 bits, as in an image file."""
     clean = classify(record.model, to_levels(record.x), record.labels, record.targets, record.draws)
     return success_on(record, to_levels(record.x_adv), before=clean.reached)
 

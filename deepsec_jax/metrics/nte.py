@@ -1,4 +1,4 @@
-"""NTE, noise tolerance estimation: how far the adversarial class is ahead of the next one."""
+"""NTE, noise tolerance estimation: the lead of the adversarial class over the next one."""
 
 import jax
 

@@ -8,9 +8,9 @@ from scipy import optimize, stats
 def paired_interval(gained: int, lost: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of (gained - lost) / n, of n pairs of yes or no.
 
-    Its ends d solve |gained - lost - n d| = z sqrt(n (2 q + d (1 - d))), q being the likeliest chance of a
-    loss if the difference were d.  So no change at all leaves an interval of some width, about z^2 / n to
-    each side.
+    Its ends d solve |gained - lost - n d| = z sqrt(n (2 q + d (1 - d))), where q is the maximum likelihood
+    estimate of the probability of a loss given the difference d.  Without any change the interval has a width
+    of about z^2 / n to each side.
 
     Args:
         gained: pairs of no and yes.
@@ -39,4 +39,4 @@ def _upper_end(gained: int, lost: int, n: int, z: float) -> float:
 
     if gained == n:
         return 1.0
-    return float(optimize.brentq(excess, found + 1e-9, 1.0))  # at found itself it can be 0, without change
+    return float(optimize.brentq(excess, found + 1e-9, 1.0))  # 0 if nothing changed

@@ -1,4 +1,4 @@
-"""Images through Pillow and back, on the host: what metrics with a real picture codec share."""
+"""Conversion of images to Pillow and back, on the host; shared by metrics with an image codec."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,13 @@ from PIL import Image
 
 
 def through_pictures(images: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """Round images to 8 bits, pass each through ``change`` as a picture, and return float32 in [0, 1].
+    """Round images to 8 bits, apply ``change`` to each as a Pillow image, and return float32 in [0, 1].
 
-    Three channels are one RGB picture; any other number are so many grey pictures.
+    Three channels are one RGB image; with any other number each channel is a grey image.
 
     Args:
         images: [N, H, W, C] in [0, 1].
-        change: from picture to picture of the same size and mode.
+        change: function from image to image of the same size and mode.
     """
     levels = np.round(np.asarray(images, np.float32) * 255.0).astype(np.uint8)
     if levels.shape[3] == 3:

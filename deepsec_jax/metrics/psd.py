@@ -1,7 +1,7 @@
 """PSD, perturbation sensitivity distance (Luo et al., AAAI 2018): changes count more in flat areas.
 
-The paper's text weighs a change by 1 / std of the 3 x 3 window around its pixel; its code, and so its
-tables, by 1 - std.  Both forms are here.
+The paper's text weights a change by 1 / std of the 3 x 3 window around its pixel.  Its code and tables use 1
+- std.  Both forms are here.
 """
 
 import math
@@ -14,7 +14,7 @@ from deepsec_jax.metrics.windows import window_mean, window_sum
 from deepsec_jax.protocols import Images
 
 LEAST_DEVIATION = 1 / 255
-"""Floor of the standard deviation in :func:`psd_inverse`: one 8-bit level; a flat window has none."""
+"""Lower bound of the standard deviation in :func:`psd_inverse`: one 8-bit level; in a flat window it is 0."""
 
 
 def local_deviation(x: Images) -> Images:

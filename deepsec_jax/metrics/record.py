@@ -1,4 +1,4 @@
-"""What a metric looks at: one immutable record of an attack's result, and success seen from outside."""
+"""The input of an attack metric: one immutable record of an attack's result."""
 
 import math
 from collections.abc import Callable
@@ -15,29 +15,29 @@ from deepsec_jax.pytree import Struct, gives_confidences, rejects, reseed
 
 
 class AttackRecord(Struct):
-    """An attack's result on B images: a pytree that metrics only read.
+    """An attack's result on B images; a read-only pytree.
 
     Attributes:
         model: the classifier that was attacked.
         x: clean images [B, H, W, C] in [0, 1].
         x_adv: adversarial images [B, H, W, C] in [0, 1].
         labels: true classes [B].
-        targets: classes the images were driven to [B], or None where any wrong class counts.
+        targets: target classes [B], or None if any wrong class counts.
         draws: None, or on a randomised model the keys [D, B] over which predictions are averaged.
-        before: whether the goal is reached on ``x`` already, in each draw, bool [D, B]; [1, B] on a
-            deterministic model.  What is reached there is no success of the attack.
+        before: whether ``x`` already reaches the goal, in each draw, bool [D, B]; [1, B] on a deterministic
+            model. Such a draw is no success of the attack.
         success: share of draws that succeeded [B]; 0 or 1 on a deterministic model.
         logits: mean logits on ``x_adv`` [B, K]; [B, K+1] of a model that rejects.
-        probabilities: mean softmax of the logits of the classes on ``x_adv`` [B, K]; NaN of a model without
+        probabilities: mean softmax of the logits of the classes on ``x_adv`` [B, K]; NaN for a model without
             confidences.
         adversarial: probability of the class found, a mean over the draws that succeeded [B]; NaN without.
         true: probability of the true class, a mean over the same draws [B].
-        lead: how far the class found is ahead of the next one, a mean over the same draws [B].
-        seconds: wall time that the attack spent per image [B], compilation apart.
-        gradients: gradients of the model that the attack spent per image [B]; NaN if not known.
-        forwards: further forward passes per image [B]; NaN if not known.
+        lead: probability of the predicted class less that of the next one, a mean over the same draws [B].
+        seconds: wall time of the attack per image [B], without compilation.
+        gradients: gradients of the model per image [B]; NaN if unknown.
+        forwards: further forward passes per image [B]; NaN if unknown.
         gradient_seconds: wall time per image of one bare gradient of the model in the same batch [B].
-        rejected: share of draws in which the model refuses ``x_adv`` [B]; NaN of one that cannot.
+        rejected: share of draws in which the model rejects ``x_adv`` [B]; NaN if it cannot.
     """
 
     model: Classifier
@@ -61,23 +61,24 @@ class AttackRecord(Struct):
 
 
 class Answers(NamedTuple):
-    """What a model says of images, float32; means over draws on a randomised model.
+    """A model's outputs on images, float32; means over draws on a randomised model.
 
     Attributes:
         reached: whether the goal is reached, in each draw, bool [D, B]; [1, B] on a deterministic model.
-        success: share of draws in which it is reached, and was not before [B].
+        success: share of draws in which it is reached, and was not reached before [B].
         correct: share of draws in which the class is the label [B].
-        predicted: class found in most of the draws that succeeded, where at least half of all did, else in
-            most of all, int32 [B]; K says "rejected", NO_CLASS that there is no answer in any draw.
+        predicted: most frequent class, over the draws that succeeded if at least half did, else over all,
+            int32 [B]; K means "rejected", NO_CLASS no answer in any draw.
         logits: [B, K]; [B, K+1] of a model that rejects.
-        probabilities: softmax of the logits of the classes [B, K]; NaN of a model without confidences.
-        adversarial: probability of the class found, a mean over the draws that succeeded [B]; NaN where none
-            did, and of a model without confidences.
+        probabilities: softmax of the logits of the classes [B, K]; NaN for a model without confidences.
+        adversarial: probability of the predicted class, a mean over the draws that succeeded [B]; NaN if none
+            did, or for a model without confidences.
         true: probability of the label, a mean over the same draws [B].
         lead: largest less second largest probability, a mean over the same draws [B].
-        rejected: share of draws in which the image is refused [B]; NaN of a model that cannot.
-        no_answer: share of draws in which the logits are no answer (NaN or +inf) [B]: neither success nor
-            refusal, and left out of the means of logits and probabilities, which are NaN where none is left.
+        rejected: share of draws in which the image is rejected [B]; NaN if the model cannot reject.
+        no_answer: share of draws without an answer (NaN or +inf) [B].  Such a draw is neither a success nor a
+            rejection. It is left out of the means of logits and probabilities, which are NaN if no draw
+            remains.
     """
 
     reached: jax.Array
@@ -94,7 +95,7 @@ class Answers(NamedTuple):
 
 
 class _Totals(NamedTuple):
-    """Sums over draws: of one draw what it found."""
+    """Sums over draws; for a single draw, its values."""
 
     success: jax.Array  # [B], as all but the last four
     correct: jax.Array
@@ -103,10 +104,10 @@ class _Totals(NamedTuple):
     lead: jax.Array
     rejected: jax.Array
     no_answer: jax.Array
-    logits: jax.Array  # [B, K or K+1], of draws with an answer
-    probabilities: jax.Array  # [B, K], of these, too
-    found: jax.Array  # [B, K or K+1]: how many draws have found which class
-    found_in_success: jax.Array  # how many that succeeded
+    logits: jax.Array  # [B, K or K+1], over draws with an answer
+    probabilities: jax.Array  # [B, K], over the same draws
+    found: jax.Array  # [B, K or K+1]: number of draws that predict each class
+    found_in_success: jax.Array  # number of draws that succeeded
 
 
 def classify(
@@ -117,13 +118,13 @@ def classify(
     draws: Keys | None,
     before: jax.Array | None = None,
 ) -> Answers:
-    """Return what the model says of the images, and on which of them the goal is reached.
+    """Return the model's outputs on the images, and where the goal is reached.
 
-    The goal is any class but the label, or the target where there are targets; "rejected" is neither, and no
-    answer (NaN) is none.  What an image says before it is attacked is not the attack's doing: a draw in
-    which the goal was reached ``before`` is no success.  On a randomised model that is the only fair
-    comparison, draw by draw under the same keys: a model that errs in 5 % of its draws errs in them on
-    adversarial images as well.  One draw after the other, so that memory does not grow with their number.
+    The goal is any class except the label, or the target if there are targets.  Neither "rejected" nor no
+    answer (NaN) reaches the goal.  A draw in which the goal was reached ``before`` is no success.  A
+    randomised model is compared draw by draw under the same keys: a model that errs in 5 % of its draws also
+    errs in them on adversarial images.  Draws are computed one after the other, so memory does not grow with
+    their number.
 
     Args:
         model: the classifier.
@@ -131,7 +132,7 @@ def classify(
         labels: true classes [B].
         targets: [B], or None.
         draws: keys [D, B] of a randomised model, or None.
-        before: ``reached`` of the images before the attack, bool [D, B]; None counts nothing as reached.
+        before: ``reached`` of the images before the attack, bool [D, B]; None means nowhere.
 
     Raises:
         ValueError: labels or targets are not [B].
@@ -140,7 +141,7 @@ def classify(
     labels, targets = as_labels(labels), None if targets is None else as_labels(targets)
     goal, targeted = (labels, False) if targets is None else (targets, True)
     for name, classes in (("labels", labels), ("targets", goal)):
-        if jnp.shape(classes) != images.shape[:1]:  # else they would be compared all with all
+        if jnp.shape(classes) != images.shape[:1]:  # otherwise they would broadcast against [B]
             raise ValueError(f"{name} must be [{images.shape[0]}], got {list(jnp.shape(classes))}")
     count = 1 if draws is None else draws.shape[0]
     earlier = jnp.zeros((count, images.shape[0]), bool) if before is None else before
@@ -156,7 +157,7 @@ def classify(
         shares = jax.nn.softmax(classes, axis=-1) if confident else jnp.full_like(classes, jnp.nan)
         top, second = jnp.moveaxis(lax.top_k(shares, 2)[0], -1, 0)
         of_label = jnp.take_along_axis(shares, labels[:, None], axis=-1)[:, 0]
-        counted = jax.nn.one_hot(found, logits.shape[-1])  # of NO_CLASS nothing
+        counted = jax.nn.one_hot(found, logits.shape[-1])  # NO_CLASS has no column
 
         def if_success(values: jax.Array) -> jax.Array:
             return jnp.where(success, values, 0.0)
@@ -184,7 +185,7 @@ def classify(
 
 
 def _averages(totals: _Totals, reached: jax.Array) -> Answers:
-    """Return the means over as many draws as ``reached`` [D, B] has; NaN where there is none to average."""
+    """Return the means over the draws of ``reached`` [D, B]; NaN where there is none to average."""
     draws = jnp.float32(reached.shape[0])
     spoke, successes = draws - totals.no_answer, totals.success
     often = jnp.where((2.0 * successes >= draws)[:, None], totals.found_in_success, totals.found)
@@ -198,12 +199,12 @@ def _averages(totals: _Totals, reached: jax.Array) -> Answers:
 
 
 def success_on(record: AttackRecord, images: Images, *, before: jax.Array | None = None) -> jax.Array:
-    """Return [B]: does the attack's goal still hold when the model sees these images instead.
+    """Return [B]: whether the attack's goal still holds on these images instead of ``x_adv``.
 
     Args:
         record: the attack's result.
         images: [B, H, W, C].
-        before: what is reached without the attack, bool [D, B]; default on the clean images, as they are.
+        before: where the goal is reached without the attack, bool [D, B]; default on the clean images.
     """
     before = record.before if before is None else before
     return classify(record.model, images, record.labels, record.targets, record.draws, before).success
@@ -211,35 +212,34 @@ def success_on(record: AttackRecord, images: Images, *, before: jax.Array | None
 
 @dataclass(frozen=True)
 class Column:
-    """One column of figures: a per-example function and what a reader must know about it.
+    """One column of figures: a per-example function and its description.
 
     Attributes:
         name: key in tables and files.
-        metric: the paper's metric it belongs to.
+        metric: the paper's metric that it belongs to.
         title: heading.
         formula: in words and symbols, one line.
         section: of the paper.
         unit: of the values.
-        better: "higher", "lower" or "neither", from the side of whom the table is about: the attacker's in
-            ``METRICS``, the defender's in ``DEFENSE_METRICS`` and ``DETECTION_METRICS``.
-        over: the examples it is averaged over: "all", "successful" (attacks), or "both correct" (defenses:
-            the raw and the defended model classify the image correctly), or "clean" (detectors: all clean
-            test images).
+        better: "higher", "lower" or "neither": for the attacker in ``METRICS``, for the defender in
+            ``DEFENSE_METRICS`` and ``DETECTION_METRICS``.
+        over: the examples of the mean: "all", "successful" (attacks), "both correct" (defenses: the raw and
+            the defended model classify the image correctly), or "clean" (detectors: all clean test images).
         values: ``values(record) -> float[B]`` of an ``AttackRecord``, a ``DefenseRecord`` or a
-            ``DetectionRecord``; a pure function on the device, or, where ``host`` is set, one that goes
-            through a picture codec or NumPy on the host.
-        rate: values are successes and failures, so that the mean is a share; or, with bounds (-1, 1),
-            differences of such.
-        bounds: the smallest and the largest possible value, which an interval of the mean keeps to; of a rate
-            (0, 1) where nothing is said.
+            ``DetectionRecord``; a pure function on the device, or, if ``host`` is set, a function with an
+            image codec or NumPy on the host.
+        rate: values are 0 or 1, so the mean is a share; or, with bounds (-1, 1), differences of such values.
+        bounds: smallest and largest possible value, for the interval of the mean; (0, 1) by default for a
+            rate.
         host: see ``values``.
-        quick: whether it stands in tables by default.
-        measured_once: one measurement shared by all images, so that it has no interval.
-        needs_confidences: NaN of a model that gives none, see :func:`deepsec_jax.pytree.gives_confidences`.
-        needs_rejection: NaN on a model that cannot reject, whose tables leave the column out.
-        hides_zero: tables leave the column out where all its values are 0.
-        version: of the values.  Raise it with every change that moves them: stored columns of earlier
-            versions are then computed again, and their cells are not.
+        quick: whether it is in tables by default.
+        measured_once: one measurement shared by all images, so it has no interval.
+        needs_confidences: NaN for a model without confidences, see
+            :func:`deepsec_jax.pytree.gives_confidences`.
+        needs_rejection: NaN for a model that cannot reject; its tables leave the column out.
+        hides_zero: tables leave the column out if all its values are 0.
+        version: version of the values.  Increase it with every change of the values: then stored columns of
+            earlier versions are computed again, and their cells are not.
     """
 
     name: str
@@ -263,7 +263,7 @@ class Column:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """``bounds``, infinite where nothing is known."""
+        """``bounds``, infinite where unknown."""
         if self.bounds is not None:
             return self.bounds
         return (0.0, 1.0) if self.rate else (-math.inf, math.inf)

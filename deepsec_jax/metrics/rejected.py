@@ -1,4 +1,4 @@
-"""Rejected: the share of adversarial images that a model with a detector refuses, apart from MR."""
+"""Rejected: the share of adversarial images that a model with a detector rejects; not part of MR."""
 
 import jax
 
@@ -6,7 +6,7 @@ from deepsec_jax.metrics.record import AttackRecord, Column
 
 
 def rejected(record: AttackRecord) -> jax.Array:
-    """Return 1 for each adversarial image that the model refuses, else 0 [B]; NaN if it cannot refuse."""
+    """Return 1 for each adversarial image that the model rejects, else 0 [B]; NaN if it cannot reject."""
     return record.rejected
 
 

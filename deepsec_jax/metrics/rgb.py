@@ -1,4 +1,4 @@
-"""RGB, robustness to Gaussian blur: successful images that stay successful when blurred, radius 0.5."""
+"""RGB, robustness to Gaussian blur: successful images that stay successful after blur, radius 0.5."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
-"""RIC, robustness to image compression: successful images that stay successful as JPEG of quality 90.
+"""RIC, robustness to image compression: successful images that stay successful as JPEG, quality 90.
 
-The paper compresses with Guetzli, which is slow and no longer kept up.  The default here is libjpeg without
-chroma subsampling, through Pillow; Guetzli is a column of its own where its binary is installed, because
+The paper compresses with Guetzli, which is slow and no longer maintained.  The default here is libjpeg
+without chroma subsampling, through Pillow.  Guetzli is a separate column if its binary is installed, because
 the two are not comparable.
 """
 
@@ -36,7 +36,7 @@ def _compressed(picture: Image.Image) -> Image.Image:
 
 
 def ric_device(record: AttackRecord) -> jax.Array:
-    """Return the success [B] of images after JPEG's lossy part, on the device."""
+    """Return the success [B] of images after the lossy part of JPEG, on the device."""
     return success_on(record, jpeg(record.x_adv, QUALITY))
 
 

@@ -1,4 +1,4 @@
-"""The one place that averages: mean, number of examples, 95 % interval; never a crash on none."""
+"""The only place that averages: mean, number of examples, 95 % interval; NaN without examples."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Summary:
 
     Attributes:
         mean: in the column's unit; NaN where n is 0.
-        n: examples with a value that was averaged over.
-        low: lower end of the 95 % interval, inside the column's bounds; NaN where there is none.
+        n: number of averaged values.
+        low: lower end of the 95 % interval, inside the column's bounds; NaN if there is none.
         high: upper end.
     """
 
@@ -29,18 +29,18 @@ class Summary:
 
 
 def summarise(column: Column, values: np.ndarray, success: np.ndarray) -> Summary:
-    """Average a column over the examples it is meant for, in float64.
+    """Average a column over its examples (``column.over``), in float64.
 
-    A mean of bounded values has Gaffke's interval, which of yes and no is Clopper and Pearson's; a difference
-    of yes and no over the same examples has Tango's.  A mean of values without an upper bound has
-    Student's, cut off at the bound that there is: none where n is 1 or all values are equal, which says
-    nothing about values that were not seen.  Nor has a time that was taken once for all.  Values that are
-    NaN (no such figure for this example) are left out of mean and n.
+    A mean of bounded values has Gaffke's interval, which for values 0 and 1 is Clopper and Pearson's.  A
+    difference of such values over the same examples has Tango's.  Without an upper bound it is Student's t
+    interval, cut off at the lower bound.  There is no interval if n is 1 or all values are equal, nor for a
+    time measured once for all images.  NaN values (no such figure for this example) are left out of mean and
+    n.
 
     Args:
-        column: what the values are.
+        column: of the values.
         values: one per example [N].
-        success: what ``column.over`` asks for, per example [N]: success of the attack, or, for a metric of
+        success: condition of ``column.over`` per example [N]: success of the attack, or, for a metric of
             defenses, :func:`~deepsec_jax.metrics.both_correct`; at least half of the draws counts.
     """
     values = np.asarray(values, np.float64)

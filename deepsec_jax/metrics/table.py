@@ -1,10 +1,10 @@
-"""The table of attack metrics: column name -> what it is and the function behind it."""
+"""The table of attack metrics: column name -> description and function."""
 
 from deepsec_jax.metrics import acac, actc, ald, ass, cc, mr, nte, psd, rejected, rgb, ric
 from deepsec_jax.metrics.record import Column
 
 MODULES = (mr, rejected, acac, actc, ald, ass, psd, nte, rgb, ric, cc)
-"""One module per metric of the paper, in its order, and what is rejected; a new metric is one more."""
+"""One module per metric of the paper, in its order, then rejections; a new metric is one more entry."""
 
 METRICS: dict[str, Column] = {column.name: column for module in MODULES for column in module.COLUMNS}
 """Every column by name, in the order of tables."""

@@ -1,4 +1,4 @@
-"""Sums over a small square window around each pixel, as sums of shifted images (exact, no convolution)."""
+"""Sums over a small square window around each pixel, as exact sums of shifted images without convolution."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,12 @@ from deepsec_jax.protocols import Images
 
 
 def window_sum(images: tuple[Images, ...], size: int, term: Callable[..., Images]) -> Images:
-    """Sum ``term(*shifted)`` over a ``size`` x ``size`` window, where the window fits.
+    """Sum ``term(*shifted)`` over each ``size`` x ``size`` window inside the image.
 
     Args:
         images: arrays [B, H, W, C], shifted together.
         size: side of the window.
-        term: what is summed, from the shifted arrays [B, H - size + 1, W - size + 1, C].
+        term: function of the shifted arrays [B, H - size + 1, W - size + 1, C]; its values are summed.
     """
     height, width = images[0].shape[1] - size + 1, images[0].shape[2] - size + 1
     total: Images = jnp.zeros((images[0].shape[0], height, width, images[0].shape[3]), jnp.float32)

@@ -1,7 +1,7 @@
-"""The raw models, by name, and adapters for those of other libraries.
+"""The undefended models, by name, and adapters for models of other libraries.
 
-Every one is ``Model(image_shape, classes, rngs=...)`` and returns logits.  ``from_callable``,
-``from_equinox``, ``from_haiku`` and ``from_keras`` make a model of what a reader has.
+Every class is ``Model(image_shape, classes, rngs=...)`` and returns logits.  ``from_callable``,
+``from_equinox``, ``from_haiku`` and ``from_keras`` convert models of other libraries.
 """
 
 from collections.abc import Callable

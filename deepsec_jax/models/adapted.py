@@ -1,4 +1,4 @@
-"""Models of other libraries as pytree callables: what is an array is traced, all else is fixed."""
+"""Models of other libraries as callable pytrees: arrays are traced, everything else is static."""
 
 import functools
 import re
@@ -23,23 +23,22 @@ def from_callable(
 
     Like ``jax.tree_util.Partial(function, *params, **options)``, but only arrays are traced.  Flags
     (``train=False``), numbers, names and functions, anywhere in ``function``, ``params`` and ``options``, are
-    fixed: they decide the compiled program.  Other arrays in the place of these hit the compiled attack.  A
-    number that is to be traced is given as an array.
+    static.  Other arrays of the same shape reuse the compiled attack.  Pass a number as an array to trace it.
 
         models.from_callable(net.apply, variables, train=False)  # Linen
         models.from_callable(apply, params)                      # plain JAX
 
     Args:
         function: from images [B, H, W, C] in [0, 1] to raw logits [B, K], not to probabilities (a softmax
-            hides the gradient), row by row, in evaluation mode.  One that lives as long as the process is
-            compiled once, a fresh lambda at each call.  May be a ``functools.partial``, or a pytree.
+            hides the gradient), row by row, in evaluation mode. A module-level function is compiled once, a
+            new lambda at each call.  May be a ``functools.partial``, or a pytree.
         params: pytrees of weights.
         channels_first: whether ``function`` takes images [B, C, H, W]; the model takes [B, H, W, C] anyway.
-        options: passed on by name.
+        options: keyword arguments of ``function``.
 
     Raises:
-        TypeError: no array at all, a model that has an adapter of its own, or a value that cannot be fixed.
-        ValueError: a part in training mode.
+        TypeError: no array at all, a model with an adapter of its own, or a value that cannot be static.
+        ValueError: a module in training mode.
     """
     if library_of(function) not in (None, "Equinox"):
         raise TypeError(why_no_model(function))
@@ -52,7 +51,7 @@ def from_callable(
 def adapted(
     function: Callable[..., Any], params: tuple[Any, ...], options: dict[str, Any], *, channels_first: bool
 ) -> "Adapted":
-    """Return an :class:`Adapted` of what :func:`from_callable` and its sisters have checked."""
+    """Return an :class:`Adapted` of checked arguments, for :func:`from_callable` and the other adapters."""
     for part in (function, *params):
         problem = in_training(part)
         if problem is not None:
@@ -76,33 +75,33 @@ def adapted(
 
 @dataclass(frozen=True, repr=False)
 class Fixed:
-    """What is no array in a function with its arguments.
+    """The leaves of a function and its arguments that are not arrays.
 
     Attributes:
-        others: position among all leaves, type and value of each; 1 and True are not the same.
+        others: position among all leaves, type and value of each; 1 and True differ.
     """
 
     others: tuple[tuple[int, type, Any], ...]
 
     def joined(self, arrays: Any) -> Any:
-        """Return a pytree of arrays with these values in the places of the Nones."""
+        """Return a pytree of arrays with the Nones replaced by these values."""
         leaves, structure = jax.tree.flatten(arrays, is_leaf=_is_none)
         for index, _, value in self.others:
             leaves[index] = value
         return jax.tree.unflatten(structure, leaves)
 
     def __repr__(self) -> str:
-        # In hash_tree: tells relu from tanh, the same in every process.
+        # For hash_tree: distinguishes relu from tanh, the same in every process.
         return f"Fixed({[(index, described(value)) for index, _, value in self.others]})"
 
 
 class Adapted(Struct):
-    """A function with its weights and options as a model; made by ``from_callable`` and its sisters.
+    """A function with its weights and options as a model; made by ``from_callable`` and the other adapters.
 
     Attributes:
-        arrays: ``(function, params, options)`` with None for what is not traced.  Classes inside keep what
-            they say of themselves, such as ``row_keys``.
-        fixed: what stands in the places of the Nones, static.
+        arrays: ``(function, params, options)`` with None for static leaves.  Classes inside keep their
+            declarations, such as ``row_keys``.
+        fixed: the values of the Nones, static.
         channels_first: whether the function takes [B, C, H, W], static.
     """
 
@@ -111,7 +110,7 @@ class Adapted(Struct):
     channels_first: bool = static(False)
 
     def __call__(self, x: Images, *keys: Keys) -> Logits:
-        """Return logits [B, K] of images [B, H, W, C]; keys [B] go on to a function that takes them."""
+        """Return logits [B, K] of images [B, H, W, C]; keys [B] are passed to a function that takes them."""
         function, params, options = self.fixed.joined(self.arrays)
         given = jnp.moveaxis(x, -1, 1) if self.channels_first else x
         try:
@@ -127,13 +126,13 @@ class Adapted(Struct):
 
 
 class StateChanged(ValueError):
-    """A model changed its state while it answered, as it does in training."""
+    """A model changed its state in a forward pass, as in training mode."""
 
 
 def unchanged(before: Any, after: Any, remedy: str) -> None:
-    """Raise StateChanged unless a model's state after a call is, leaf by leaf, the very one before it.
+    """Raise StateChanged unless all leaves of a model's state are the same objects after a call as before.
 
-    What evaluation does not touch is handed back as it is; batch statistics and random streams are made anew.
+    Evaluation returns unchanged leaves as they are; training creates new batch statistics and random streams.
     """
     was, now = jax.tree.leaves(before), jax.tree.leaves(after)
     if len(was) != len(now) or any(one is not other for one, other in zip(was, now, strict=True)):
@@ -145,7 +144,7 @@ def _is_none(node: Any) -> bool:
 
 
 def _as_array(leaf: Any) -> jax.Array | None:
-    """Return what is traced as an array; None of what is fixed."""
+    """Return a traced leaf as an array, and None for a static one."""
     if isinstance(leaf, jax.Array):
         return leaf
     if isinstance(leaf, np.generic) and not isinstance(leaf, np.inexact):  # sizes and flags
@@ -153,13 +152,13 @@ def _as_array(leaf: Any) -> jax.Array | None:
     if isinstance(leaf, type) or not (hasattr(leaf, "__array__") or hasattr(leaf, "__jax_array__")):
         return None
     try:
-        return jnp.array(leaf)  # a copy: what the library trains on may be overwritten or given away
+        return jnp.array(leaf)  # a copy: the library's own buffer may be overwritten or donated in training
     except TypeError:  # strings and objects
         return None
 
 
 def _checked(path: Any, leaf: Any) -> Any:
-    """Return a leaf that is to be fixed; raise TypeError if it cannot be, or hides weights."""
+    """Return a static leaf; raise TypeError if it cannot be static, or contains weights."""
     if library_of(leaf) == "Keras":
         raise TypeError(why_no_model(leaf))
     try:
@@ -174,5 +173,5 @@ def _checked(path: Any, leaf: Any) -> Any:
 
 
 def _plain(error: Exception) -> str:
-    """Return an error's text without the terminal's colours."""
+    """Return an error's text without terminal colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", str(error))

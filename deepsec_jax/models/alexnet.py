@@ -9,7 +9,7 @@ from deepsec_jax.protocols import Images, Logits
 _he = nnx.initializers.he_normal()
 
 _LAYERS = ((32, 5), (96, 5), (192, 3), (128, 3), (128, 3))
-"""Filters and side of the kernel of each convolution."""
+"""Filters and kernel side of each convolution."""
 
 _POOLED = (0, 1, 4)
 """Convolutions that a pool follows."""
@@ -31,13 +31,16 @@ def _pool(x: Images) -> Images:
 class AlexNet(nnx.Module):
     """AlexNet for small images: five convolutions, three overlapping pools, two dense layers with dropout.
 
-    The paper names AlexNet for MNIST (Model 3 of the transferability study, section IX-B) and no sizes.
-    Order of layers, 5x5 and 3x3 kernels, 3x3 pools of stride 2 and dropout 1/2 are the original's.
-    Changed for images of 28 to 36 pixels and a processor: the first kernel is 5x5 of stride 1 (11x11 of
-    stride 4 would leave 7x7 of 28x28), filters are half of the one-tower version's (32, 96, 192, 128,
-    128), dense layers have 512 units instead of 4096, and there is no local response normalisation, which
-    later versions drop.  Everything is padded, so 28x28, 31x31 and 32x32 all end at 4x4: 1,929,578
-    parameters for 28x28x1 and ten classes, 1,931,178 for 32x32x3.  ``rngs`` is needed in training only.
+    The paper names AlexNet for MNIST (Model 3 of the transferability study, section IX-B) without sizes.  The
+    order of layers, 5x5 and 3x3 kernels, 3x3 pools of stride 2 and dropout 1/2 are the original's.
+
+    Changes for images of 28 to 36 pixels on a CPU: the first kernel is 5x5 of stride 1 (11x11 of stride 4
+    would leave 7x7 of 28x28).  There are half as many filters as in the one-tower version (32, 96, 192, 128,
+    128).  Dense layers have 512 units instead of 4096.  There is no local response normalisation, as in later
+    versions.
+
+    Everything is padded, so 28x28, 31x31 and 32x32 all end at 4x4: 1,929,578 parameters for 28x28x1 and ten
+    classes, 1,931,178 for 32x32x3.  ``rngs`` is needed in training only.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs):

@@ -1,4 +1,4 @@
-"""Small convolutional autoencoders, which learn what images look like: MagNet's."""
+"""Small convolutional autoencoders for MagNet."""
 
 from itertools import pairwise
 
@@ -14,11 +14,11 @@ _glorot = nnx.initializers.glorot_uniform()
 
 
 class Autoencoder(nnx.Module):
-    """Images -> images of the same shape, by 3x3 convolutions with a sigmoid behind each.
+    """Images -> images of the same shape, by 3x3 convolutions, each followed by a sigmoid.
 
-    ``pooled``: conv, 2x2 mean, conv, conv, doubled, conv, conv: an image of a quarter of the pixels is
-    between.  ``flat``: three convolutions, nothing is between but the few filters.  The last convolution has
-    the image's channels, all others ``filters``.
+    ``pooled``: conv, 2x2 mean, conv, conv, upsampling by 2, conv, conv; the bottleneck has a quarter of the
+    pixels.  ``flat``: three convolutions without a change of resolution.  The last convolution has the
+    image's channels, all others ``filters``.
 
     References:
         Meng, Chen, "MagNet: a Two-Pronged Defense against Adversarial Examples", CCS 2017,
@@ -39,7 +39,7 @@ class Autoencoder(nnx.Module):
         """Return the reconstructions [B, H, W, C], in (0, 1).
 
         Raises:
-            ValueError: a pooled one, and sides that 2 does not divide.
+            ValueError: ``pooled`` and a side that is odd.
         """
         if self.pooled and (x.shape[1] % 2 or x.shape[2] % 2):
             raise ValueError(f"a pooled autoencoder needs even sides, got {x.shape[1]} x {x.shape[2]}")

@@ -1,4 +1,4 @@
-"""Plain convolutional networks: the paper's MNIST model, that with a block more, a small one for digits."""
+"""Plain convolutional networks: the paper's MNIST models, and a small one for digits."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +14,11 @@ _he = nnx.initializers.he_normal()
 
 
 _by_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in +-1/sqrt(fan in), what layers get by default in the framework of the paper's code."""
+"""Uniform in +-1/sqrt(fan in), the default of PyTorch, which the paper's code uses."""
 
 
 def _bias_by(fan_in: int) -> Callable[..., jax.Array]:
-    """Uniform in +-1/sqrt(fan in), as that framework does for biases, too."""
+    """Uniform in +-1/sqrt(fan in), PyTorch's default for biases."""
 
     def bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
         bound = fan_in**-0.5
@@ -89,13 +89,13 @@ class MnistCNN(nnx.Module):
 
 
 class MnistCNNBlock(nnx.Module):
-    """``MnistCNN`` with one block more (conv 128-128, pool): the paper's Model 2 for MNIST (section IX-B).
+    """``MnistCNN`` with one more block (conv 128-128, pool): the paper's Model 2 for MNIST (section IX-B).
 
-    The paper says only that one convolution block is added.  Ours doubles the filters once more and stands
-    behind the other two.  Its convolutions are padded, because valid ones would leave nothing of the 4x4
-    map that 28x28 and 31x31 images reach there; its pool makes that 2x2, so the dense layers begin with
-    512 entries.  All else is ``MnistCNN``: 431,242 parameters for 28x28x1 and ten classes.  ``rngs`` is
-    needed in training only, for dropout.
+    The paper only states that one convolution block is added.  Ours follows the other two and doubles the
+    filters.  Its convolutions are padded, because valid ones would leave nothing of the 4x4 map of 28x28 and
+    31x31 images.  Its pool makes that 2x2, so the dense layers begin with 512 entries.  The rest is
+    ``MnistCNN``: 431,242 parameters for 28x28x1 and ten classes.  ``rngs`` is needed in training only, for
+    dropout.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int, *, rngs: nnx.Rngs):

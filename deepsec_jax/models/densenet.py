@@ -19,7 +19,7 @@ def _halved(x: Images) -> Images:
 
 
 class NormConv(nnx.Module):
-    """Batch norm, ReLU, convolution: a step of every dense layer and transition."""
+    """Batch norm, ReLU, convolution: one step of every dense layer and transition."""
 
     def __init__(self, inputs: int, filters: int, size: int, *, rngs: nnx.Rngs):
         self.norm = nnx.BatchNorm(inputs, momentum=0.9, rngs=rngs)
@@ -33,26 +33,25 @@ class NormConv(nnx.Module):
 
 
 class DenseLayer(nnx.Module):
-    """A bottleneck to 4 ``growth`` channels and a 3x3 convolution, whose output is added to the channels."""
+    """A bottleneck to 4 ``growth`` channels and a 3x3 convolution; its output is appended to the input."""
 
     def __init__(self, inputs: int, growth: int, *, rngs: nnx.Rngs):
         self.bottleneck = NormConv(inputs, 4 * growth, 1, rngs=rngs)
         self.conv = NormConv(4 * growth, growth, 3, rngs=rngs)
 
     def __call__(self, x: Images) -> Images:
-        """Return the input and, behind it, ``growth`` new channels."""
+        """Return the input followed by ``growth`` new channels."""
         return jnp.concatenate((x, self.conv(self.bottleneck(x))), axis=-1)
 
 
 class DenseNet(nnx.Module):
     """DenseNet-BC of depth 6n+4: three blocks of n dense layers, transitions that halve channels and side.
 
-    The paper names DenseNet for CIFAR-10 (Model 3 of the transferability study, section IX-B) and no
-    depth; its code has the 121 layers of ImageNet, among the static models of ensemble adversarial
-    training.  The default is small enough for two cores, depth 40 and growth 12: 176,122 parameters for
-    32x32x3 and ten classes, 1.8 times the multiplications of ResNet-20.  ``depth=100`` is the authors' own
-    smallest, 0.8 million.  Global average pooling, so larger images (random resizing and padding to 36x36)
-    are accepted.
+    The paper names DenseNet for CIFAR-10 (Model 3 of the transferability study, section IX-B) without a
+    depth.  Its code has the 121 layers of ImageNet, among the static models of ensemble adversarial training.
+    The default, depth 40 and growth 12, can be trained on two cores: 176,122 parameters for 32x32x3 and ten
+    classes, 1.8 times the multiplications of ResNet-20.  ``depth=100`` is the authors' own smallest, 0.8
+    million.  Global average pooling, so larger images (random resizing and padding to 36x36) are accepted.
     """
 
     def __init__(
@@ -98,7 +97,8 @@ class DenseNet(nnx.Module):
     def layers(self, x: Images) -> list[jax.Array]:
         """Return the output of the first convolution, of every block and transition, and the logits.
 
-        A block's output holds that of all its layers; the last one's is behind the norm and the ReLU.
+        A block's output contains those of all its layers; the last block's is taken after the norm and the
+        ReLU.
         """
         x = self.stem(x)
         outputs = [x]

@@ -1,7 +1,7 @@
 """The static models of ensemble adversarial training on MNIST (Tramer et al., ICLR 2018, arXiv:1705.07204).
 
 Layers, dropout and initial weights as in the authors' code (ftramer/ensemble-adv-training, mnist.py).
-Their model A is not here: the original takes the paper's own MNIST network in its place, ``mnist_cnn``.
+Their model A is not included: DEEPSEC uses its own MNIST network instead, ``mnist_cnn``.
 """
 
 import jax

@@ -12,10 +12,10 @@ from deepsec_jax.protocols import Images, Keys, Logits
 def from_equinox(
     module: Any, state: Any = None, *, batched: bool = False, channels_first: bool = False
 ) -> Adapted:
-    """Return the model that asks an Equinox module, which takes one image, for each of a batch.
+    """Return a model that applies an Equinox module, which takes one image, to each image of a batch.
 
-    Arrays are traced, all else (activations, flags) is fixed, as in ``equinox.filter_jit``: another module of
-    the same structure hits the compiled attack.
+    Arrays are traced; everything else (activations, flags) is static, as in ``equinox.filter_jit``. Another
+    module of the same structure reuses the compiled attack.
 
         models.from_equinox(eqx.nn.inference_mode(module), state, channels_first=True)
 
@@ -29,7 +29,7 @@ def from_equinox(
             [B, H, W, C] anyway.
 
     Raises:
-        TypeError: no Equinox module, or no state of one.
+        TypeError: not an Equinox module, or not an Equinox state.
         ValueError: a layer in training mode, or a state that is missing.
     """
     import equinox as eqx
@@ -64,7 +64,7 @@ def _each(module: Any, x: Images, *keys: Keys) -> Logits:
 
 
 def _whole_with_state(module: Any, state: Any, x: Images) -> Logits:
-    before = jax.tree.leaves(state)  # the state itself is void once the module has made another one of it
+    before = jax.tree.leaves(state)  # Equinox invalidates the state itself after use
     logits, after = module(x, state)
     unchanged(before, after, "take equinox.nn.inference_mode(module) first")
     return logits

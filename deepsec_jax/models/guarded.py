@@ -1,4 +1,4 @@
-"""A classifier with a detector before it, as one model: a class more, which says "rejected"."""
+"""A classifier and a detector as one model with an additional class, "rejected"."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -10,11 +10,11 @@ from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
 from deepsec_jax.pytree import Struct, rejects
 
 LARGEST = 1e30
-"""z_K where the score is infinite."""
+"""z_K for an infinite score."""
 
 
 class Detecting(Protocol):
-    """What a guard needs of a fitted detector."""
+    """The interface of a fitted detector."""
 
     @property
     def threshold(self) -> Scalar:
@@ -23,7 +23,7 @@ class Detecting(Protocol):
 
     @property
     def spread(self) -> Scalar:
-        """The unit in which a score's distance from the threshold counts, above 0."""
+        """The unit of a score's distance from the threshold, above 0."""
         ...
 
     def score(self, x: Images, /) -> jax.Array:
@@ -32,23 +32,23 @@ class Detecting(Protocol):
 
 
 class Guarded(Struct):
-    """A model that refuses to answer where a detector flags: logits [B, K+1], the last is "rejected".
+    """A model that rejects the images that a detector flags: logits [B, K+1], the last is "rejected".
 
         z_K = max_j z_j + weight (score - threshold) / spread
 
-    so that the argmax is K exactly where the detector flags, and falls to a class exactly where it does not.
-    Attacks see the detector through z_K: it neither saturates nor loses its gradient, near the threshold
-    or far from it.  An untargeted attack succeeds where the argmax is neither the label nor K.
+    so the argmax is K exactly where the detector flags.  Attacks take the detector's gradient from z_K, which
+    does not saturate at any distance from the threshold.  An untargeted attack succeeds where the argmax is
+    neither the label nor K.
 
     Attributes:
         model: images -> logits [B, K].
         detector: a fitted detector, with its threshold.
-        weight: logits that one spread (threshold less the median clean score) counts for; it changes how
-            hard an attack pulls on the detector, and never the answer.
+        weight: number of logits per spread (threshold less the median clean score); it changes the gradient,
+            never the answer.
 
     References:
         Carlini, Wagner, "Adversarial Examples Are Not Easily Detected", AISec 2017, arXiv:1705.07263,
-        which joins both to one model in this way.
+        which combines both in this way.
     """
 
     model: Classifier
@@ -66,14 +66,14 @@ class Guarded(Struct):
         score = detector.score(x)
         top = jnp.max(logits, axis=-1)
         pull = top + self.weight * (score - detector.threshold) / detector.spread
-        # Rounding must not decide: a score a hair above the threshold still wins, one at it never does.
+        # Rounding must not decide: a score just above the threshold always wins, a score equal to it never.
         hair = 1e-6 * jnp.maximum(jnp.abs(top), 1.0)
         flagged = ~(score <= detector.threshold)
-        # A score may be infinite, a logit of an answer may not.
+        # A score may be infinite, a logit must be finite.
         decided = jnp.where(
             flagged, jnp.fmax(jnp.minimum(pull, LARGEST), top + hair), jnp.fmin(pull, top - hair)
         )
-        # The value is the decision's, the gradient the pull's, also within a hair of the threshold.
+        # The value is that of the decision, the gradient that of ``pull``, also right at the threshold.
         slope = jnp.where(jnp.isfinite(pull), pull - lax.stop_gradient(pull), 0.0)
         rejected = lax.stop_gradient(decided) + slope
         return jnp.concatenate([logits, rejected[:, None]], axis=-1)

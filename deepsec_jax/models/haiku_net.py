@@ -18,16 +18,16 @@ def from_haiku(
         models.from_haiku(net, params, state, is_training=False)
 
     Args:
-        net: what ``hk.transform`` or ``hk.transform_with_state`` returned, from images [B, H, W, C] in [0, 1]
-            to raw logits [B, K], not to probabilities (a softmax at its end hides the gradient).  Transform
-            once: a compiled attack belongs to this ``net``.
+        net: result of ``hk.transform`` or ``hk.transform_with_state``, from images [B, H, W, C] in [0, 1] to
+            raw logits [B, K], not to probabilities (a softmax at its end hides the gradient).  Transform once
+            and reuse it: each ``net`` is compiled separately.
         params: its parameters, traced.
-        state: its state, traced, where ``net`` has one.
+        state: its state, traced, if ``net`` has one.
         channels_first: whether it takes images [B, C, H, W]; the model takes [B, H, W, C] anyway.
-        options: passed on by name, ``is_training=False``; what is no array is fixed.
+        options: keyword arguments such as ``is_training=False``; static unless arrays.
 
     Raises:
-        TypeError: no transformed function, or a state too many or too few.
+        TypeError: not a transformed function, or a state that is missing or unexpected.
         ValueError: when called, if it changes its state, as in training.
     """
     kind = type(net).__name__
@@ -42,7 +42,7 @@ def from_haiku(
         raise TypeError(f"net is {kind}: pass {call}")
     weights = (params, state) if stateful else (params,)
     takes_key = list(inspect.signature(net.apply).parameters)[len(weights) :][:1] == ["rng"]
-    key = (None,) if takes_key else ()  # hk.without_apply_rng leaves no room for one
+    key = (None,) if takes_key else ()  # hk.without_apply_rng takes no key
     function = _without_new_state if stateful else _applied
     return adapted(function, (net.apply, *weights, *key), options, channels_first=channels_first)
 

@@ -1,4 +1,4 @@
-"""A Keras 3 model as a model here."""
+"""A Keras 3 model as a model."""
 
 import inspect
 from typing import Any
@@ -11,23 +11,23 @@ from deepsec_jax.protocols import Images, Logits
 
 
 def from_keras(model: Any, *, channels_first: bool = False) -> Adapted:
-    """Return the model that calls a Keras 3 model on the JAX backend in inference mode.
+    """Return a model that calls a Keras 3 model on the JAX backend in inference mode.
 
-    Weights and statistics are traced.  They are copied now: after more training take ``from_keras(model)``
-    again, which hits the compiled attack.
+    Weights and statistics are traced, and copied now.  After more training call ``from_keras(model)`` again;
+    the compiled attack is reused.
 
     A model that ends in a softmax or sigmoid is refused, since probabilities hide the gradient from attacks.
-    Its logits need no training: ``model.layers[-1].activation = keras.activations.linear``, or
-    ``keras.Model(model.inputs, model.layers[-2].output)`` where the softmax is a layer.  The end of a
-    subclassed model cannot be seen here: take the softmax out yourself.
+    To get logits, set ``model.layers[-1].activation = keras.activations.linear``, or use
+    ``keras.Model(model.inputs, model.layers[-2].output)`` if the softmax is a layer.  In a subclassed model a
+    softmax cannot be detected; remove it yourself.
 
     Args:
-        model: a built ``keras.Model``, from images [B, H, W, C] in [0, 1] (what scales them is part of it, as
+        model: a built ``keras.Model``, from images [B, H, W, C] in [0, 1] (scaling is part of it, as
             ``keras.layers.Rescaling``) to raw logits [B, K].
         channels_first: whether it takes images [B, C, H, W]; the model takes [B, H, W, C] anyway.
 
     Raises:
-        TypeError: no Keras model.
+        TypeError: not a Keras model.
         ValueError: another backend; a model that is not built, or ends in probabilities; when called, one
             that changes its state, as batch statistics and random layers do in training.
     """
@@ -46,7 +46,7 @@ def from_keras(model: Any, *, channels_first: bool = False) -> Adapted:
     if squashed is not None:
         raise ValueError(squashed)
     weights = tuple(
-        [jnp.copy(variable.value) for variable in variables]  # fit() gives the buffers themselves away
+        [jnp.copy(variable.value) for variable in variables]  # fit() donates the buffers
         for variables in (model.trainable_variables, model.non_trainable_variables)
     )
     return adapted(_logits, (KerasModel(model), *weights), {}, channels_first=channels_first)
@@ -85,7 +85,7 @@ def _logits(held: KerasModel, trainable: Any, others: Any, x: Images) -> Logits:
 
 
 def _squashed(model: Any) -> str | None:
-    """Return what to do about a model whose last layer makes probabilities; None if none can be seen."""
+    """Return the remedy for a model whose last layer returns probabilities; None if none is detected."""
     whole = last = model
     while inner := _in_order(last):  # it may end in another model
         whole, last = last, inner[-1]
@@ -97,7 +97,7 @@ def _squashed(model: Any) -> str | None:
         end = "model" if whole is model else f"model.get_layer({whole.name!r})"
         remedy = f"set {end}.layers[-1].activation = keras.activations.linear"
     elif whole is model:
-        before = -2 if model.layers[-1] is last else -1  # an operation is no layer
+        before = -2 if model.layers[-1] is last else -1  # an operation is not a layer
         remedy = f"take keras.Model(model.inputs, model.layers[{before}].output)"
     else:
         remedy = f"build {whole.name!r} without it"
@@ -105,7 +105,7 @@ def _squashed(model: Any) -> str | None:
 
 
 def _in_order(model: Any) -> list[Any]:
-    """Return the layers of a sequential or functional model, the last of which makes its output; else []."""
+    """Return the layers of a sequential or functional model whose last layer makes its output, else []."""
     import keras
 
     if isinstance(model, keras.Sequential):

@@ -1,4 +1,4 @@
-"""What every layer of a network puts out, in the form that a detector compares."""
+"""The activations of a network's layers, as vectors for a detector."""
 
 from collections.abc import Iterable
 

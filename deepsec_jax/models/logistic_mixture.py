@@ -1,10 +1,9 @@
-"""Mixtures of discretised logistics: the distribution that a PixelCNN gives to the next pixel.
+"""Mixtures of discretised logistics: a PixelCNN's distribution of the next pixel.
 
-A logistic in [-1, 1] is cut into bins of width 2 / (levels - 1) around the levels; the outer two bins reach
-to infinity, so that the levels' probabilities add up to one.  All channels of a pixel share the component,
-and the mean of a channel moves linearly with the channels before it (Salimans et al., "PixelCNN++: Improving
-the PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications", ICLR 2017,
-arXiv:1701.05517).
+A logistic in [-1, 1] is divided into bins of width 2 / (levels - 1) around the levels.  The outer two bins
+extend to infinity, so the levels' probabilities sum to one.  All channels of a pixel share the component, and
+the mean of a channel depends linearly on the previous channels (Salimans et al., "PixelCNN++: Improving the
+PixelCNN with Discretized Logistic Mixture Likelihood and Other Modifications", ICLR 2017, arXiv:1701.05517).
 """
 
 from functools import reduce
@@ -23,9 +22,9 @@ class Mixture(NamedTuple):
 
     Attributes:
         log_weights: normalised, [..., K].
-        means: of each channel by itself, [..., C, K].
+        means: of each channel, [..., C, K].
         log_scales: at least -7, [..., C, K].
-        slopes: how much the mean of channel c moves with channel d < c, in (-1, 1), [..., C, C, K]; else 0.
+        slopes: coefficient of channel d < c in the mean of channel c, in (-1, 1), [..., C, C, K]; else 0.
     """
 
     log_weights: jax.Array
@@ -35,12 +34,12 @@ class Mixture(NamedTuple):
 
 
 def parameters(channels: int, mixtures: int) -> int:
-    """Return how many numbers describe the distribution of a pixel: 10 K for three channels, 3 K for one."""
+    """Return the number of parameters of a pixel's distribution: 10 K for three channels, 3 K for one."""
     return mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
 
 def mixture(numbers: jax.Array, channels: int) -> Mixture:
-    """Return the distribution that a network's output stands for.
+    """Return the distribution with a network's outputs as parameters.
 
     Args:
         numbers: [..., parameters(C, K)]: K weights, C K means, C K log scales, K slopes per pair of channels.
@@ -78,13 +77,13 @@ def log_of_bins(x: jax.Array, means: jax.Array, log_scales: jax.Array, levels: i
     """Return log-probabilities of levels under single logistics; arrays of one rank, broadcast.
 
     Args:
-        x: levels' places in [-1, 1].
+        x: levels in [-1, 1].
         means: of the logistics.
         log_scales: of the logistics.
         levels: number of levels.
     """
     scale, half = jnp.exp(-log_scales), 1.0 / (levels - 1)
-    # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): its logarithm loses nothing anywhere.
+    # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): its logarithm is exact everywhere.
     up_to = jax.nn.log_sigmoid(scale * (x + half - means))
     from_there = jax.nn.log_sigmoid(scale * (means - x + half))
     width = jnp.log(-jnp.expm1(-2.0 * half * scale))
@@ -97,10 +96,10 @@ def log_of_bins(x: jax.Array, means: jax.Array, log_scales: jax.Array, levels: i
 
 
 def most_likely(distribution: Mixture, lowest: jax.Array, highest: jax.Array, levels: int) -> jax.Array:
-    """Return, channel after channel, the most likely level within bounds, int32 [..., C].
+    """Return the most likely level of each channel within bounds, int32 [..., C].
 
-    A channel's probabilities are those given the channels that were chosen before it: they move its mean, and
-    say which component it is.
+    A channel's probabilities are conditional on the previously chosen channels, which determine its mean and
+    the weights of the components.
 
     Args:
         distribution: of each pixel.
@@ -118,7 +117,7 @@ def most_likely(distribution: Mixture, lowest: jax.Array, highest: jax.Array, le
             there = unit_value(level, levels, means.dtype)[..., None]
             means = means + distribution.slopes[..., channel, before, :] * there
         log_scales = distribution.log_scales[..., channel, :]
-        joint = [  # component by component: reduced along an axis, it would be a scalar loop
+        joint = [  # one component at a time: a reduction along the axis would be a scalar loop
             log_weights[..., k, None]
             + log_of_bins(places, means[..., k, None], log_scales[..., k, None], levels)
             for k in mixtures
@@ -127,7 +126,7 @@ def most_likely(distribution: Mixture, lowest: jax.Array, highest: jax.Array, le
         total = most + jnp.log(sum(jnp.exp(part - most) for part in joint))
         allowed = (every >= lowest[..., channel, None]) & (every <= highest[..., channel, None])
         total = jnp.where(allowed, total, -jnp.inf)
-        # The first of the largest.  XLA:CPU draws all of the above into an argmax, scalar by scalar.
+        # The first of the largest. XLA:CPU would fuse all of the above into an argmax, scalar by scalar.
         largest = jnp.max(total, axis=-1, keepdims=True)
         best = jnp.min(jnp.where(total == largest, every, levels - 1), axis=-1, keepdims=True)
         log_weights = jnp.concatenate([jnp.take_along_axis(part, best, axis=-1) for part in joint], axis=-1)
@@ -141,5 +140,5 @@ def nearest_level(x: Images, levels: int) -> jax.Array:
 
 
 def unit_value(level: jax.Array, levels: int, dtype: jnp.dtype) -> jax.Array:
-    """Return a level's place in [-1, 1]."""
+    """Return a level's value in [-1, 1]."""
     return level.astype(dtype) * (2.0 / (levels - 1)) - 1.0

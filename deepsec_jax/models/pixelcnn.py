@@ -1,8 +1,8 @@
-"""PixelCNN++: the probability of an image, pixel after pixel, each given all above and to the left of it.
+"""PixelCNN++: the probability of an image, each pixel conditional on all pixels above and to its left.
 
-Two streams of gated residual blocks: one sees the rows above, one these and the pixels to the left in the
-same row.  Convolutions are shifted, not masked.  ``pixelcnn_scan.py`` walks through the same network pixel by
-pixel, at the cost of one pass in all.
+Two streams of gated residual blocks: one depends on the rows above, the other also on the pixels to the left
+in the same row.  Convolutions are shifted, not masked.  ``pixelcnn_scan.py`` evaluates the same network pixel
+by pixel, at the total cost of one forward pass.
 """
 
 import math
@@ -26,29 +26,29 @@ from deepsec_jax.protocols import Images
 Layer = Callable[[jax.Array], jax.Array]
 
 _init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
-_init_small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")  # a block begins as nearly nothing
+_init_small = nnx.initializers.variance_scaling(0.01, "fan_in", "normal")  # a block starts near the identity
 
 
 def concat_elu(x: jax.Array) -> jax.Array:
-    """Return elu of x and of -x, side by side in the last axis."""
+    """Return elu of x and of -x, concatenated in the last axis."""
     return nnx.elu(jnp.concatenate([x, -x], axis=-1))
 
 
 def down(x: jax.Array) -> jax.Array:
-    """Move images down by a row, so that a layer sees the rows above only."""
+    """Shift images down by one row, so that a layer depends only on the rows above."""
     return jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
 
 
 def right(x: jax.Array) -> jax.Array:
-    """Move images to the right by a column, so that a layer sees the columns to the left only."""
+    """Shift images right by one column, so that a layer depends only on the columns to the left."""
     return jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
 
 
 class ShiftedConv(nnx.Module):
-    """A convolution that sees nothing below, and nothing to the right in its own row.
+    """A convolution that does not depend on the rows below, or on pixels to the right in the same row.
 
-    ``size = (rows, columns)``: the rows up to this one; of columns either as many to both sides
-    (``centred``), or those up to this one.
+    ``size = (rows, columns)``: the rows up to the current one; the columns on both sides (``centred``), or up
+    to the current one.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ShiftedConv(nnx.Module):
         return self.conv(jnp.pad(x, ((0, 0), (rows - 1, 0), self.margin, (0, 0))))
 
     def row(self, x: jax.Array, which: int) -> jax.Array:
-        """Return what one input row [B, W, inputs] adds, seen by row ``which`` of the kernel."""
+        """Return the contribution of one input row [B, W, inputs] through row ``which`` of the kernel."""
         width = x.shape[1]
         padded = jnp.pad(x, ((0, 0), self.margin, (0, 0)))
         seen = [padded[:, column : column + width] for column in range(self.conv.kernel.shape[1])]
@@ -78,14 +78,14 @@ class ShiftedConv(nnx.Module):
 
     @property
     def bias(self) -> jax.Array:
-        """The bias [1, 1, filters], to be added to a row."""
+        """The bias [1, 1, filters] of a row."""
         bias = self.conv.bias
-        assert bias is not None  # an nnx.Conv has one unless told otherwise
+        assert bias is not None  # an nnx.Conv has one by default
         return bias[None, None]
 
 
 class GatedBlock(nnx.Module):
-    """x + a sigmoid(b), where a and b come of two convolutions of x and of what other layers add."""
+    """x + a sigmoid(b), where a and b come from two convolutions of x and of other layers' outputs."""
 
     def __init__(
         self, filters: int, size: tuple[int, int], *, centred: bool = False, extra: int, dropout: float,
@@ -102,18 +102,18 @@ class GatedBlock(nnx.Module):
         )
 
     def __call__(self, x: jax.Array, *others: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Return the feature map; ``others`` are those of the layers that add to it."""
+        """Return the feature map; ``others`` are the other layers' feature maps."""
         added = self.added(others)
         return self.apply(x, added, self.first, lambda g: self.second(self.dropout(g, rngs=rngs)))[0]
 
     def added(self, others: Sequence[jax.Array]) -> jax.Array | float:
-        """Return what the other layers' feature maps add to the first convolution."""
+        """Return the contribution of the other layers' feature maps to the first convolution."""
         return sum((layer(concat_elu(other)) for layer, other in zip(self.extras, others, strict=True)), 0.0)
 
     def apply(
         self, x: jax.Array, added: jax.Array | float, first: Layer, second: Layer
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Return the block's output, and what its two convolutions have seen; they are given by who calls."""
+        """Return the block's output and the inputs of its two convolutions, which the caller passes."""
         seen_first = concat_elu(x)
         seen_second = concat_elu(first(seen_first) + added)
         a, b = jnp.split(second(seen_second), 2, axis=-1)
@@ -123,16 +123,16 @@ class GatedBlock(nnx.Module):
 class PixelCNN(nnx.Module):
     """PixelCNN++ without its two changes of resolution.
 
-    ``blocks`` gated blocks in each stream, then as many again, which also see the outputs of the first half
-    in reverse order.  The authors halve the resolution twice on the way; here every layer has the images'
-    own, so that a new pixel changes one column of it.
+    Each stream has ``blocks`` gated blocks, then as many again, which also take the outputs of the first half
+    in reverse order.  The authors halve the resolution twice.  Here every layer has the resolution of the
+    image, so that a new pixel changes only one column of each layer.
 
     Args:
         channels: channels of an image.
         filters: width of every layer.
         blocks: gated blocks in each half of each stream.
         mixtures: components of a pixel's distribution.
-        levels: levels of a channel; 256 for pictures.
+        levels: levels of a channel; 256 for 8-bit images.
         dropout: rate between the convolutions of a block; ``rngs`` is needed in training only, for this.
         rngs: draws the initial weights.
 
@@ -152,7 +152,7 @@ class PixelCNN(nnx.Module):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"PixelCNN.{name} must be an integer of at least {least}, got {value!r}")
         self.channels, self.levels = channels, levels
-        seen = channels + 1  # a channel of ones tells an image from what lies outside of it
+        seen = channels + 1  # a channel of ones distinguishes the image from the padding
         self.above = ShiftedConv(seen, filters, (2, 3), centred=True, rngs=rngs)
         self.row_above = ShiftedConv(seen, filters, (1, 3), centred=True, rngs=rngs)
         self.left = ShiftedConv(seen, filters, (2, 1), rngs=rngs)
@@ -171,10 +171,10 @@ class PixelCNN(nnx.Module):
         )  # fmt: skip
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Return the numbers of every pixel's distribution, [B, H, W, parameters(channels, mixtures)].
+        """Return the parameters of every pixel's distribution, [B, H, W, parameters(channels, mixtures)].
 
         Args:
-            x: images [B, H, W, channels] in [0, 1]; values between two levels count as the nearer one.
+            x: images [B, H, W, channels] in [0, 1]; values are rounded to the nearest level.
             rngs: ``dropout`` drives the dropout.
         """
         seen = self.with_ones(unit_value(nearest_level(x, self.levels), self.levels, x.dtype))
@@ -190,7 +190,7 @@ class PixelCNN(nnx.Module):
         return self.out(nnx.elu(v))
 
     def with_ones(self, x: jax.Array) -> jax.Array:
-        """Return pixels with a channel of ones behind their own."""
+        """Return pixels with an additional last channel of ones."""
         return jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
 
 
@@ -202,13 +202,13 @@ def log_likelihoods(model: PixelCNN, x: Images, *, rngs: nnx.Rngs | None = None)
 
 
 def bits_per_dim(model: PixelCNN, images: Images, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-    """Return the bits that each value of each image takes, the mean over its pixels and channels, [B]."""
+    """Return the bits per value of each image, the mean over its pixels and channels, [B]."""
     values = math.prod(images.shape[1:])
     return -log_likelihoods(model, images, rngs=rngs) / (values * math.log(2.0))
 
 
 def _spread(channels: int, mixtures: int) -> Callable[..., jax.Array]:
-    """Return initial biases that spread the components' means over [-1, 1], each as much narrower."""
+    """Return initial biases that spread the components' means over [-1, 1], with smaller scales."""
 
     def bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> jax.Array:
         del key

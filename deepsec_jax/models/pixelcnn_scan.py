@@ -1,9 +1,9 @@
-"""Walking through a PixelCNN pixel by pixel, each choice seen by all that follow, for the cost of one pass.
+"""Evaluate a PixelCNN pixel by pixel, each choice an input of the next, at the cost of one forward pass.
 
-A new pixel changes one column of every layer, so nothing else is computed again (Ramachandran et al., "Fast
-Generation for Convolutional Autoregressive Models", ICLR workshop 2017, arXiv:1704.06001).  What depends on
-the rows above only (the whole first stream, and the upper row of every kernel of the second) is computed once
-a row; the inner loop keeps, of every convolution, what it has seen one pixel to the left.
+A new pixel changes one column of every layer; nothing else is recomputed (Ramachandran et al., "Fast
+Generation for Convolutional Autoregressive Models", ICLR workshop 2017, arXiv:1704.06001).  The parts that
+depend only on the rows above are computed once per row: the whole first stream, and the upper row of every
+kernel of the second.  The inner loop stores the input of every convolution one pixel to the left.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from deepsec_jax.models.pixelcnn import GatedBlock, PixelCNN, ShiftedConv, conca
 from deepsec_jax.protocols import Images, Scalar
 
 Choose = Callable[[jax.Array, Any], jax.Array]
-"""``choose(numbers, given)``: levels, int32 [B, C], of a pixel's distribution [B, P] and what is given."""
+"""``choose(numbers, given)``: levels, int32 [B, C], from a pixel's distribution [B, P] and ``given``."""
 
 Seen = tuple[jax.Array, jax.Array]
-"""What the two convolutions of a block have seen."""
+"""The inputs of a block's two convolutions."""
 
 
 @jax.jit
 def purify(model: PixelCNN, x: Images, eps: Scalar) -> Images:
     """Return images where, in raster order, each value is the most likely one within eps of the given one.
 
-    A level counts as within eps where its value is; where none is, the nearest level is taken.
+    A level is within eps if its value is; if none is, the nearest level is taken.
 
     Args:
         model: a PixelCNN in evaluation mode.
@@ -40,7 +40,7 @@ def purify(model: PixelCNN, x: Images, eps: Scalar) -> Images:
         Images of the dtype of ``x`` on the model's levels, row i from row i only.
     """
     top, nearest = model.levels - 1, nearest_level(x, model.levels)
-    slack = 1e-3  # of a level: 0.3 and 76.5 / 255 are the same bound, however they are rounded
+    slack = 1e-3  # of a level: 0.3 and 76.5 / 255 are the same bound in spite of rounding
     least = jnp.ceil((x - eps) * top - slack).astype(jnp.int32)
     most = jnp.floor((x + eps) * top + slack).astype(jnp.int32)
 
@@ -57,12 +57,12 @@ def walk(model: PixelCNN, choose: Choose, given: Any) -> tuple[jax.Array, jax.Ar
 
     Args:
         model: a PixelCNN in evaluation mode.
-        choose: what becomes of a pixel.
+        choose: function that chooses the levels of a pixel.
         given: a pytree of arrays [B, H, W, ...]; ``choose`` gets those of its pixel, [B, ...].
 
     Returns:
-        The levels chosen, int32 [B, H, W, C], and the distributions met on the way, [B, H, W, P], which are
-        those of the model's call on the finished images.
+        The chosen levels, int32 [B, H, W, C], and the distributions, [B, H, W, P], which are those of the
+        model's call on the finished images.
     """
     images, height, width = jax.tree.leaves(given)[0].shape[:3]
     filters, dtype = model.out.kernel.shape[0], model.out.kernel.dtype
@@ -105,7 +105,7 @@ def walk(model: PixelCNN, choose: Choose, given: Any) -> tuple[jax.Array, jax.Ar
 def _first_stream(
     model: PixelCNN, last_but_one: jax.Array, last: jax.Array, seen: list[Seen]
 ) -> tuple[list[jax.Array], list[Seen]]:
-    """Return a row of the first stream as each block of the second sees it, and what its blocks have seen."""
+    """Return a row of the first stream for each block of the second, and its own blocks' inputs."""
     us, now = [_both(model.above, last_but_one, last)], []
 
     def through(block: GatedBlock, x: jax.Array, added: Any, before: Seen) -> jax.Array:
@@ -129,7 +129,7 @@ def _first_stream(
 def _second_stream(
     model: PixelCNN, pixel: jax.Array, seen: list[Seen], of_rows_above: tuple[jax.Array, list[Any]]
 ) -> tuple[jax.Array, list[Seen]]:
-    """Return one pixel's distribution [B, P], given the pixel to the left and what the blocks saw there."""
+    """Return one pixel's distribution [B, P], given the pixel to the left and the blocks' inputs there."""
     begin, uppers = of_rows_above
     vs, now = [begin + pixel @ model.left.matrix(1)], []
 
@@ -152,7 +152,7 @@ def _second_stream(
 
 
 def _upper(block: GatedBlock, u: jax.Array, first: jax.Array, second: jax.Array) -> Seen:
-    """Return what the first stream and the row above add to a block's two convolutions, [B, W, filters]."""
+    """Return the contribution of the first stream and the row above to a block, [B, W, filters]."""
     from_first_stream = block.extras[0](concat_elu(u))
     return (
         from_first_stream + block.first.row(first, 0) + block.first.bias,
@@ -161,10 +161,10 @@ def _upper(block: GatedBlock, u: jax.Array, first: jax.Array, second: jax.Array)
 
 
 def _both(conv: ShiftedConv, *rows: jax.Array) -> jax.Array:
-    """Return one row of a convolution's output from all input rows that its kernel sees."""
+    """Return one row of a convolution's output from all input rows of its kernel."""
     return sum((conv.row(row, which) for which, row in enumerate(rows)), conv.bias)
 
 
 def _shifted(row: jax.Array) -> jax.Array:
-    """Return a row moved to the right by a pixel."""
+    """Return a row shifted right by one pixel."""
     return jnp.pad(row, ((0, 0), (1, 0), (0, 0)))[:, :-1]

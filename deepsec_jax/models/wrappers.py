@@ -1,6 +1,6 @@
-"""Models around models: what draws by keys of its call, and what an adaptive attacker differentiates.
+"""Wrappers of models: randomised functions, and surrogates for adaptive attackers.
 
-Each is a pytree callable like any model, so that every attack runs on it unchanged.
+Each is a callable pytree, so every attack runs on it unchanged.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from deepsec_jax.randomness import first_keys, one_per_row, typed_key, with_row_
 
 
 class Randomised(Struct):
-    """A randomised model made of what takes its keys in the call: ``model(x, keys) -> logits``.
+    """A randomised model made from a function with a keys argument: ``model(x, keys) -> logits``.
 
         Randomised(Partial(apply, weights))(x) = apply(weights, x, keys)
 
-    ``reseed`` replaces the keys, as in attacks and by the judge; until then one key stands for all.
+    ``reseed`` replaces the keys, as in attacks and in the judge; before that one key serves all rows.
 
     Attributes:
-        model: a pytree callable from images [B, H, W, C] and keys [B] to logits [B, K]; row i of them depends
-            on image i and key i only.
-        keys: one key per row [B], or a single one [1]: then row i of any batch has its i-th fold.
+        model: a callable pytree from images [B, H, W, C] and keys [B] to logits [B, K]; row i depends only on
+            image i and key i.
+        keys: one key per row [B], or a single one [1]; then row i of any batch uses its i-th fold.
     """
 
     model: Callable[[Images, Keys], Logits]
@@ -41,7 +41,7 @@ class Randomised(Struct):
 
 
 class Scaled(Struct):
-    """Another model's logits times a factor: the temperature of distillation taken out.
+    """Another model's logits times a factor; removes the temperature of distillation.
 
     Attributes:
         model: the model.
@@ -59,13 +59,13 @@ class Scaled(Struct):
 class EOT(Struct):
     """The expectation over ``n`` fresh draws of a randomised model: its mean logits.
 
-    One draw after the other, and recomputed going back, so that memory does not grow with ``n``.  ``reseed``
-    reaches the keys of the model inside; every draw folds its number into them.  A deterministic model gives
-    its own logits.
+    Draws are computed one after the other and recomputed in the backward pass, so memory does not grow with
+    ``n``.  ``reseed`` replaces the keys of the inner model; every draw folds its number into them.  For a
+    deterministic model the result is its own logits.
 
     Attributes:
         model: a randomised model, with one key per row.
-        n: number of draws, static; 30 at least for an adaptive attack.
+        n: number of draws, static; at least 30 for an adaptive attack.
 
     References:
         Athalye et al., "Synthesizing Robust Adversarial Examples", ICML 2018, arXiv:1707.07397.
@@ -81,7 +81,7 @@ class EOT(Struct):
     def __call__(self, x: Images) -> Logits:
         """Return the mean logits [B, K]."""
 
-        @partial(jax.checkpoint, prevent_cse=False)  # or the gradient keeps every draw's activations
+        @partial(jax.checkpoint, prevent_cse=False)  # otherwise the gradient stores every draw's activations
         def once(x: Images, number: jax.Array) -> Logits:
             return _redrawn(self.model, number)(x)
 
@@ -103,16 +103,16 @@ def _redrawn(model: Any, number: jax.Array) -> Any:
 
 
 def straight_through(transform: Callable[[Images], Images]) -> "StraightThrough":
-    """Return the transform with the identity's gradient; a plain function must lie at module level."""
+    """Return the transform with the identity's gradient; a plain function must be at module level."""
     is_function = jax.tree_util.all_leaves([transform])
     return StraightThrough(jax.tree_util.Partial(transform) if is_function else transform)
 
 
 class StraightThrough(Struct):
-    """A transform of images whose gradient is taken as the identity's (BPDA).
+    """A transform of images with the gradient of the identity (BPDA).
 
-    ``t(x)`` going forward, ``dt/dx = 1`` going back.  Nothing is differentiated inside ``transform``, which
-    may run on the host.
+    ``t(x)`` in the forward pass, ``dt/dx = 1`` in the backward pass.  ``transform`` itself is not
+    differentiated, and may run on the host.
 
     Attributes:
         transform: images [B, H, W, C] -> images of the same shape, a pytree.

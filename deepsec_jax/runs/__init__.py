@@ -1,1 +1,1 @@
-"""Run directories: cells as folders, a plan, and a runner; knows no attack, no model and no jax."""
+"""Run directories: cells as folders, a plan, and a runner; independent of attacks, models and jax."""

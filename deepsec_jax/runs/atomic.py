@@ -21,10 +21,10 @@ def write_atomic(
 
     Args:
         path: its final name.
-        write: given a path of the same last name, writes there.
-        aside: folder to write in, on the same file system, cleared before and after; default a new one
-            beside ``path``.
-        replace: whether a file that is there already may be replaced.
+        write: function of a path with the same last name; writes to it.
+        aside: folder for the temporary path, on the same file system, cleared before and after; default a new
+            one next to ``path``.
+        replace: whether an existing file may be replaced.
 
     Raises:
         StoreError: ``path`` exists, or the disk is full, read-only or broken.
@@ -59,11 +59,11 @@ def _cleared(path: Path, aside: Path | None) -> Iterator[Path]:
 
 
 def check_room(folder: Path, bytes_needed: int = 0) -> None:
-    """See before any compute that a folder can be written and has room; make it if it is missing.
+    """Check before any computation that a folder is writable and has free space; create it if missing.
 
     Args:
-        folder: where results will go.
-        bytes_needed: what they will take, about.
+        folder: for results.
+        bytes_needed: approximate size of the results.
 
     Raises:
         StoreError: read-only, no folder, or full.
@@ -85,7 +85,7 @@ def check_room(folder: Path, bytes_needed: int = 0) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file's content or a folder's names on the disk: a rename must not outlive what it names."""
+    """Flush a file's content or a folder's names to disk before the rename."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
@@ -94,7 +94,7 @@ def sync(path: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> StoreError:
-    """Return the one line that says what could not be written, why, and what helps."""
+    """Return one line: what could not be written, why, and the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         remedy = "free some space"
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -1,4 +1,4 @@
-"""The files of one cell: its name, and reading them so that damage is one clear line."""
+"""The files of one cell: its name, and reading with a one-line error for damage."""
 
 import hashlib
 import json
@@ -16,18 +16,18 @@ from deepsec_jax.runs.cells import KINDS, kind_of, words_of
 
 
 class DamagedError(StoreError):
-    """A record that was complete once and cannot be read now; one line with the path and the remedy."""
+    """A record that cannot be read any more; one line with the path and the remedy."""
 
 
 def cell_name(config: Mapping[str, Any]) -> str:
-    """Return a readable beginning and 12 hex digits over the whole config, in canonical JSON.
+    """Return a readable prefix and 12 hex digits: a hash of the whole config in canonical JSON.
 
     Args:
         config: plain values; see :class:`deepsec_jax.runs.cells.Cell`.
 
     Raises:
         ValueError: the config holds NaN or infinity.
-        LookupError: it is no config of a cell.
+        LookupError: it is not the config of a cell.
     """
     canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
     readable = re.sub(r"[^A-Za-z0-9.@_]+", "-", "-".join(words_of(config)))
@@ -38,7 +38,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        DamagedError: cut off, or something else.
+        DamagedError: truncated, or not a JSON object.
     """
     try:
         values = json.loads(path.read_text())
@@ -53,7 +53,7 @@ def read_config(cell: Path) -> dict[str, Any]:
     """Return the config of a cell's folder.
 
     Raises:
-        DamagedError: cut off, or not the config that the folder is named after.
+        DamagedError: truncated, or it does not match the folder's name.
     """
     config = read_json(cell / "config.json")
     try:
@@ -66,10 +66,10 @@ def read_config(cell: Path) -> dict[str, Any]:
 
 
 def check_cell(cell: Path) -> None:
-    """Look at a cell without reading its arrays.
+    """Check a cell without reading its arrays.
 
     Raises:
-        DamagedError: a file is missing, cut off or another cell's.
+        DamagedError: a file is missing, truncated or of another cell.
     """
     read_config(cell)
     read_json(cell / "environment.json")
@@ -81,8 +81,8 @@ def read_arrays(cell: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a cell's folder.
 
     Raises:
-        DamagedError: cut off, changed, or not all that :data:`deepsec_jax.runs.cells.KINDS` asks of
-            its kind.
+        DamagedError: truncated, changed, or without an array that :data:`deepsec_jax.runs.cells.KINDS`
+            requires.
     """
     kind = KINDS[kind_of(read_config(cell))]
     try:
@@ -100,7 +100,7 @@ def read_column(path: Path, rows: int) -> np.ndarray:
     """Return a metric column, float64 [rows].
 
     Raises:
-        DamagedError: cut off, or of another number of images.
+        DamagedError: truncated, or of another number of images.
     """
     try:
         values = np.load(path, allow_pickle=False)
@@ -112,5 +112,5 @@ def read_column(path: Path, rows: int) -> np.ndarray:
 
 
 def damaged(path: Path, reason: str) -> DamagedError:
-    """Return the error that says which record is damaged, how, and what helps."""
+    """Return the error: which record is damaged, how, and the remedy."""
     return DamagedError(f"{path} is damaged ({' '.join(reason.split())}): remove it, and it is made again")

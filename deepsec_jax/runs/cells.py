@@ -1,4 +1,4 @@
-"""A cell: one attack on a model, or one question to a defense, as it lies in a run directory.
+"""A cell: one attack on a model, or one measurement of a defense, in a run directory.
 
 RUN/cells/NAME/config.json        what decides the result; NAME ends in its digest
 RUN/cells/NAME/environment.json   versions, device, batch size, times: what does not
@@ -23,7 +23,7 @@ CLEAN, DETECTION, SWEEP = "clean", "detection", "sweep"
 radius."""
 
 Config = Mapping[str, Any]
-"""Plain values that decide a cell."""
+"""Plain values that determine a cell."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class CellKind:
 
     Attributes:
         arrays: names of what each has, see :data:`KINDS`.
-        words: config -> what a cell is about, in the words that its folder's name begins with.
-        short: config -> the same in a word or two, for progress and warnings.
-        optional: names of what it has where the model can reject, or gives no answer.
-        version: of what arrays and columns mean, ``version`` in a config, 1 where it says none.  Raise it
-            with every change of meaning: then no figure of an earlier version is taken for one of today.
+        words: config -> the words at the beginning of the folder's name.
+        short: config -> one or two words, for progress and warnings.
+        optional: names of arrays that exist if the model can reject, or gives no answer.
+        version: of the meaning of arrays and columns; ``version`` in a config, 1 if it is missing.  Increase
+            it with every change of meaning, so that no result of an earlier version is reused.
     """
 
     arrays: tuple[str, ...]
@@ -143,7 +143,7 @@ so; it was ``correct``, which it is not."""
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it was read from its folder, or one that failed.
+    """A cell read from its folder, or a failed one.
 
     Attributes:
         name: folder name.
@@ -181,7 +181,7 @@ def kind_of(config: Config) -> str:
 
 
 def is_current(config: Config) -> bool:
-    """Tell whether a config's cell means what cells of its kind mean today.
+    """Tell whether a config has the current version of its kind.
 
     Raises:
         LookupError: there is no such kind.
@@ -215,14 +215,14 @@ def superseded(plan: Mapping[str, Config]) -> set[str]:
 
 
 def words_of(config: Config) -> tuple[str, ...]:
-    """Return what a cell is about, in the words that its folder's name begins with.
+    """Return the words at the beginning of a cell's folder name.
 
     Raises:
-        LookupError: the config lacks one of them, or is of no known kind.
+        LookupError: a word is missing in the config, or its kind is unknown.
     """
     return KINDS[kind_of(config)].words(config)
 
 
 def short_name(config: Config) -> str:
-    """Return what a cell is about in a word or two, for progress and warnings."""
+    """Return a short name of a cell, one or two words, for progress and warnings."""
     return KINDS[kind_of(config)].short(config)

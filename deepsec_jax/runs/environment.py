@@ -1,4 +1,4 @@
-"""What a cell's environment says of software and time."""
+"""Software versions and time for a cell's environment."""
 
 import platform
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from deepsec_jax import __version__
 
 
 def versions() -> dict[str, str]:
-    """Return name -> version of what computes."""
+    """Return package name -> version."""
     return {
         "deepsec_jax": __version__, **{name: metadata.version(name) for name in ("jax", "flax", "numpy")},
         "python": platform.python_version(),

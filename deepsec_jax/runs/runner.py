@@ -1,6 +1,6 @@
-"""Carries out a plan: what is missing is computed, what fails is recorded, several processes share the work.
+"""Runs a plan: computes missing cells, records failures; several processes share the work.
 
-Nothing here knows attacks, models or jax; a job brings the functions that compute.
+Independent of attacks, models and jax; a job has the functions that compute.
 """
 
 import time
@@ -20,7 +20,7 @@ from deepsec_jax.runs.environment import now, versions
 from deepsec_jax.runs.store import Store
 
 CELL = "cell"
-"""The stage that makes a cell, beside the groups of its columns."""
+"""Name of the stage that computes a cell; the other stages are its groups of columns."""
 
 Compute = Callable[[OnBatch], tuple[dict[str, Any], dict[str, np.ndarray]]]
 """``compute(on_batch) -> environment, arrays`` of a cell; see ``runs/cells.py``."""
@@ -40,22 +40,22 @@ _UNKNOWN = 1000  # gradients per image taken for progress where an attack does n
 
 @dataclass(frozen=True)
 class Job:
-    """One cell that is wanted, and how to compute it; making a job computes nothing.
+    """One cell of the plan, and how to compute it.  Creating a job computes nothing.
 
     Attributes:
-        config: what decides the cell.
-        compute: makes the cell.
+        config: determines the cell.
+        compute: computes the cell.
         groups: group name -> columns that are computed together.
-        measure: makes columns of the finished cell.
+        measure: computes columns of the finished cell.
         images: number of images.
-        gradients: per image, about; None if not known.
+        gradients: approximate number per image; None if unknown.
         at_most: the number of gradients is an upper bound, and most images need fewer.
         seconds: measures the time per image of work that is not counted in gradients; None for none.
-        measuring: what a group of columns costs per image, in gradients, about.
+        measuring: approximate cost per image of a group of columns, in gradients.
         after: names of cells that this one is computed from.
-        bytes: what the cell and its columns take on disk, about.
-        notes: what its environment says beside what ``compute`` tells; called once, before it.
-        ready: called before the first cell is computed; an error ends the run, and none is computed.
+        bytes: approximate size of the cell and its columns on disk.
+        notes: further entries of the cell's environment; called before ``compute``.
+        ready: called before the first cell is computed.  If it raises, nothing is computed.
     """
 
     config: dict[str, Any]
@@ -80,7 +80,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Failure:
-    """What could not be computed in this run: cell, stage and the error's line."""
+    """A failure of this run: cell, stage and the error's line."""
 
     name: str
     stage: str
@@ -98,7 +98,7 @@ def missing(store: Store, name: str, groups: Mapping[str, tuple[str, ...]]) -> d
 
 
 def work(job: Job, stages: Mapping[str, tuple[str, ...]]) -> int:
-    """Return how many gradients these stages of a job cost, about; the unit of progress."""
+    """Return the approximate cost of these stages in gradients, the unit of progress."""
     return sum(job.images * _weight(job, stage) for stage in stages)
 
 
@@ -114,20 +114,20 @@ def run_plan(
     advance: Advance,
     wait: Callable[[], Any] = lambda: time.sleep(1.0),
 ) -> list[Failure]:
-    """Compute what is missing of the jobs, in order, and return what failed.
+    """Compute the missing stages of the jobs, in order, and return the failures.
 
-    Any number of processes may do this on one directory.  A cell that another one holds, or that is
-    computed from such a cell, is left for later; the last ones are waited for, and taken over if their
-    process dies.  What fails in another process while this one runs is not tried again here.
+    Any number of processes may run on one directory.  A cell that another process holds is postponed, and so
+    are cells computed from it.  At the end the process waits for them, and takes them over if their process
+    dies.  Failures of another process during this run are not tried again.
 
     Args:
-        store: the run directory, whose plan has the jobs' cells.
-        jobs: what is wanted.
-        advance: told of the :func:`work` done, by whomever.
-        wait: called before looking again when others hold all that is left.
+        store: the run directory; its plan has the jobs' cells.
+        jobs: all cells of the plan.
+        advance: called with the :func:`work` done, by any process.
+        wait: called before the next try if other processes hold all remaining cells.
 
     Raises:
-        StoreError: the directory cannot be written; what is finished stays.
+        StoreError: the directory cannot be written; finished cells are kept.
     """
     seen = {job.name: len(store.failures(job.name)) for job in jobs}
     meter = _Meter(advance, {job.name: work(job, missing(store, job.name, job.groups)) for job in jobs})
@@ -157,7 +157,7 @@ def run_plan(
 
 @dataclass(frozen=True)
 class _Meter:
-    """Tells progress so that each job counts for what it was announced with, however it ends."""
+    """Reports progress so that each job counts for its announced work, even if it fails."""
 
     advance: Advance
     left: dict[str, int]
@@ -174,7 +174,7 @@ class _Meter:
 
 
 def _finish(store: Store, job: Job, seen: int, meter: _Meter) -> list[Failure]:
-    """Compute the missing stages of a job whose lock is held; ``seen`` failures are older than this run."""
+    """Compute the missing stages of a locked job; ``seen`` failures are older than this run."""
     elsewhere = {record["group"]: record["error"] for record in store.failures(job.name)[seen:]}
     failures = []
     for stage, columns in missing(store, job.name, job.groups).items():
@@ -207,7 +207,7 @@ def _attempt(store: Store, job: Job, stage: str, columns: tuple[str, ...], meter
                 store.write_column(job.name, column, values[column])
     except Exception as error:
         if isinstance(error, StoreError) and not isinstance(error, DamagedError):
-            raise  # the directory is at fault, not the cell: recording it would fail as well
+            raise  # an error of the directory, not of the cell: recording it would fail, too
         line = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
         store.write_failure(job.name, stage, line, traceback.format_exc())
         store.log("failed", job.name, stage)

@@ -1,4 +1,4 @@
-"""A run directory: cells named by their content, metric columns beside them, failures, locks, a log.
+"""A run directory: cells named by a hash of their settings, metric columns, failures, locks, a log.
 
     RUN/plan.json           the cells that were asked for, in order of first appearance
     RUN/log.jsonl           a line per start, end and failure; only ever appended to
@@ -6,8 +6,8 @@
     RUN/aside/NAME/         what is being written; nobody reads it
     RUN/cells, RUN/columns, RUN/failed: see :mod:`deepsec_jax.runs.cells`
 
-A file or folder under its final name is complete, because it was written aside and renamed, and is never
-written again.  Whoever writes under a cell's name holds the cell's lock.
+A file or folder under its final name is complete, because it was written to a temporary path and renamed.  It
+is never written again.  A process that writes under a cell's name holds the cell's lock.
 """
 
 import json
@@ -45,19 +45,19 @@ class Store:
     """Reads and writes one run directory.
 
     Attributes:
-        folder: the run directory; made at the first write.
-        versions: metric column -> its version of today, 1 where nothing is said.  Files of other versions are
-            left alone and not read.
+        folder: the run directory; created at the first write.
+        versions: metric column -> its current version, 1 if not given.  Files of other versions are kept
+            and not read.
     """
 
     folder: Path
     versions: Mapping[str, int] = field(default_factory=dict)
 
     def check(self) -> None:
-        """See before any compute that the folder is a run directory and its records look whole.
+        """Check before any computation that the folder is a run directory with undamaged records.
 
         Raises:
-            StoreError: it is a file, or holds something else, or a record is cut off or was edited.
+            StoreError: it is a file, holds other files, or a record is truncated or edited.
         """
         if not self.folder.exists():
             return
@@ -74,10 +74,10 @@ class Store:
                 check_cell(self._cell(name))
 
     def plan(self) -> dict[str, dict[str, Any]]:
-        """Return cell name -> config of all cells that were ever asked for, in order.
+        """Return cell name -> config of all cells ever planned, in order.
 
         Raises:
-            StoreError: damaged, or of another version of deepsec_jax, whose figures mean something else.
+            StoreError: damaged, or of a version of deepsec_jax whose figures have another meaning.
         """
         path = self.folder / "plan.json"
         if not path.is_file():
@@ -101,7 +101,7 @@ class Store:
         return cells
 
     def add_to_plan(self, configs: Iterable[Mapping[str, Any]]) -> None:
-        """Add the cells that the plan lacks; another process may do the same at the same time."""
+        """Add cells to the plan; another process may do so at the same time."""
         wanted = {cell_name(config): dict(config) for config in configs}
         if wanted.keys() <= self.plan().keys():
             return
@@ -120,11 +120,11 @@ class Store:
             )  # fmt: skip
 
     def has_cell(self, name: str) -> bool:
-        """Tell whether the cell is finished; its columns may be missing."""
+        """Tell whether the cell is finished; columns may still be missing."""
         return self._cell(name).is_dir()
 
     def columns(self, name: str) -> set[str]:
-        """Return the names of the columns that are there, in their version of today."""
+        """Return the names of the existing columns of the current versions."""
         folder = self.folder / "columns" / name
         stems = {path.stem for path in folder.glob("*.npy")} if folder.is_dir() else set()
         names = {stem.partition(_VERSION)[0] for stem in stems}
@@ -137,16 +137,16 @@ class Store:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[bool]:
-        """Take the cell's lock, or give False at once if another process has it."""
+        """Take the cell's lock; give False immediately if another process has it."""
         with self._lock(name, 0.0) as held:
             if held:
-                shutil.rmtree(self.folder / "aside" / name, ignore_errors=True)  # left by one that died
+                shutil.rmtree(self.folder / "aside" / name, ignore_errors=True)  # left by a process that died
             yield held
 
     @contextmanager
     def _lock(self, name: str, patience: float) -> Iterator[bool]:
         path = self.folder / "locks" / f"{name}.lock"
-        # Without flock rather an error than a soft lock, which is a file and survives its process.
+        # Without flock raise an error: a soft lock is a file and remains after its process.
         lock = FileLock(path, timeout=patience, fallback_to_soft=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ class Store:
         write_atomic(path, lambda path: path.write_text(text), aside=aside)
 
     def log(self, event: str, name: str, group: str) -> None:
-        """Append a line: ``start``, ``done`` or ``failed``, of which cell and group, by whom and when."""
+        """Append a line: ``start``, ``done`` or ``failed``, with cell, group, process and time."""
         path = self.folder / "log.jsonl"
         entry = {"event": event, "cell": name, "group": group, **_by_whom()}
         line = (json.dumps(entry) + "\n").encode()
@@ -207,7 +207,7 @@ class Store:
             raise write_error(path, error) from error
 
     def read_log(self) -> list[dict[str, Any]]:
-        """Return the log's entries in order; a line that a full disk cut off is left out."""
+        """Return the log's entries in order; a line truncated by a full disk is left out."""
         path, entries = self.folder / "log.jsonl", []
         for line in path.read_text().splitlines() if path.is_file() else ():
             try:
@@ -217,11 +217,11 @@ class Store:
         return entries
 
     def sweep(self) -> None:
-        """Remove what processes that died left aside; what a living one writes is left alone."""
+        """Remove temporary files of processes that died, and keep those of running processes."""
         folder = self.folder / "aside"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             with self.lock(path.name):
-                pass  # taking the lock clears the place
+                pass  # taking the lock clears the folder
 
     def environment(self, name: str) -> dict[str, Any]:
         """Return versions, device and times of a finished cell."""
@@ -252,15 +252,15 @@ class Store:
 def read_cells(run_dir: str | os.PathLike[str], versions: Mapping[str, int] | None = None) -> list[Cell]:
     """Return the finished and the failed cells of a run directory, in the order of its plan.
 
-    A cell that is only planned is left out, and so is one that was asked for again after an attack, a defense
+    Cells that are only planned are left out.  So is a cell that was planned again after an attack, a defense
     or a detector had got another version.
 
     Args:
-        run_dir: the directory.
+        run_dir: the run directory.
         versions: of metric columns, see :class:`Store`.
 
     Raises:
-        StoreError: no run directory, or a damaged record.
+        StoreError: not a run directory, or a damaged record.
     """
     store, cells = Store(Path(run_dir), versions or {}), []
     if not (store.folder / "plan.json").is_file():

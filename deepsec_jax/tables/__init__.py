@@ -1,1 +1,1 @@
-"""Tables: figures beside the paper's, and one renderer per format; knows no attack, no model and no jax."""
+"""Tables: figures beside the paper's, and one renderer per format; independent of attacks, models and jax."""

@@ -1,4 +1,4 @@
-"""From cells to figures and sections: grouping, what is n/a, what is compared with the paper, facts."""
+"""From cells to figures and sections: grouping, missing values, comparison with the paper, facts."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
-    """Return key -> items, in the order in which each key first comes up."""
+    """Return key -> items, in the order of first occurrence."""
     found: dict[Any, list[T]] = {}
     for item in items:
         found.setdefault(key(item), []).append(item)
@@ -22,7 +22,7 @@ def grouped(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
 
 
 def decided_by(values: Mapping[str, Any]) -> str:
-    """Return one text for equal values, to group by."""
+    """Return a text that is equal for equal values, for grouping."""
     return json.dumps(values, sort_keys=True, default=str)
 
 
@@ -34,15 +34,15 @@ def figure(
     reasons: Iterable[Reason] = (),
     cell: Cell | None = None,
 ) -> Figure:
-    """Return one figure; reasons stand where there are two numbers to compare, and nowhere else.
+    """Return one figure; it has reasons only if there are two numbers to compare.
 
     Args:
-        column: what it is.
-        summary: mean, n and interval; None where nothing was measured.
-        absent: why there is none, if there is none.
-        printed: what the paper prints.
-        reasons: why ours may differ, special ones first.
-        cell: what it is read from.
+        column: of the figure.
+        summary: mean, n and interval; None if nothing was measured.
+        absent: reason for a missing value.
+        printed: the paper's number.
+        reasons: why ours may differ, the most specific first.
+        cell: its source.
     """
     summary = summary or NOTHING
     compared = summary.n > 0 and not printed.absent
@@ -52,7 +52,7 @@ def figure(
 
 
 def name_of(value: Any) -> str:
-    """Return the name of a data set or model in a config: a plain name, or the field of that name."""
+    """Return the name of a data set or model in a config: a plain name, or its field ``name``."""
     if isinstance(value, Mapping):
         return str(value.get("name") or value.get("recipe") or value.get("path") or "unnamed")
     return str(value)
@@ -61,13 +61,13 @@ def name_of(value: Any) -> str:
 def missing(
     paper: Published, names: Iterable[str], present: Iterable[str], known: Iterable[str]
 ) -> dict[str, str]:
-    """Return the paper's names of what is not here -> why.
+    """Return the paper's names of missing rows -> reason.
 
     Args:
-        paper: which has labels.
-        names: what the paper has.
-        present: what is here.
-        known: what this package has.
+        paper: has the labels.
+        names: of the paper's rows.
+        present: names of our rows.
+        known: names that this package implements.
     """
     here, ours = set(present), set(known)
     return {
@@ -80,13 +80,13 @@ def missing(
 def facts(
     cells: Sequence[Cell], about: Mapping[str, str], *, times: bool, model: str = "Model"
 ) -> dict[str, str]:
-    """Return what stands under a heading, label -> text: model and data, then ``about``, then the machine.
+    """Return the facts under a heading, label -> text: model and data, then ``about``, then the machine.
 
     Args:
         cells: of a section.
-        about: what was measured and how; empty texts are left out.
-        times: whether to keep what depends on the clock and the machine's load.
-        model: label of the model; empty leaves it to ``about``.
+        about: facts about the measurement; empty texts are left out.
+        times: whether to keep values that depend on the clock and the machine's load.
+        model: label of the model; empty if it is in ``about``.
     """
     config = cells[0].config
     found = {"Data": name_of(config.get("data"))} | ({model: name_of(config.get("model"))} if model else {})
@@ -116,7 +116,7 @@ def _plain(key: str, value: Any) -> bool:
 
 
 def _all_said(cells: Sequence[Cell], name: str) -> str:
-    """Return what all environments say of one thing, each answer once."""
+    """Return the distinct values of one entry of all environments."""
     answers: dict[str, None] = {}
     for cell in cells:
         value = cell.environment.get(name)

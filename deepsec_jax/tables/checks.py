@@ -1,4 +1,4 @@
-"""Checks of a section: what a reader must know before trusting its tables, found in its figures."""
+"""Checks of a section: warnings about its figures."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from deepsec_jax.tables.table import FAILED, Figure, Section
 
 
 def always(section: Section) -> bool:
-    """Return True: there is something to look at in every section."""
+    """Return True: the check applies to every section."""
     del section
     return True
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look for.
+    """One check.
 
     Attributes:
         find: a section -> one sentence per finding.
-        sound: what was looked for, for a page that has found none of it; empty for nothing to say.
-        when: whether there is anything to look at.
+        sound: sentence for a page without findings; may be empty.
+        when: whether the check applies to a section.
     """
 
     find: Callable[[Section], list[str]]
@@ -29,17 +29,17 @@ class Check:
 
 
 def warnings(section: Section, checks: Iterable[Check]) -> list[str]:
-    """Return what all checks find."""
+    """Return the findings of all checks."""
     return [text for check in checks for text in check.find(section)]
 
 
 def sound(section: Section, checks: Iterable[Check]) -> str:
-    """Return what was looked for."""
+    """Return the sentences of checks that apply."""
     return ", ".join(check.sound for check in checks if check.sound and check.when(section))
 
 
 def failed_cells(tables: str = "the tables lack") -> Check:
-    """Return the check for cells that failed; ``tables`` says what lacks their figures."""
+    """Return the check for failed cells; ``tables`` names the tables without their figures."""
 
     def find(section: Section) -> list[str]:
         return [
@@ -52,10 +52,10 @@ def failed_cells(tables: str = "the tables lack") -> Check:
 
 
 def model_findings(who: Callable[[Cell], str]) -> Check:
-    """Return the check for what was found wrong with models before their first attack, each said once.
+    """Return the check for findings about models before their first attack, each once.
 
     Args:
-        who: what a cell's model is called.
+        who: cell -> name of its model.
     """
 
     def find(section: Section) -> list[str]:
@@ -70,7 +70,7 @@ def model_findings(who: Callable[[Cell], str]) -> Check:
 
 
 def changed_settings() -> Check:
-    """Return the check for settings that are not the preset's."""
+    """Return the check for settings that differ from the preset's."""
 
     def find(section: Section) -> list[str]:
         return [
@@ -85,8 +85,8 @@ def missing_values(*kinds: str, every: str = "") -> Check:
     """Return the check for figures that are n/a: one line per reason, columns and rows.
 
     Args:
-        kinds: of the tables that are looked at.
-        every: what all finished rows are called, e.g. ``every attack``; empty names them.
+        kinds: of the checked tables.
+        every: name of all finished rows together, e.g. ``every attack``; empty lists them.
     """
 
     def find(section: Section) -> list[str]:
@@ -109,11 +109,11 @@ def missing_values(*kinds: str, every: str = "") -> Check:
 
 
 TOLD = (FAILED, "no defense", "cannot reject")
-"""Reasons that need no warning: other lines say them, or nothing is amiss."""
+"""Reasons that need no warning: another warning covers them, or nothing is wrong."""
 
 
 def _lacking(rows: Iterable[tuple[str, Sequence[Figure]]]) -> dict[tuple[str, str], list[str]]:
-    """Return (reason, titles of columns) -> names of the rows whose figures are n/a for that reason."""
+    """Return (reason, titles of columns) -> names of the rows with figures n/a for that reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, figures in rows:
         by_reason: dict[str, list[str]] = {}
@@ -126,4 +126,4 @@ def _lacking(rows: Iterable[tuple[str, Sequence[Figure]]]) -> dict[tuple[str, st
 
 
 GREY = "0.5 or more; at that radius any image can be made plain grey, so"
-"""Why a radius says nothing."""
+"""Why such a radius says nothing about the model."""

@@ -15,7 +15,7 @@ _FIGURE = ("column", "unit", "over", "mean", "n", "low", "high", "absent", "publ
 
 
 def to_csv(sections: Sequence[Section], about: Sequence[str], after: Sequence[str] = ()) -> str:
-    """Return one line per figure; empty fields where there is no number.
+    """Return one line per figure; missing numbers are empty fields.
 
     Args:
         sections: the tables.
@@ -47,7 +47,7 @@ def _lines(section: Section, table: Table, row: Row, span: Span) -> Iterator[dic
 
 
 def _numbers(figure: Figure) -> dict[str, Any]:
-    """Return a figure's numbers by the names of files; None where there is none."""
+    """Return a figure's numbers by field name; None if missing."""
     return {
         "mean": _finite(figure.summary.mean), "n": figure.summary.n,
         "low": _finite(figure.summary.low), "high": _finite(figure.summary.high), "absent": figure.absent,
@@ -57,7 +57,7 @@ def _numbers(figure: Figure) -> dict[str, Any]:
 
 
 def to_json(sections: Sequence[Section], warnings: Sequence[Sequence[str]]) -> str:
-    """Return all figures with configs, reasons and warnings; null where there is no number."""
+    """Return all figures with configs, reasons and warnings; null if missing."""
     content = {"sections": [_section(*each) for each in zip(sections, warnings, strict=True)]}
     return json.dumps(_without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -96,12 +96,12 @@ def _columns(figures: Iterable[Figure], table: Table) -> dict[str, Any]:
 
 
 def cell_record(cell: Cell, *, times: bool, kept: Sequence[str]) -> dict[str, Any]:
-    """Return what JSON says of a cell.
+    """Return the JSON record of a cell.
 
     Args:
         cell: the cell.
-        times: whether to show all of its environment.
-        kept: names of what is shown of it without times.
+        times: whether to include its whole environment.
+        kept: names of entries to include without times.
     """
     known: Mapping[str, Any] = cell.environment
     environment = known if times else {name: known[name] for name in kept if name in known}
@@ -113,7 +113,7 @@ def _finite(value: float) -> float | None:
 
 
 def _without_nan(value: Any) -> Any:
-    """Return JSON-ready values, however deep, with None for NaN and infinity."""
+    """Return nested JSON-ready values, with None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {key: _without_nan(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -7,7 +7,7 @@ from deepsec_jax.tables.table import Row, Section, Table
 
 
 def to_latex(sections: Iterable[Section]) -> str:
-    """Return the tables of all sections; those of which a section has several come last."""
+    """Return the tables of all sections; kinds with several tables per section come last."""
     every = (table for section in sections for table in section.tables if table.rows)
     tables = sorted(every, key=lambda table: table.several)
     return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(map(_table, tables))
@@ -41,7 +41,7 @@ def _table(table: Table) -> str:
 
 
 _BASES = {"n/hits": "$n$", "ε": r"$\varepsilon$"}
-"""Heading of the column for n or for the radius -> what LaTeX says."""
+"""Heading of the column for n or for the radius -> LaTeX."""
 
 
 def _spans(table: Table, first: int) -> list[str]:
@@ -56,7 +56,7 @@ def _spans(table: Table, first: int) -> list[str]:
 
 
 def _row(table: Table, row: Row) -> list[str]:
-    """Return ours, the 95 % interval, n where each figure has its own, and the paper's."""
+    """Return ours, the 95 % interval, n if each figure has its own, and the paper's."""
     figures = [figure for span in table.spans for figure in row.of(span)]
     empty = ("",) if table.base else ()
     base = (row.base.replace("/", " / "),) if table.base else ()

@@ -1,4 +1,4 @@
-"""Numbers as tables print them: digits, units, intervals."""
+"""Formatting of numbers in tables: digits, units, intervals."""
 
 import math
 import re
@@ -11,17 +11,17 @@ TIMED = ("s", "bare gradients")
 """Units of the columns that depend on the clock."""
 
 DIGITS = 5
-"""Significant digits of a number that is read, at most."""
+"""Maximum number of significant digits in text."""
 
 _PERCENT = {"mr": 1, "robust": 1, "accuracy": 2, "cav": 2, "crr": 2, "csr": 2, "ccv": 2,
             "tpr": 1, "fpr": 1, "auc": 1, "evasion": 1}  # fmt: skip
-"""Metric -> digits after the point of its percents."""
+"""Metric -> decimals of its percentages."""
 
 
 def digits(value: float | None, most: int = DIGITS) -> str:
     """Return a number with at most ``most`` significant digits; n/a for None and NaN.
 
-    Whole parts are written out: they are counts.
+    Integer parts are written in full, for counts.
     """
     if value is None or math.isnan(value):
         return "n/a"
@@ -32,13 +32,13 @@ def digits(value: float | None, most: int = DIGITS) -> str:
 
 
 def _places(value: float, places: int) -> str:
-    """Return a number with so many places after the point, fewer where five digits would not do."""
+    """Return a number with this many decimals, or fewer to keep within five digits."""
     whole = len(f"{abs(value):.0f}")
     return f"{value:.{max(0, min(places, DIGITS - whole))}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def number(column: Column, value: float) -> str:
-    """Return a value with the digits of the paper's tables; n/a for NaN."""
+    """Return a value with the decimals of the paper's tables; n/a for NaN."""
     if math.isnan(value):
         return "n/a"
     if column.metric in _PERCENT:
@@ -53,9 +53,9 @@ def number(column: Column, value: float) -> str:
 
 
 def interval(column: Column, summary: Summary) -> str:
-    """Return the 95 % interval, without a unit; n/a with the reason where there is none."""
+    """Return the 95 % interval without a unit; n/a with the reason if there is none."""
     if column.unit in TIMED and summary.n:
-        return "n/a, timed once"  # for all images together, so that its mean has no interval
+        return "n/a, timed once"  # for all images together, so its mean has no interval
     if math.isnan(summary.low):
         return f"n/a, {'n = 1' if summary.n == 1 else 'all equal'}" if summary.n else "n/a"
     low, high = (number(column, end).removesuffix(" %") for end in (summary.low, summary.high))
@@ -65,29 +65,29 @@ def interval(column: Column, summary: Summary) -> str:
 
 
 def means(figures: Iterable[Figure]) -> list[str]:
-    """Return our means as they are printed."""
+    """Return our formatted means."""
     return [number(figure.column, figure.summary.mean) for figure in figures]
 
 
 def intervals(figures: Iterable[Figure]) -> list[str]:
-    """Return the 95 % intervals as they are printed."""
+    """Return the formatted 95 % intervals."""
     return [interval(figure.column, figure.summary) for figure in figures]
 
 
 def counts(figures: Iterable[Figure]) -> list[str]:
-    """Return over how many examples each mean is."""
+    """Return the number of examples of each mean."""
     return [str(figure.summary.n) for figure in figures]
 
 
 def papers(figures: Sequence[Figure]) -> list[str]:
-    """Return the paper's numbers; none if it has not one of them, so that a row for them is left out."""
+    """Return the paper's numbers; an empty list if it has none of them, so that the row is left out."""
     if all(figure.printed.absent for figure in figures):
         return []
     return [published(figure) for figure in figures]
 
 
 def beside(row: Row, columns: Iterable[Column]) -> list[str]:
-    """Return what stands under the figures of a row, e.g. how much was rejected; n/a where nothing does."""
+    """Return the figures below those of a row, e.g. the share of rejected images; n/a if missing."""
     found = [row.beside.get(column.name) for column in columns]
     return ["n/a" if each is None else number(each.column, each.summary.mean) for each in found]
 
@@ -98,12 +98,12 @@ def told(column: Column, summary: Summary) -> str:
 
 
 def short(text: str) -> str:
-    """Return numbers without the 0 before their point, for the narrow columns of the page."""
+    """Return numbers without a leading 0, for the narrow columns of the page."""
     return re.sub(r"(?<!\d)0\.(?=\d{3})", ".", text)
 
 
 def difference(figure: Figure) -> str:
-    """Return ours less the paper's with its sign, rates in points; n/a where one is missing."""
+    """Return the signed difference ours - paper's, rates in percentage points; n/a if one is missing."""
     if math.isnan(figure.difference):
         return "n/a"
     text = number(figure.column, abs(figure.difference))
@@ -112,7 +112,7 @@ def difference(figure: Figure) -> str:
 
 
 def published(figure: Figure) -> str:
-    """Return the printed number as it is printed, but for a sixth digit; n/a where the paper has none."""
+    """Return the paper's number, with at most five digits; n/a if the paper has none."""
     value = figure.printed.value
     if math.isnan(value):
         return "n/a"
@@ -122,7 +122,7 @@ def published(figure: Figure) -> str:
 
 
 def verdict(figure: Figure) -> str:
-    """Return in a few words how ours compares with the printed number; empty where nothing compares."""
+    """Return a short comparison of ours with the paper's number; empty without one."""
     if math.isnan(figure.difference):
         return ""
     if figure.inside:
@@ -132,7 +132,7 @@ def verdict(figure: Figure) -> str:
 
 
 def explanation(about: str, figure: Figure) -> str:
-    """Return in a line why ours is not the printed number, ``about`` first; empty where nothing compares."""
+    """Return one line of reasons why ours differs from the paper's, ``about`` first; empty without one."""
     text = verdict(figure)
     if not text:
         return ""

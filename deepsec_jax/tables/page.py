@@ -1,6 +1,6 @@
-"""Reports as pages: sections of tables, then a place of its own for each attack, defense or detector.
+"""HTML reports: sections of tables, then the details of each attack, defense or detector.
 
-A page needs no network: styles are inline, pictures are PNG data URIs, plots are inline SVG.
+A page loads nothing: styles are inline, pictures are PNG data URIs, plots are inline SVG.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,19 +16,19 @@ from deepsec_jax.tables.published import Published, Reason
 from deepsec_jax.tables.table import Figure, Row, Section, Table
 
 OVER = {"all": "all n", "successful": "hits"}
-"""What a column is averaged over, where its own word is not short."""
+"""Short names of the examples of a column's mean."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a page.
+    """One block of a page.
 
     Attributes:
         kind: ``fields`` (hyperparameters with sources), ``facts``, ``charts``, ``pictures``, ``figures``,
             ``table``, ``findings`` or ``sights``.
-        content: what the template of that kind shows.
+        content: input of the template of that kind.
         title: heading; empty for none.
-        intro: what it shows, in a sentence or two.
+        intro: one or two sentences.
     """
 
     kind: str
@@ -39,16 +39,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Detail:
-    """The place of one attack, defense or detector.
+    """The details of one attack, defense or detector.
 
     Attributes:
-        key: of its row or span, which link here.
+        key: of the row or span that links here.
         label: heading.
-        aside: what stands beside it in small letters.
-        about: what it is, and where it comes from.
-        figure: the one figure beside the heading.
-        errors: of cells that failed.
-        blocks: what is shown, from top to bottom.
+        aside: small text beside the heading.
+        about: its description and source.
+        figure: figure beside the heading.
+        errors: of failed cells.
+        blocks: from top to bottom.
     """
 
     key: str
@@ -62,14 +62,14 @@ class Detail:
 
 @dataclass(frozen=True)
 class View:
-    """A section as a page shows it.
+    """A section of a page.
 
     Attributes:
         section: the tables.
-        warnings: what to know before trusting them.
-        sound: what was looked for, where there is no warning.
-        blocks: what stands between the tables and the details.
-        details: of rows or spans; the anchor of the i-th is :func:`anchor_of` (section's, i).
+        warnings: about them.
+        sound: sentences of the checks, if there is no warning.
+        blocks: between the tables and the details.
+        details: of rows or spans; the i-th has the anchor :func:`anchor_of` (section's, i).
     """
 
     section: Section
@@ -93,10 +93,10 @@ def page(
     Args:
         title: heading of the page.
         views: id and view of each section.
-        file: name of the data files beside it, without their endings.
+        file: name of the data files in the same folder, without suffix.
         heading: of the details, e.g. ``Attacks``.
-        intro: what stands under that heading.
-        better: heading of the column that says which direction is better, and for whom.
+        intro: text under that heading.
+        better: heading of the column for the better direction, naming the side.
         paper: has notes on columns.
         times: whether times are shown.
     """
@@ -108,7 +108,7 @@ def page(
 
 
 def template(name: str, **filters: Any) -> Any:
-    """Return a template of this package; what a value holds is escaped."""
+    """Return a template of this package; values are escaped."""
     environment = Environment(
         loader=PackageLoader("deepsec_jax.tables"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -118,7 +118,7 @@ def template(name: str, **filters: Any) -> Any:
 
 
 def _part(anchor: str, view: View, paper: Published) -> dict[str, Any]:
-    """Return what the template shows of a section."""
+    """Return the template's input for a section."""
     section = view.section
     anchors = {detail.key: anchor_of(anchor, index) for index, detail in enumerate(view.details)}
     reasons = _reasons((figure for table in section.tables for figure in table.figures()), anchor)
@@ -135,7 +135,7 @@ def _part(anchor: str, view: View, paper: Published) -> dict[str, Any]:
 
 
 def table_view(table: Table, anchors: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the template shows of a table; ``anchors`` are those of rows and spans that have one."""
+    """Return the template's input for a table; ``anchors`` are those of rows and spans that have one."""
     return {
         "table": table,
         "spans": [(span, anchors.get(span.key)) for span in table.spans],
@@ -151,7 +151,7 @@ def table_view(table: Table, anchors: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _line(row: Row, table: Table, anchor: str | None) -> dict[str, Any]:
-    """Return what the template shows of a row."""
+    """Return the template's input for a row."""
     return {
         "row": row, "anchor": anchor, "small": _small(row, table),
         "cells": [
@@ -164,7 +164,7 @@ def _line(row: Row, table: Table, anchor: str | None) -> dict[str, Any]:
 
 
 def _small(row: Row, table: Table) -> str:
-    """Return what stands under the name of a row."""
+    """Return the text under the name of a row."""
     if row.error is not None:
         return "failed"
     if not table.base:
@@ -174,14 +174,14 @@ def _small(row: Row, table: Table) -> str:
 
 
 def _own_n(figure: Figure, row: Row, table: Table) -> int | None:
-    """Return the n of a figure where it is not the one that stands at the row."""
+    """Return the n of a figure if it differs from the row's."""
     usual = {"all": row.n, "successful": row.hits}.get(figure.column.over) if table.base else None
     shown = figure.summary.n and (not table.base or (usual is not None and figure.summary.n != usual))
     return figure.summary.n if shown else None
 
 
 def figure_view(figure: Figure) -> dict[str, Any]:
-    """Return one figure as a page prints it, with the paper's and the reasons for a difference."""
+    """Return one formatted figure with the paper's and the reasons for a difference."""
     interval = numbers.interval(figure.column, figure.summary)
     return {
         "figure": figure,
@@ -214,7 +214,7 @@ def _reasons(figures: Iterable[Figure], anchor: str) -> dict[str, tuple[str, Rea
 
 
 def _told_apart(sections: Sequence[Section]) -> list[str]:
-    """Return the titles of a list of contents: those that are equal with the facts that are not."""
+    """Return the titles of a table of contents; equal titles are extended by the facts that differ."""
     told = []
     for section in sections:
         namesakes = [other.facts for other in sections if other.title == section.title]

@@ -1,6 +1,6 @@
-"""Pictures of a page: clean image, perturbation and adversarial image, and what a network sees of them.
+"""Pictures of a page: clean image, perturbation, adversarial image, and a network's inputs.
 
-They are PNG data URIs at their own size, enlarged by the browser without smoothing.
+They are PNG data URIs at original size, enlarged by the browser without smoothing.
 """
 
 import base64
@@ -15,16 +15,16 @@ from PIL import Image
 from deepsec_jax.answers import NO_CLASS
 
 SILENT = "no answer"
-"""What a picture says in the place of a class where the model answers with NaN or infinity."""
+"""Caption instead of a class if the model returns NaN or infinity."""
 
 
 def names_for(names: Sequence[Any], classes: int) -> list[str]:
-    """Return a name for each of a model's classes, which may be more than the data set has."""
+    """Return a name for each of a model's classes, which may outnumber those of the data set."""
     return [*map(str, names), *(f"class {index}" for index in range(len(names), classes))]
 
 
 def class_in_words(predicted: int, names: Sequence[str]) -> str:
-    """Return the name of a class that was found, also of none: one more than there are says "rejected"."""
+    """Return the name of a predicted class; also for no answer, and for K, which means "rejected"."""
     if predicted == NO_CLASS:
         return SILENT
     return names[predicted] if predicted < len(names) else "rejected"
@@ -40,7 +40,7 @@ def example(
     success: bool,
     target: str | None = None,
 ) -> dict[str, Any]:
-    """Return what a template shows of one image: clean, perturbation and adversarial, with captions."""
+    """Return the template's input for one image: clean, perturbation and adversarial, with captions."""
     delta = adversarial - clean
     return {
         "clean": _png(clean),
@@ -57,7 +57,7 @@ def example(
 
 
 def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index: int) -> dict[str, Any]:
-    """Return what a template shows of one image of a ``sight`` cell: given and seen, clean and attacked."""
+    """Return the template's input for one image of a ``sight`` cell: images and network inputs."""
 
     def said(which: str) -> dict[str, Any]:
         found = int(arrays[f"predicted{which}"][index])
@@ -81,7 +81,7 @@ def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index:
 
 
 def _share(confidence: float) -> str:
-    """Return a confidence in percent; nothing where there is none, as of votes."""
+    """Return a confidence in percent; empty if there is none, as for votes."""
     return "" if math.isnan(confidence) else f"{100 * confidence:.0f}\N{NO-BREAK SPACE}%"
 
 
@@ -89,10 +89,10 @@ UP, DOWN = np.array([0.79, 0.16, 0.11]), np.array([0.12, 0.38, 0.71])  # brighte
 
 
 def coloured(delta: np.ndarray) -> np.ndarray:
-    """Scale a change so that its largest entry has full colour.
+    """Scale a perturbation so that its largest entry has full colour.
 
-    One channel: white is no change, red brighter, blue darker.  Colour: grey is no change, each channel
-    moved its own way.
+    One channel: white is no change, red brighter, blue darker.  Colour: grey is no change, each channel is
+    shifted by its change.
     """
     largest = float(np.abs(delta).max())
     scaled = delta / largest if largest > 0 else np.zeros_like(delta)
@@ -102,7 +102,7 @@ def coloured(delta: np.ndarray) -> np.ndarray:
 
 
 def _png(image: np.ndarray) -> str:
-    """Return an image [H, W, C] in [0, 1] as a data URI; one or three channels, others by their mean."""
+    """Return an image [H, W, C] in [0, 1] as a data URI; other than one or three channels are averaged."""
     pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if pixels.shape[-1] != 3:
         pixels = np.repeat(pixels.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
@@ -112,5 +112,5 @@ def _png(image: np.ndarray) -> str:
 
 
 def number(value: float) -> str:
-    """Return a figure in three digits; n/a for NaN."""
+    """Return a number with three digits; n/a for NaN."""
     return "n/a" if math.isnan(value) else f"{value:#.3g}" if value < 100 else f"{value:.0f}"

@@ -1,7 +1,7 @@
-"""Plots as inline SVG whose bytes follow from their data alone.
+"""Plots as inline SVG; equal data give equal bytes.
 
-Colours are CSS variables of the page (``--ink``, ``--rule``, ``--s1`` to ``--s8``), so that one drawing is
-readable on light and on dark ground; texts stay texts, and every drawing says in words what it shows.
+Colours are CSS variables of the page (``--ink``, ``--rule``, ``--s1`` to ``--s8``), so a plot is readable on
+light and on dark background.  Texts remain texts, and every plot has a description in words.
 """
 
 import html
@@ -17,17 +17,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_WIDTH, _HEIGHT = 5.0, 2.9  # inches of 72 points: a phone shows the 12 point labels at about their size
+_WIDTH, _HEIGHT = 5.0, 2.9  # inches of 72 points: a phone shows the 12 point labels at about that size
 _MOST_POINTS = 100
 _BINS = 20
-_DECADES = 1.5  # from this range on, distances of several attacks need a logarithmic axis
+_DECADES = 1.5  # ratio of distances that needs a logarithmic axis
 
-# matplotlib wants colours; these stand for the page's variables until the drawing is done.
+# matplotlib needs colours; they are replaced by the page's variables in the finished plot.
 _VARIABLES = {"#000101": "var(--ink)", "#000102": "var(--rule)"} | {
     f"#0002{index:02x}": f"var(--s{index})" for index in range(1, 9)
 }
 INK, _RULE, *SERIES = _VARIABLES
-# Neighbours differ in their dashes, so that a curve under another one shows through.
+# Adjacent curves have different dashes, so that a covered curve remains visible.
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 
 _SETTINGS: Any = {
@@ -41,11 +41,11 @@ _SETTINGS: Any = {
 
 @dataclass(frozen=True)
 class Curve:
-    """Success of one attack as distance is allowed to grow.
+    """Success of one attack as a function of the allowed distance.
 
     Attributes:
-        label: whose it is.
-        distances: of the images that it succeeded on, in any order.
+        label: of the attack.
+        distances: of the successful images, in any order.
         n: number of candidates.
     """
 
@@ -60,7 +60,7 @@ def success_distance(name: str, norm: str, curves: Sequence[Curve]) -> str:
     Args:
         name: unlike that of any other drawing of the page.
         norm: of the distance, e.g. ``L2``.
-        curves: one or more; where their typical distances differ widely the axis is logarithmic.
+        curves: one or more; if their typical distances differ widely, the axis is logarithmic.
     """
     said = f"Share of all n with success within {norm} distance r. " + " ".join(map(_in_words, curves))
 
@@ -92,13 +92,13 @@ def success_distance(name: str, norm: str, curves: Sequence[Curve]) -> str:
 
 
 def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, float] | None = None) -> str:
-    """Draw how many images have which value.
+    """Draw a histogram of values over images.
 
     Args:
         name: unlike that of any other drawing of the page.
         what: the quantity, for the axis.
         values: one per image.
-        limits: ends of the axis; default from 0 to a little more than the largest value.
+        limits: ends of the axis; default from 0 to slightly above the largest value.
     """
     values = np.asarray(values, np.float64)
     low, high = limits or (0.0, 1.05 * float(values.max(initial=0.0)) or 1.0)
@@ -117,13 +117,13 @@ def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, 
 
 
 def accuracy_by_epoch(name: str, history: Sequence[Mapping[str, Any]], *, classes: int, kept: int) -> str:
-    """Draw the accuracies of every epoch of a training, and the line of guessing.
+    """Draw the accuracies of every epoch of a training, and the accuracy of guessing.
 
     Args:
         name: unlike that of any other drawing of the page.
-        history: per epoch ``epoch``, ``loss``, ``validation``, and shares that were watched beside it.
+        history: per epoch ``epoch``, ``loss``, ``validation``, and other recorded shares.
         classes: number of classes.
-        kept: epoch that was kept, from 1.
+        kept: the kept epoch, from 1.
     """
     epochs = [int(entry["epoch"]) + 1 for entry in history]
     curves = {
@@ -152,7 +152,7 @@ def accuracy_by_epoch(name: str, history: Sequence[Mapping[str, Any]], *, classe
 
 
 def _words(key: str, entry: Mapping[str, Any]) -> str:
-    """Return what a curve is called; where clean accuracy is watched, validation is under attack."""
+    """Return the name of a curve; if clean accuracy is recorded, validation is under attack."""
     if key == "validation":
         return "under attack" if "clean" in entry else "clean"
     return key.replace("_", " ")
@@ -175,7 +175,7 @@ def loss_by_epoch(name: str, history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _steps(curve: Curve, end: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return corners of the curve in percent, at most a hundred of them; the last one is exact."""
+    """Return at most a hundred corners of the curve in percent; the last one is exact."""
     distances = np.sort(np.asarray(curve.distances, np.float64))
     kept = np.unique(np.linspace(0, len(distances) - 1, min(_MOST_POINTS, len(distances))).astype(int))
     share = 100 * (kept + 1) / max(curve.n, 1)
@@ -205,14 +205,14 @@ def drawing(
 
     Args:
         name: unlike that of any other drawing of the page.
-        said: what it shows, in words.
-        draw: plots into the axes, in colours of :data:`SERIES` and :data:`INK`.
+        said: description in words.
+        draw: function that plots into the axes, in colours of :data:`SERIES` and :data:`INK`.
         legend_rows: lines of a legend under the axes.
-        extra: height added to the usual one, in inches.
+        extra: additional height in inches.
     """
     height = _HEIGHT + extra + 0.24 * legend_rows
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the reader's own settings are
+        matplotlib.rcdefaults()  # independent of the user's settings
         matplotlib.rcParams.update(_SETTINGS)
         figure = Figure(figsize=(_WIDTH, height))
         low = (0.56 + 0.24 * legend_rows) / height
@@ -223,7 +223,7 @@ def drawing(
 
 
 def _for_page(svg: str, name: str, said: str, box: str) -> str:
-    """Take a drawing out of its file: no prologue, ids of its own, the page's colours and type."""
+    """Extract a plot from its SVG file: without prologue, with unique ids, the page's colours and font."""
     body = svg[svg.index("<svg") :].rstrip()
     body = re.sub(r"<(metadata|style)[ >].*?</\1>", "", body[body.index(">") + 1 :], flags=re.DOTALL)
     body = body.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")

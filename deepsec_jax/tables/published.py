@@ -1,20 +1,20 @@
-"""The paper's numbers of one study, why ours may differ from them, and what the paper calls its rows.
+"""The paper's numbers of one study, reasons for differences, and the paper's names of rows.
 
-They lie in ``paper/STUDY.toml``, of one schema:
+They are in ``paper/STUDY.toml``, with one schema:
 
-    covers = "table of defenses on"      what the paper has or has not, before the name of a data set
-    model = "the undefended model"       whose recipe decides whether ours may stand under the paper's title
-    variants = true                      row ``pat@half`` stands beside the numbers of ``pat``; default: alone
+    covers = "table of defenses on"      name of the table, before the name of a data set
+    model = "the undefended model"       its recipe must be the paper's to carry the paper's title
+    variants = true                      row ``pat@half`` is compared with ``pat``; default: no
     percent = [COLUMN...]                columns printed in percent
     columns = [COLUMN...]                in the order of a row's numbers
-    [same] OURS = COLUMN                 columns of ours that hold a printed quantity in another form
+    [same] OURS = COLUMN                 our columns with the paper's quantity in another form
     [labels] NAME = TEXT                 rows or spans, in the paper's order
-    [[groups]] words, rows               what the paper files rows under
+    [[groups]] words, rows               the paper's groups of rows
     [tables.DATA] table, data, recipe    title; DATA is a data set, or two words, e.g. ``mnist sweep``
     [tables.DATA.rows] NAME = [...]      nan: the paper prints none; or {SPAN = [...], examples = 608}
-    [tables.DATA.absent.NAME] COLUMN = TEXT     why a number is nan
-    [[notes]] text, data | columns       what a reader should know of a table or a column
-    [[reasons]] label, text              special ones first; data, rows, spans, columns: what of
+    [tables.DATA.absent.NAME] COLUMN = TEXT     reason for a nan
+    [[notes]] text, data | columns       note on a table or a column
+    [[reasons]] label, text              most specific first; data, rows, spans, columns: where
 """
 
 import math
@@ -28,7 +28,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a number of ours may differ from the paper's.
+    """A reason why our number may differ from the paper's.
 
     Attributes:
         label: a few words.
@@ -41,11 +41,11 @@ class Reason:
 
 @dataclass(frozen=True)
 class Printed:
-    """One number as the paper prints it.
+    """One number of the paper.
 
     Attributes:
-        value: shares in [0, 1], seconds, or the column's unit; NaN where the paper has none.
-        absent: why there is none; empty if there is one.
+        value: share in [0, 1], seconds, or the column's unit; NaN if the paper has none.
+        absent: reason for a missing number; empty if there is one.
     """
 
     value: float
@@ -54,7 +54,7 @@ class Printed:
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper prints for one study.
+    """The paper's numbers of one study.
 
     Attributes:
         study: name of the file.
@@ -80,16 +80,16 @@ class Published:
 
     @property
     def covers(self) -> str:
-        """What the paper has or has not, before the name of a data set."""
+        """Name of the paper's table, before the name of a data set."""
         return str(self._known["covers"])
 
     @property
     def model(self) -> str:
-        """What the model is called whose recipe decides whether ours may stand under the paper's title."""
+        """Name of the model whose recipe must be the paper's to carry its title."""
         return str(self._known["model"])
 
     def columns(self, data: str = "") -> tuple[str, ...]:
-        """Return the names of the columns that a table has."""
+        """Return the names of a table's columns."""
         return tuple(self._table(data).get("columns", self._known["columns"]))
 
     def rows(self, data: str) -> tuple[str, ...]:
@@ -97,11 +97,11 @@ class Published:
         return tuple(self._table(data).get("rows", ()))
 
     def labels(self) -> tuple[str, ...]:
-        """Return the names that the paper has labels for, in its order."""
+        """Return the names with labels in the paper, in its order."""
         return tuple(self._known["labels"])
 
     def said(self, data: str, name: str) -> Any:
-        """Return what else a table says, e.g. the undefended model's accuracy; None where it does not."""
+        """Return another entry of a table, e.g. the undefended model's accuracy; None if it is missing."""
         return self._table(data).get(name)
 
     def printed(self, data: str, row: str, column: str, span: str = "") -> Printed:
@@ -152,7 +152,7 @@ class Published:
         )
 
     def label(self, name: str) -> str:
-        """Return the paper's name of a row or span, with its variant if it is one; its own if it has none."""
+        """Return the paper's name of a row or span, with its variant; its own name if the paper has none."""
         labels: Mapping[str, str] = self._known["labels"]
         base, _, variant = name.partition("@")
         if name in labels or base not in labels:
@@ -160,12 +160,12 @@ class Published:
         return f"{labels[base]}, {variant}"
 
     def group(self, row: str) -> tuple[str, ...]:
-        """Return what the paper files a row under, e.g. ``("UAs", "L2")``; empty for one it has not."""
+        """Return the paper's group of a row, e.g. ``("UAs", "L2")``; empty for one that it does not have."""
         found = (entry for entry in self._known.get("groups", ()) if self._row(row) in entry["rows"])
         return next((tuple(entry["words"]) for entry in found), ())
 
     def position(self, name: str) -> int:
-        """Return the place of a row or span in the paper's order; one that it does not have comes last."""
+        """Return the position of a row or span in the paper's order; unknown ones come last."""
         names: Sequence[str] = self.labels()
         known = name if name in names else name.partition("@")[0]
         return names.index(known) if known in names else len(names)

@@ -1,4 +1,4 @@
-"""Drawings of detectors: ROC curves, how scores lie, and a sweep of radii."""
+"""Plots of detectors: ROC curves, histograms of scores, and a sweep of radii."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from deepsec_jax.tables.plots import DASHES, INK, SERIES, drawing
 
 _MOST_POINTS = 80
 _BINS = 40
-_TAIL = 0.002  # share of all scores beyond either end of the axis, put into the last bin
+_TAIL = 0.002  # share of all scores beyond each end of the axis, counted in the last bin
 _RIDGE = 0.26  # inches
 
 
@@ -24,7 +24,7 @@ class Scores:
     """Scores of the images of one attack, or of clean ones.
 
     Attributes:
-        label: whose they are.
+        label: of the group.
         values: one per image.
     """
 
@@ -33,7 +33,7 @@ class Scores:
 
 
 def roc_curves(name: str, attacked: Sequence[Scores], clean: np.ndarray, at: float) -> str:
-    """Draw TPR against FPR over all thresholds, and the FPR of the one threshold; FPR on a logarithmic axis.
+    """Draw TPR against FPR over all thresholds, and the detector's FPR; FPR on a logarithmic axis.
 
     Args:
         name: unlike that of any other drawing of the page.
@@ -79,9 +79,9 @@ def _corners(false: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def ridges(name: str, groups: Sequence[Scores], threshold: float) -> str:
-    """Draw a histogram of scores per group, one above the other over one axis, and the threshold.
+    """Draw a histogram of scores per group, stacked over one axis, and the threshold.
 
-    Each has its own height; what lies beyond the axis stands in its last bin.
+    Each has its own height; scores beyond the axis are in the last bin.
 
     Args:
         name: unlike that of any other drawing of the page.
@@ -129,11 +129,11 @@ class Line:
     """One figure at several radii.
 
     Attributes:
-        label: whose it is.
+        label: of the detector.
         eps: radii.
-        values: percents; NaN where there is none.
-        series: number of its colour.
-        dashed: whether the line is.
+        values: in percent; NaN if missing.
+        series: index of its colour.
+        dashed: whether the line is dashed.
     """
 
     label: str

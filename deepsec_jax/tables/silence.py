@@ -1,4 +1,4 @@
-"""What tables say where a model or a detector gives no answer: how many images, and what to look for."""
+"""Warnings if a model or a detector gives no answer: number of images and possible cause."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def silent_images(arrays: Mapping[str, np.ndarray], name: str = "no_answer") -> int:
-    """Return on how many images a cell has no answer, in one draw at least; 0 of a cell that does not say."""
+    """Return the number of images without an answer in some draw; 0 if the cell does not record it."""
     return int((arrays[name] > 0).sum()) if name in arrays else 0
 
 
@@ -14,9 +14,9 @@ def silence(who: str, count: int, n: int, what: str) -> list[str]:
     """Return one sentence if a model gives no answer to some images, else nothing.
 
     Args:
-        who: whose figures lack them, as the table calls it.
+        who: name of the row or model in the table.
         count: images without an answer.
-        n: of how many.
+        n: number of all images.
         what: the images.
     """
     if not count:
@@ -28,7 +28,7 @@ def silence(who: str, count: int, n: int, what: str) -> list[str]:
 
 
 def without_number(who: str, scores: np.ndarray, what: str) -> list[str]:
-    """Return one sentence if some scores of a detector are no numbers, else nothing.
+    """Return one sentence if some scores of a detector are NaN, else nothing.
 
     Args:
         who: the detector.

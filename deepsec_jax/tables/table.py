@@ -1,4 +1,4 @@
-"""What every table is made of: figures in rows, rows in tables, the tables of one model in a section."""
+"""Data classes of tables: figures in rows, rows in tables, the tables of one model in a section."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ from deepsec_jax.runs.cells import Cell
 from deepsec_jax.tables.published import Printed, Reason
 
 NOTHING = Summary(math.nan, 0, math.nan, math.nan)
-"""The summary of a figure that is not there."""
+"""The summary of a missing figure."""
 
 FAILED = "failed"
-"""Why a figure is absent whose cell failed."""
+"""The reason for a figure whose cell failed."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Figure:
     """One figure of a table.
 
     Attributes:
-        column: what it is.
-        summary: mean, n and 95 % interval; NaN and 0 where there is none.
-        absent: why there is none; empty if there is one.
-        printed: what the paper prints.
-        reasons: why the two may differ; empty where there is nothing to compare.
-        cell: what it is read from; None if it is over several cells, or not there.
+        column: of the figure.
+        summary: mean, n and 95 % interval; NaN and 0 if missing.
+        absent: reason for a missing figure; empty if there is one.
+        printed: the paper's number.
+        reasons: why the two may differ; empty if there is nothing to compare.
+        cell: its source; None if it is over several cells, or missing.
     """
 
     column: Column
@@ -40,12 +40,12 @@ class Figure:
 
     @property
     def difference(self) -> float:
-        """Ours less the paper's; NaN where one is missing."""
+        """Ours minus the paper's; NaN if one is missing."""
         return self.summary.mean - self.printed.value
 
     @property
     def inside(self) -> bool:
-        """Whether the printed number lies in our 95 % interval, to the digits it is printed with."""
+        """Whether the paper's number lies in our 95 % interval, to its printed digits."""
         fine = self.column.unit == "s" or self.column.section == "II-D"
         half = 0.00005 if fine else 0.0005
         return self.summary.low - half <= self.printed.value <= self.summary.high + half
@@ -53,11 +53,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a reader must know before trusting a row.
+    """A warning about a row.
 
     Attributes:
         label: a few words.
-        text: the figures behind it and what it means, one sentence.
+        text: the figures and their meaning, one sentence.
     """
 
     label: str
@@ -66,13 +66,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Span:
-    """Columns that stand together: a family of metrics, or those of one detector.
+    """Adjacent columns: a family of metrics, or those of one detector.
 
     Attributes:
         columns: from left to right.
-        label: their heading; empty for none.
-        key: whose figures of a row they show, see ``Row.figures``.
-        detail: what the terminal says after the label.
+        label: heading; empty for none.
+        key: of their figures in ``Row.figures``.
+        detail: text after the label in the terminal.
         fields: what a line of CSV says of it.
     """
 
@@ -88,23 +88,23 @@ class Row:
     """One attack, one defense, or one radius.
 
     Attributes:
-        key: tells it from others of its section.
+        key: unique within its section.
         name: preset row, e.g. ``fgsm@0.5``.
-        label: the paper's name of it.
-        figures: span key -> column name -> figure, of all columns that files show.
-        cells: what it is read from; empty if there is nothing.
-        group: what the paper files it under, e.g. ``("UAs", "L2")``.
+        label: the paper's name.
+        figures: span key -> column name -> figure, for all columns of files.
+        cells: its source; may be empty.
+        group: the paper's group, e.g. ``("UAs", "L2")``.
         n: number of images.
-        hits: how many of them the attack succeeded on; None where that is no question.
-        printed_n: over how many the paper's row is; None where it does not say.
-        base: what stands in the column for n or for the radius.
-        error: of the one cell it is read from; None if that is finished, or there are several.
-        beside: column name -> figure that stands under that column's, e.g. how many images were rejected.
+        hits: number of successful ones; None if not applicable.
+        printed_n: number of examples of the paper's row; None if unknown.
+        base: content of the column for n or for the radius.
+        error: of its only cell; None if that is finished, or if there are several.
+        beside: column name -> figure shown below that column's, e.g. the share of rejected images.
         values: column name -> one value per image.
-        findings: what is out of order.
+        findings: inconsistencies.
         fields: what a line of CSV says of it.
-        record: what JSON says of it before its figures.
-        records: span key -> what JSON says of that span's part before its figures; empty without parts.
+        record: its JSON record before the figures.
+        records: span key -> JSON record of that part before its figures; empty without parts.
     """
 
     key: str
@@ -126,7 +126,7 @@ class Row:
     records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def of(self, span: Span) -> list[Figure]:
-        """Return the figures that stand under a span."""
+        """Return the figures of a span."""
         return [self.figures[span.key][column.name] for column in span.columns]
 
     def labels(self) -> list[str]:
@@ -136,27 +136,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows whose figures are over the same images.
+    """Rows with figures over the same images.
 
     Attributes:
         kind: name of its rows in files, e.g. ``utility``.
-        title: what it is a table of, and, after a colon, of what part of it.
+        title: of the table and, after a colon, of its part.
         heading: of the column of names.
         rows: from top to bottom.
         spans: from left to right.
         further: columns that only details and files show.
-        note: why it does not carry the paper's title.
-        about: what part of the section it shows, e.g. ``utility``.
-        base: heading of the column for n or for the radius; empty where each figure has its own n.
-        caption: what LaTeX says after title and note.
-        notes: what LaTeX says under it.
-        facts: what was done, label -> text.
+        note: reason why it does not carry the paper's title.
+        about: part of the section, e.g. ``utility``.
+        base: heading of the column for n or for the radius; empty if each figure has its own n.
+        caption: text after title and note in LaTeX.
+        notes: text below the table in LaTeX.
+        facts: label -> text.
         parts: name of a row's parts in JSON, e.g. ``detectors``; empty for rows without parts.
         several: whether a section may have several of its kind, each with its own record.
         fields: what a line of CSV says of it.
-        record: what JSON says of it, where there are several.
+        record: its JSON record, if there are several.
         page_title: heading on a page.
-        intro: what a page says above it.
+        intro: text above it on a page.
     """
 
     kind: str
@@ -180,7 +180,7 @@ class Table:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """All columns that the table shows, and then the further ones, each once."""
+        """All columns of the table, then the further ones, each once."""
         every = (*(column for span in self.spans for column in span.columns), *self.further)
         return tuple({column.name: column for column in every}.values())
 
@@ -193,21 +193,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """What was measured on one model with one set of images.
+    """The results on one model with one set of images.
 
     Attributes:
-        title: heading; the paper's only where everything is the paper's.
-        note: why it is not; empty if it is.
-        facts: what was measured and how, label -> text.
+        title: heading; the paper's only if everything is the paper's.
+        note: reason why it is not; empty if it is.
+        facts: about the measurement, label -> text.
         fields: ``data``, ``preset`` and the like, for files.
         tables: the first one is the paper's.
         cells: all cells of the section.
         kinds: of tables that it could have; files have a list of each.
-        missing: rows of the paper's table that are not here, each with the reason.
-        changed: name, settings that are not the preset's, kind of preset.
-        explained: column whose difference from the paper's number is explained in words.
-        subjects: what the spans are about, e.g. detectors.
-        record: what else JSON says of it.
+        missing: missing rows of the paper's table, each with the reason.
+        changed: name, settings that differ from the preset's, kind of preset.
+        explained: column whose difference from the paper's number is explained.
+        subjects: plural name of the spans, e.g. detectors.
+        record: further entries of its JSON record.
     """
 
     title: str

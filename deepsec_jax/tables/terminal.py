@@ -11,7 +11,7 @@ from deepsec_jax.tables.table import FAILED, Section, Span, Table
 
 
 def print_section(console: Console, section: Section, warnings: Iterable[str]) -> None:
-    """Print the tables of a section, why ours differ, and what to know before trusting them."""
+    """Print the tables of a section, the reasons for differences, and the warnings."""
     for table in section.tables:
         for span in table.spans if any(row.cells for row in table.rows) else ():
             console.print(_table(table, span))
@@ -20,7 +20,7 @@ def print_section(console: Console, section: Section, warnings: Iterable[str]) -
 
 
 def _table(table: Table, span: Span) -> RichTable:
-    """Return one span: our means, their 95 % intervals, n where it differs, and what the paper prints."""
+    """Return one span: our means, their 95 % intervals, n where it differs, and the paper's numbers."""
     title = ": ".join(filter(None, (table.title, table.about, f"{span.label}{span.detail}")))
     shown = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     shown.padding, shown.caption, shown.caption_justify = 0, table.note or None, "left"
@@ -54,7 +54,7 @@ def _table(table: Table, span: Span) -> RichTable:
 
 
 def explanations(section: Section) -> list[str]:
-    """Return why figures are not the printed ones, a line for each row and span; none where they are."""
+    """Return the reasons for differences, a line for each row and span with a difference."""
     return [
         line
         for key, span in section.spans().items()

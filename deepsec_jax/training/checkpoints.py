@@ -2,7 +2,7 @@
 
 A model folder holds ``recipe.json`` (recipe, image shape, classes, figures, digest of the weights'
 files) and ``model/`` (orbax).
-It is written aside and renamed, so a folder with a recipe is complete.
+It is written to a temporary path and renamed, so a folder with a recipe is complete.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from deepsec_jax.randomness import root_key
 from deepsec_jax.training.recipe import Recipe
 
 DEFENSE_CARD = "defense.json"
-"""What :mod:`deepsec_jax.defenses.folders` lays beside the recipe of a defended model."""
+"""File that :mod:`deepsec_jax.defenses.folders` adds to the folder of a defended model."""
 
 
 class CheckpointError(ValueError):
@@ -32,17 +32,17 @@ class CheckpointError(ValueError):
 
 
 Build = Callable[[nnx.Rngs, int], nnx.Module]
-"""``build(rngs, in_channels) -> network``: makes a network that no name in ``MODELS`` stands for."""
+"""``build(rngs, in_channels) -> network``: makes a network that is not in ``MODELS``."""
 
 
 def network(
     recipe: Recipe, image_shape: tuple[int, int, int], classes: int, build: Build | None = None
 ) -> nnx.Module:
-    """Return the fresh network of a recipe, drawn from its seed.
+    """Return the untrained network of a recipe, initialised from its seed.
 
     Args:
         recipe: names the model and the seed.
-        image_shape: height, width and channels of what the network sees.
+        image_shape: height, width and channels of the network's input.
         classes: number of classes.
         build: makes it instead of the recipe's model.
     """
@@ -69,7 +69,7 @@ def save_model(
     classes: int,
     figures: dict[str, Any],
 ) -> None:
-    """Write a model folder; an existing one is an error, never overwritten."""
+    """Write a model folder; an existing folder is an error and never overwritten."""
     folder = Path(folder).absolute()
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: choose another folder or remove it")
@@ -97,8 +97,8 @@ def load_model(folder: str | os.PathLike[str], *, build: Build | None = None) ->
         build: makes the network, where the recipe's name does not.
 
     Raises:
-        CheckpointError: no such folder, its recipe and weights do not fit together, or the network in it is
-            only a part of a defended model.
+        CheckpointError: no such folder, its recipe and weights do not match, or the network is only a part of
+            a defended model.
     """
     if (Path(folder) / DEFENSE_CARD).is_file():
         raise CheckpointError(
@@ -109,7 +109,7 @@ def load_model(folder: str | os.PathLike[str], *, build: Build | None = None) ->
 
 
 def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) -> Saved:
-    """Rebuild the network that lies in a model folder, without the defense that may stand around it.
+    """Rebuild the network of a model folder, without a defense around it.
 
     Arguments and errors as of :func:`load_model`.
     """
@@ -148,13 +148,13 @@ def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) 
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type's name: what fits into one line."""
+    """Return the first line of an error's message, or the name of its type."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def _digest(folder: Path) -> str:
-    """Hash every file's name and content: array files carry no checksum, so a flipped bit would load."""
+    """Hash every file's name and content: array files have no checksum, so a flipped bit would be loaded."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):

@@ -1,7 +1,7 @@
 """The one training loop: any objective, resumable after every epoch, best epoch by validation.
 
-Everything random follows from (seed, epoch, step), never from what happened before, so a run that
-was interrupted and resumed ends with the same weights as one that was not.
+All random numbers depend only on (seed, epoch, step), so an interrupted and resumed run ends with the same
+weights as an uninterrupted one.
 """
 
 import json
@@ -41,18 +41,18 @@ Objective = Callable[[Any, Images, Labels, Key], jax.Array]
 """``objective(model, x, labels, key) -> scalar loss`` of a model in training mode: a module-level function,
 or a pytree whose leaves (an attack's eps, a teacher's weights) are traced.
 
-A pytree may have two things more.  ``at(done) -> objective`` is asked before every step for the objective at
-that share of the training, 0 to 1.  ``replays`` (static) steps are taken on every batch, with a perturbation
-that is carried from step to step: the loss is that of ``perturbed(x, carried)``, and its gradient by
-``carried`` gives the next one, ``moved(carried, gradient)``.
+A pytree may have two further members.  ``at(done) -> objective`` returns the objective at that share of the
+training, 0 to 1, and is called before every step.  ``replays`` (static) is a number of steps on every batch,
+with a perturbation carried from step to step.  The loss is that of ``perturbed(x, carried)``; its gradient
+with respect to ``carried`` gives the next one, ``moved(carried, gradient)``.
 """
 
 Score = Callable[[Any, Split], float]
-"""``score(model, validation) -> figure``, higher is better; picks the epoch that is kept."""
+"""``score(model, validation) -> figure``, higher is better; selects the epoch that is kept."""
 
 
 class TrainingState(NamedTuple):
-    """What one epoch hands to the next (all arrays)."""
+    """State passed from one epoch to the next (all arrays)."""
 
     model: Any  # nnx state: parameters and batch statistics
     optimizer: Any
@@ -81,14 +81,14 @@ def accuracy(model: Classifier, split: Split, *, batch_size: int = 256) -> float
 
 
 def predictions(model: Classifier, split: Split, *, batch_size: int = 256) -> np.ndarray:
-    """Return the classes that a model finds on the images of a split, int [N]; -1 for no answer; host code.
+    """Return the predicted classes on the images of a split, int [N]; -1 for no answer; host code.
 
-    A model that draws random numbers draws once for each image, by its place in the split.
+    A randomised model draws once for each image, by its index in the split.
     """
     parts = []
     for start in range(0, len(split), batch_size):
         x = unit_images(split.images[start : start + batch_size])
-        padding = batch_size - len(x)  # one compile: the last batch is filled up, then cut
+        padding = batch_size - len(x)  # one compilation: the last batch is padded, then cut
         padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
         drawn = reseed(model, example_keys(root_key(0), batch_size, first=start))
         parts.append(np.asarray(_predict(drawn, padded))[: len(x)])
@@ -96,10 +96,10 @@ def predictions(model: Classifier, split: Split, *, batch_size: int = 256) -> np
 
 
 def frozen(model: Any) -> Any:
-    """Return what an attack inside an objective sees: the model in evaluation mode, as a constant.
+    """Return the model for an attack inside an objective: in evaluation mode, as a constant.
 
-    A view shares the weights; only the mode is its own.  Gradients stop at it, so that the attack is no part
-    of what is differentiated by the parameters.
+    It is a view: it shares the weights, with its own mode.  Gradients stop at it, so the attack is not
+    differentiated with respect to the parameters.
     """
     view = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
@@ -120,7 +120,7 @@ def _step(
     params, rest = nnx.split_state(state, nnx.Param, ...)
 
     def loss_of(params, carried):
-        model = nnx.merge(graph, params, rest, copy=True)  # batch statistics are written in here
+        model = nnx.merge(graph, params, rest, copy=True)  # updates the batch statistics
         seen = x if carried is None else objective.perturbed(x, carried)
         loss = objective(model, seen, labels, objective_key)
         return loss, nnx.state(model, nnx.BatchStat)
@@ -136,7 +136,7 @@ def _step(
 
 
 def split_validation(train: Split, recipe: Recipe) -> tuple[Split, Split]:
-    """Return the images that a recipe trains on and those that it holds out; decided by its seed."""
+    """Return the training and the validation images of a recipe; its seed determines the split."""
     order = np.random.default_rng(recipe.seed).permutation(len(train))
     held_out = max(1, int(len(train) * recipe.validation))
     return train.take(np.sort(order[held_out:])), train.take(np.sort(order[:held_out]))
@@ -159,10 +159,10 @@ def train(
     tested: Mapping[str, Score] | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Saved:
-    """Train to the end, or go on from the last finished epoch, and return the best epoch's model.
+    """Train, or resume after the last finished epoch, and return the best epoch's model.
 
-    The model folder appears at ``folder`` when training is done; until then the state after every
-    epoch lies in ``folder`` + ``.partial``.  A finished folder of the same recipe is loaded, not trained.
+    The model folder is written to ``folder`` when training is finished.  Until then the state after every
+    epoch is in ``folder`` + ``.partial``.  A finished folder of the same recipe is loaded.
 
     Args:
         recipe: what to train and how.
@@ -172,7 +172,7 @@ def train(
         score: figure of merit on the validation part; default clean accuracy.
         watch: further figures of every epoch's model on the validation part, for the history.
         build: makes the network; default the recipe's model.
-        in_channels: channels of what the network sees; default those of the images.
+        in_channels: channels of the network's input; default those of the images.
         tested: figures of the kept model on the test part; default ``test_accuracy``, on plain images.
         notes: JSON-ready facts to keep among the figures.
 
@@ -230,7 +230,7 @@ def train(
                 model_state, optimizer_state = state.model, state.optimizer
                 losses = []
                 carried = None
-                if hasattr(objective, "replays"):  # starts anew with every epoch, so that resuming is exact
+                if hasattr(objective, "replays"):  # starts again with every epoch, so that resuming is exact
                     nothing = np.zeros((recipe.batch_size, *data.image_shape), np.float32)
                     carried = jax.device_put(nothing, batches)
                 for step in range(steps):
@@ -271,7 +271,7 @@ def train(
 
 
 def _shardings(batch_size: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-    """Lay batches out over all devices where they divide evenly, else on one; weights on each."""
+    """Shard batches over all devices if they divide evenly, else use one; replicate the weights."""
     devices = jax.devices()
     used = devices if batch_size % len(devices) == 0 else devices[:1]
     mesh = jax.sharding.Mesh(np.array(used), ("batch",))
@@ -292,7 +292,7 @@ def _restore(manager: ocp.CheckpointManager, epoch: int, state: TrainingState, p
 
 
 def _name_of(objective: Objective) -> str:
-    """Return the objective's name; of a pytree with a digest of its settings and weights."""
+    """Return the objective's name; for a pytree with a digest of its settings and weights."""
     function = getattr(objective, "func", objective)
     name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
     return (
@@ -301,14 +301,14 @@ def _name_of(objective: Objective) -> str:
 
 
 def _check_same_training(partial_folder: Path, training: dict[str, Any]) -> None:
-    """Write what is trained into an unfinished training's folder, or refuse another one's."""
+    """Write the settings into the folder of an unfinished training, or refuse the folder of another one."""
     partial_folder.mkdir(parents=True, exist_ok=True)
     note = partial_folder / "training.json"
     wanted = json.dumps(training, sort_keys=True)
     if not note.exists():
         aside = note.with_suffix(".tmp")
         aside.write_text(wanted)
-        aside.rename(note)  # a kill never leaves half a note, which would look like another training
+        aside.rename(note)  # atomic: half a note would look like another training
     elif note.read_text() != wanted:
         raise CheckpointError(
             f"{partial_folder} holds an unfinished training of another recipe, data set or objective: finish "
@@ -319,7 +319,7 @@ def _check_same_training(partial_folder: Path, training: dict[str, Any]) -> None
 def _keep_best(
     model_state, optimizer_state, before: TrainingState, figure: float, epoch: int
 ) -> TrainingState:
-    # Ties go to the later epoch, as in the original; both sides rounded alike, or a tie could look lower.
+    # In a tie the later epoch wins, as in the original. Both sides are rounded, or a tie could look lower.
     score = np.float32(figure)
     if score >= np.float32(before.best_score):
         return TrainingState(model_state, optimizer_state, model_state, jnp.array(score), jnp.array(epoch))

@@ -1,4 +1,4 @@
-"""Training recipes as plain data: what a checkpoint carries and what rebuilds its model."""
+"""Training recipes as plain data: a checkpoint stores one, and it rebuilds the model."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -11,10 +11,10 @@ from deepsec_jax.catalog import lookup
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights, data apart.
+    """Everything that determines the weights, except the data.
 
     Attributes:
-        name: key in :data:`RECIPES`; a ``-small`` recipe never stands under the paper's title.
+        name: key in :data:`RECIPES`; a ``-small`` recipe never carries the paper's title.
         data: data set name.
         model: key in ``deepsec_jax.models.MODELS``.
         epochs: passes over the training part.
@@ -25,7 +25,7 @@ class Recipe:
             (x 0.1 after 40, 60, 80 % of the epochs, x 0.5 after 90 %).
         weight_decay: L2 penalty's gradient factor on kernels (added to the gradient).
         augment: ``none``, or ``shift_flip`` (shift up to 10 % with zero fill, horizontal flip).
-        validation: share of the training split held out to pick the best epoch.
+        validation: share of the training split held out to select the best epoch.
         seed: of initial weights, split, order, dropout and augmentation.
         source: where the values come from.
     """

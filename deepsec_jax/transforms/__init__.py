@@ -1,7 +1,7 @@
-"""Image transforms as pure functions on the device: what metrics and defenses do to pictures.
+"""Image transforms as pure functions on the device, used by metrics and defenses.
 
-Each maps images [B, H, W, C] in [0, 1] to images, row by row; those that draw take one key per row.  All keep
-the shape but :func:`resize_pad`, which makes a larger canvas.
+Each maps images [B, H, W, C] in [0, 1] to images, row by row.  Random transforms take one key per row.  All
+keep the shape except :func:`resize_pad`, which returns a larger canvas.
 """
 
 from deepsec_jax.transforms.blur import gaussian_blur as gaussian_blur

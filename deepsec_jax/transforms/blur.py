@@ -14,7 +14,7 @@ def gaussian_blur(x: Images, sigma: float = 0.5, *, radius: int = 2) -> Images:
     Args:
         x: images [B, H, W, C] in [0, 1].
         sigma: standard deviation in pixels, above 0; static.
-        radius: pixels on each side of the middle, static.
+        radius: pixels on each side of the centre, static.
     """
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)

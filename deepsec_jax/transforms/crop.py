@@ -1,4 +1,4 @@
-"""Random crops, brought back to the size of the image."""
+"""Random crops, resized to the size of the image."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ def crop_resize(x: Images, keys: Keys, size: int) -> Images:
 
     Args:
         x: square images [B, H, W, C] in [0, 1].
-        keys: one key per image [B]; decides the place, uniform over all that fit.
+        keys: one key per image [B]; determines the position, uniform over all that fit.
         size: side of the crop in pixels, at most that of the image, static.
 
     Returns:

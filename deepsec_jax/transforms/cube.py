@@ -11,7 +11,7 @@ from deepsec_jax.pytree import typed_key
 def point_in_cube(x: Images, keys: Keys, radius: Scalar) -> Images:
     """Return a uniform point of the cube ``|y - x| <= radius`` of every image, clipped to [0, 1].
 
-    Differentiable; an entry that was clipped does not move.
+    Differentiable; a clipped entry has gradient 0.
 
     Args:
         x: images [B, H, W, C] in [0, 1].

@@ -1,8 +1,8 @@
 """The lossy part of JPEG on the device: colour transform, 8 x 8 cosine transform, quantisation.
 
-Entropy coding loses nothing and is left out.  Baseline JPEG after ITU-T T.81 and JFIF, with colours at
-full size (4:4:4) or at half of it (4:2:0), in the integers that libjpeg computes with by default: the
-result is Pillow's, bit for bit.
+Entropy coding is lossless and left out.  Baseline JPEG as in ITU-T T.81 and JFIF, with colours at full size
+(4:4:4) or at half of it (4:2:0).  It uses the integer arithmetic of libjpeg's default, so the result equals
+Pillow's bit for bit.
 """
 
 import jax
@@ -21,7 +21,7 @@ _LUMINANCE = np.array([
 _CHROMINANCE = np.full((8, 8), 99)
 _CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
-# Colours in 16 bits behind the point; the last column is added before the shift.
+# Colours with 16 fractional bits; the last column is added before the shift.
 _TO_YCC = np.array([
     [19595, 38470, 7471, 32768],
     [-11059, -21709, 32768, (128 << 16) + 32767],
@@ -33,8 +33,8 @@ _TO_RGB = np.array([
     [65536, 116130, 0, 32768],
 ])  # fmt: skip
 
-# The cosine transform with 13 bits behind the point, times sqrt(8).  Its constants are sums of rounded ones,
-# as the fast algorithm has them, so some lie one beside the rounded cosine; the inverse is the transpose.
+# The cosine transform with 13 fractional bits, times sqrt(8). As in the fast algorithm, its constants are
+# sums of rounded constants, so some differ by one from the rounded cosine; the inverse is the transpose.
 _HALF = np.array([
     [8192, 8192, 8192, 8192], [11363, 9633, 6437, 2260], [10703, 4433, -4433, -10703],
     [9633, -2259, -11362, -6436], [8192, -8192, -8192, 8192], [6437, -11362, 2261, 9633],
@@ -52,16 +52,16 @@ def quantisation_table(quality: int, *, chroma: bool = False) -> np.ndarray:
 
 
 def jpeg(x: Images, quality: int = 90, *, subsampling: str = "4:4:4") -> Images:
-    """Return what is left of images after JPEG compression.
+    """Return images after JPEG compression and decompression.
 
-    Three channels are taken as RGB; any other number as so many grey pictures.  Rounding leaves no gradient:
-    it is zero, and an adaptive attacker takes the identity's instead (``models.wrappers.straight_through``).
+    Three channels are RGB; with any other number each channel is a grey image.  The gradient is zero because
+    of rounding.  An adaptive attacker uses the identity's gradient (``models.wrappers.straight_through``).
 
     Args:
         x: images [B, H, W, C] in [0, 1]; rounded to 8 bits first.
         quality: 1 to 100, static.
         subsampling: of the two colour differences, static: ``4:4:4`` keeps their size, ``4:2:0`` halves both
-            sides, which is what libjpeg and Pillow do unless told otherwise.  Grey pictures have none.
+            sides, the default of libjpeg and Pillow.  Grey images have none.
 
     Returns:
         Images of the same shape, at 8-bit levels, float32.
@@ -92,7 +92,7 @@ def _mixed(x: jax.Array, matrix: np.ndarray) -> jax.Array:
 
 
 def _coded(levels: jax.Array, tables: np.ndarray) -> jax.Array:
-    """Return what quantisation by tables [C, 8, 8] leaves of integer levels 0 .. 255 [B, H, W, C]."""
+    """Return integer levels 0 .. 255 [B, H, W, C] after quantisation by tables [C, 8, 8]."""
     batch, height, width, channels = levels.shape
     padded = jnp.pad(levels - 128, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
     blocks = padded.reshape(batch, padded.shape[1] // 8, 8, padded.shape[2] // 8, 8, channels)
@@ -111,7 +111,7 @@ def _rounded_shift(x: jax.Array, bits: int) -> jax.Array:
 
 
 def _halved(levels: jax.Array) -> jax.Array:
-    """Average 2 x 2 levels, halves rounded down and up in turn; repeats the right edge to whole blocks."""
+    """Average 2 x 2 levels, halves rounded down and up alternately; repeat the right edge to whole blocks."""
     height, width = levels.shape[1:3]
     wide = jnp.pad(levels, ((0, 0), (0, height % 2), (0, -width % 16), (0, 0)), mode="edge")
     sums = wide[:, ::2, ::2] + wide[:, 1::2, ::2] + wide[:, ::2, 1::2] + wide[:, 1::2, 1::2]

@@ -1,4 +1,4 @@
-"""Rounding to the grey levels that a picture file can hold."""
+"""Rounding to the grey levels of an image file."""
 
 import jax.numpy as jnp
 
@@ -10,10 +10,10 @@ def to_levels(x: Images, bits: int = 8) -> Images:
 
     Args:
         x: images [B, H, W, C] in [0, 1].
-        bits: 1 to 16; 8 is what PNG and uint8 hold.
+        bits: 1 to 16; PNG and uint8 have 8.
 
     Returns:
-        Images of the same shape and dtype; a value halfway goes to the even level, as in NumPy.
+        Images of the same shape and dtype; a value halfway is rounded to the even level, as in NumPy.
     """
     highest = jnp.asarray(2**bits - 1, x.dtype)
     return jnp.round(x * highest) / highest

@@ -8,14 +8,14 @@ from deepsec_jax.protocols import Images
 
 @jax.jit
 def median_2x2(x: Images) -> Images:
-    """Return, for every pixel, the median of it, the one above, the one to its left and the one between.
+    """Return, for every pixel, the median of itself and its upper, left and upper-left neighbours.
 
-    Each channel for itself.  An even window has no middle: taken is the upper of the two, the second largest
-    of the four.  The first row and column are repeated outwards.  This is what
-    ``scipy.ndimage.median_filter(size=2)`` does, bit for bit, and what feature squeezing's authors call.
+    Channels are independent.  The median of four values is the second largest.  The first row and column are
+    repeated outwards.  The result equals ``scipy.ndimage.median_filter(size=2)``, which the authors of
+    feature squeezing use, bit for bit.
 
-    Differentiable almost everywhere: every pixel moves with the one that it was taken from, and with equal
-    ones by half.
+    Differentiable almost everywhere: the gradient is that of the selected pixel, and is shared between two
+    equal pixels.
 
     Args:
         x: images [B, H, W, C] in [0, 1].

@@ -1,4 +1,4 @@
-"""Non-local means: every pixel becomes a mean of those around it whose surroundings look alike."""
+"""Non-local means: every pixel becomes a weighted mean of nearby pixels with similar patches."""
 
 from functools import partial
 
@@ -12,21 +12,23 @@ from deepsec_jax.protocols import Images, Scalar
 
 @partial(jax.jit, static_argnames=("search", "patch"))
 def non_local_means(x: Images, strength: Scalar = 2 / 255, *, search: int = 13, patch: int = 3) -> Images:
-    """Return images without their noise.
+    """Return denoised images.
 
         y_i = sum_j w_ij x_j / sum_j w_ij,     w_ij = exp(-|P_i - P_j|^2 / (C strength^2))
 
-    over the pixels j of the search window around i that lie in the image.  ``|P_i - P_j|^2`` is the sum over
-    channels of the mean squared difference of the patches around both, by Gaussian weights of standard
-    deviation (patch - 1) / 4; patches that reach beyond the edge see the image mirrored at its outermost
-    pixels.  All channels share their weights.  As ``skimage.restoration.denoise_nl_means`` without its
-    ``fast_mode``, but with the exponential itself, and without an end to small weights.
+    over the pixels j of the search window around i that lie in the image.  ``|P_i - P_j|^2`` is the mean
+    squared difference of both patches, summed over channels, with Gaussian weights of standard deviation
+    (patch - 1) / 4.  At the edge the image is mirrored at its outermost pixels.  All channels share their
+    weights.
 
-    Differentiable; going back costs no more memory than going forward.
+    Equal to ``skimage.restoration.denoise_nl_means(fast_mode=False)``, except that the exponential is exact
+    and small weights are kept.
+
+    Differentiable; the backward pass needs no more memory than the forward pass.
 
     Args:
         x: images [B, H, W, C] in [0, 1].
-        strength: the distance of patches at which weights fall, in units of the [0, 1] pixel range.
+        strength: scale of the distance between patches, in units of the [0, 1] pixel range.
         search: side of the search window in pixels, odd, static.
         patch: side of a patch in pixels, odd, static.
 
@@ -48,7 +50,7 @@ def non_local_means(x: Images, strength: Scalar = 2 / 255, *, search: int = 13, 
     sharpness = 1.0 / (channels * jnp.asarray(strength, x.dtype) ** 2)
     weights = _gaussian(patch)
 
-    @partial(jax.checkpoint, prevent_cse=False)  # or the gradient keeps the differences of all shifts
+    @partial(jax.checkpoint, prevent_cse=False)  # otherwise the gradient stores the differences of all shifts
     def shifted(mirrored: Images, around: Images, shift: jax.Array) -> tuple[jax.Array, Images]:
         row, column = shift
         other = lax.dynamic_slice(around, (0, row, column, 0), mirrored.shape)
@@ -65,11 +67,11 @@ def non_local_means(x: Images, strength: Scalar = 2 / 255, *, search: int = 13, 
 
     shifts = jnp.stack(jnp.meshgrid(jnp.arange(search), jnp.arange(search), indexing="ij"), -1).reshape(-1, 2)
     total, weighted = lax.scan(add, (jnp.zeros(x.shape[:3], x.dtype), jnp.zeros_like(x)), shifts)[0]
-    return weighted / total[..., None]  # a pixel is like itself: the total is at least 1
+    return weighted / total[..., None]  # a pixel has weight 1 for itself: the total is at least 1
 
 
 def _gaussian(patch: int) -> list[float]:
-    """Return the weights along a side of a patch; their sum is 1."""
+    """Return the weights along one side of a patch; their sum is 1."""
     offsets = np.arange(patch) - patch // 2
     weights = np.exp(-0.5 * (offsets / max((patch - 1) / 4, 1e-9)) ** 2)
     return [float(weight) for weight in weights / weights.sum()]

@@ -1,4 +1,4 @@
-"""Random sizes and places on a larger canvas."""
+"""Random sizes and positions on a larger canvas."""
 
 from functools import partial
 
@@ -11,15 +11,16 @@ from deepsec_jax.pytree import typed_key
 
 @partial(jax.jit, static_argnames=("smallest", "largest"))
 def resize_pad(x: Images, keys: Keys, smallest: int, largest: int, pad: Scalar = 0.0) -> Images:
-    """Resize every image to a random side, bilinearly, and put it at a random place of a canvas.
+    """Resize every image to a random side, bilinearly, and place it at a random position of a canvas.
 
-    Differentiable by the images.  Sides and places are traced, the canvas is not: one program for all.
+    Differentiable with respect to the images.  Sides and positions are traced, the canvas is static: one
+    program for all.
 
     Args:
         x: square images [B, H, W, C] in [0, 1], of a side of at most ``smallest``.
-        keys: one key per image [B]; decides side and place.
+        keys: one key per image [B]; determines side and position.
         smallest: least side in pixels, static.
-        largest: greatest side, which is drawn as often as any other, and that of the canvas, static.
+        largest: greatest side, drawn as often as any other; also the side of the canvas, static.
         pad: value around the image.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Total variation minimisation from some of an image's pixels, by split Bregman iteration."""
+"""Total variation minimisation from a part of an image's pixels, by split Bregman iteration."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from jax import lax
 from deepsec_jax.protocols import Images, Keys, Scalar
 from deepsec_jax.pytree import typed_key
 
-_STEP = 4.0  # of the linearised step for u; among 1, 2, 4, 8, 16 the one that is nearest after 100 sweeps
+_STEP = 4.0  # of the linearised step for u; of 1, 2, 4, 8, 16 the closest to the minimum after 100 sweeps
 
 
 def kept_pixels(keys: Keys, size: tuple[int, int], keep: Scalar) -> jax.Array:
@@ -24,13 +24,13 @@ def tv_minimised(x: Images, kept: jax.Array, lam: Scalar = 0.03, *, p: int = 2, 
 
         argmin_u  sum over kept pixels of (u - x)^2  +  lam sum over all pixels of ||(d_row u, d_column u)||_p
 
-    Each channel for itself.  Split Bregman iteration whose step for u is linearised, so that all pixels move
-    at once where Gauss-Seidel goes from one to the next (Esser, Zhang and Chan show that it is a primal-dual
-    method).  Dropped pixels start from the mean of their kept neighbours: their values have no part in the
-    result, however few the sweeps.
+    Channels are independent.  This is split Bregman iteration with a linearised step for u: all pixels are
+    updated together, unlike in Gauss-Seidel.  Esser, Zhang and Chan show that it is a primal-dual method.
+    Dropped pixels start from the mean of their kept neighbours, so their values never influence the
+    result.
 
-    Differentiable almost everywhere, at the memory of all sweeps, and by kept pixels only; an adaptive
-    attacker takes the identity's gradient instead (``models.wrappers.straight_through``).
+    Differentiable almost everywhere with respect to the kept pixels; the gradient stores all sweeps.  An
+    adaptive attacker uses the identity's gradient instead (``models.wrappers.straight_through``).
 
     Args:
         x: images [B, H, W, C] in [0, 1].
@@ -74,7 +74,7 @@ def tv_minimised(x: Images, kept: jax.Array, lam: Scalar = 0.03, *, p: int = 2, 
 
 
 def _bounded(row: Images, column: Images, bound: Scalar, p: int) -> tuple[Images, Images]:
-    """Shorten Bregman variables to at most ``bound``: each for itself (p = 1), or as a pair (p = 2)."""
+    """Clip Bregman variables to at most ``bound``: separately (p = 1), or as a pair (p = 2)."""
     if p == 1:
         return jnp.clip(row, min=-bound, max=bound), jnp.clip(column, min=-bound, max=bound)
     square = jnp.maximum(row**2 + column**2, jnp.maximum(bound**2, 1e-20))
@@ -103,12 +103,12 @@ def _rows_first(x: jax.Array) -> jax.Array:
 
 
 def _next(u: Images, axis: int) -> Images:
-    """Return the neighbour one place higher along an axis, 0 at the last."""
+    """Return the neighbour with the next index along an axis, 0 at the last."""
     return _shifted(u, axis, (-1, 1, 0))
 
 
 def _previous(u: Images, axis: int) -> Images:
-    """Return the neighbour one place lower along an axis, 0 at the first."""
+    """Return the neighbour with the previous index along an axis, 0 at the first."""
     return _shifted(u, axis, (1, -1, 0))
 
 

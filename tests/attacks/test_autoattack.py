@@ -64,4 +64,4 @@ def test_what_is_farther_than_eps_comes_back_clean(linear, images):
 def test_versions():
     assert [len(AutoAttack(version=name).members(10)) for name in ("standard", "plus", "rand")] == [4, 6, 2]
     with pytest.raises(UnknownName, match="standard"):
-        AutoAttack(version="standart")
+        AutoAttack(version="standart")  # codespell:ignore
