@@ -238,6 +238,7 @@ class Column:
         needs_confidences: NaN of a model that gives none, see :func:`deepsec_jax.pytree.gives_confidences`.
         needs_rejection: NaN on a model that cannot reject, whose tables leave the column out.
         hides_zero: tables leave the column out where all its values are 0.
+        program: what must be on the PATH; where it is not, there is no such column.
     """
 
     name: str
@@ -257,6 +258,7 @@ class Column:
     needs_confidences: bool = False
     needs_rejection: bool = False
     hides_zero: bool = False
+    program: str = ""
 
     @property
     def limits(self) -> tuple[float, float]:
