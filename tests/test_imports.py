@@ -12,7 +12,7 @@ import deepsec_jax
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
-    "foreign", "batches",
+    "foreign", "batches", "declared",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "convolutions": (),
     "foreign": (),
     "batches": (),
+    "declared": ("catalog",),
     "data": FOUNDATION,
     "models": FOUNDATION,
     "attacks": FOUNDATION,

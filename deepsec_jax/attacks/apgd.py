@@ -11,7 +11,7 @@ from deepsec_jax.attacks.aims import likeliest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.geometry import at_least_float32, project, steepest, stored_in_ball
+from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, steepest, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import (
@@ -71,7 +71,7 @@ class APGD(Struct):
 
     eps: Scalar = 0.3
     steps: int = static(100)
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     restarts: int = static(1)
     aims: int = static(0)
     targeted: bool = static(False)

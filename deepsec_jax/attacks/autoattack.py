@@ -6,6 +6,7 @@ from deepsec_jax.attacks.apgd import APGD
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.cascade import Cascade
 from deepsec_jax.attacks.fab import FAB
+from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.losses import dlr, max_margin
 from deepsec_jax.attacks.per_image import one_per_row
 from deepsec_jax.attacks.square import Square
@@ -44,7 +45,7 @@ class AutoAttack(Struct):
     """
 
     eps: Scalar = 0.3
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     version: str = static("standard")
     queries: int = static(5000)
     steps: int = static(100)

@@ -29,7 +29,7 @@ from jax import lax
 
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.closest import Counted
-from deepsec_jax.attacks.geometry import NORMS
+from deepsec_jax.attacks.geometry import NORMS, find_norm
 from deepsec_jax.attacks.losses import find_loss
 from deepsec_jax.attacks.per_image import is_number, map_per_image, meeting_images
 from deepsec_jax.foreign import in_training, why_no_model
@@ -239,10 +239,11 @@ _FLAGS = ("targeted", "abort_early", "warm", "guided", "shrinking")
 
 
 def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
-    """Raise at construction for values that no attack can mean, and put a loss in the place of its name.
+    """Raise at construction for values that no attack can mean, and name losses and norms.
 
     Called from ``__post_init__``, which jax also runs with tracers and placeholders in the fields; these
-    pass unseen.  So do arrays on a device, since looking at one would wait for it.
+    pass unseen.  So do arrays on a device, since looking at one would wait for it.  A loss takes the place
+    of its name, and a norm's name that of its number.
 
     Args:
         attack: the attack, or a part of one.
@@ -258,9 +259,8 @@ def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{where} must be an integer of at least 1, got {value!r}")
         elif field.name == "norm":
-            norms = getattr(attack, "norms", NORMS)
-            if value not in norms:
-                raise ValueError(f"{where} must be one of {', '.join(norms)}, got {value!r}")
+            name = find_norm(value, getattr(attack, "norms", NORMS), where)
+            object.__setattr__(attack, "norm", name)  # frozen, but not yet handed out
         elif field.name in _FLAGS:
             if not isinstance(value, bool):
                 raise ValueError(f"{where} must be True or False, got {value!r}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
+from deepsec_jax.attacks.geometry import Norm, at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks
 from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import succeeded
@@ -48,7 +48,7 @@ class DeepFool(Struct):
 
     overshoot: Scalar = 0.02
     steps: int = static(50)
-    norm: str = static("l2")
+    norm: Norm = static("l2")
     k: int = static(9)
 
     card: ClassVar[Card] = Card(

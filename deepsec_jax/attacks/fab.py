@@ -12,7 +12,7 @@ from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
-from deepsec_jax.attacks.geometry import at_least_float32, towards
+from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import margin_to, succeeded
@@ -53,7 +53,7 @@ class FAB(Struct):
     """
 
     steps: int = static(100)
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     aims: int = static(9)
     restarts: int = static(1)
     radius: Scalar = 0.3

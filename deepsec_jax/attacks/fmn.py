@@ -19,7 +19,7 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
-from deepsec_jax.attacks.geometry import at_least_float32, steepest, towards
+from deepsec_jax.attacks.geometry import Norm, at_least_float32, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
@@ -56,7 +56,7 @@ class FMN(Struct):
     """
 
     steps: int = static(1000)
-    norm: str = static("l2")
+    norm: Norm = static("l2")
     step_size: Scalar | None = None
     last_step_size: Scalar = 0.01
     gamma: Scalar = 0.05

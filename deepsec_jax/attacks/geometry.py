@@ -1,18 +1,62 @@
 """Balls, boxes and steps in them: L-inf and L2, one image per row, float32.
 
-``norm`` is the static string "linf" or "l2".  Images are [B, H, W, C]; eps and lengths of steps are numbers,
+``norm`` is the static string "linf" or "l2" here; an attack's own may be 2 or infinity as well
+(:func:`find_norm`).  Images are [B, H, W, C]; eps and lengths of steps are numbers,
 or [B, 1, 1, 1] with one per image.
 """
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from deepsec_jax.protocols import Images, Keys, Scalar
 
+if TYPE_CHECKING:
+
+    class Norm:
+        """The type of an attack's field: it takes a name or a number, and holds the name."""
+
+        def __get__(self, attack: object, kind: type) -> str:
+            return ""
+
+        def __set__(self, attack: object, norm: str | float) -> None: ...
+
+else:
+    Norm = str
+
 NORMS = ("linf", "l2")
+
+_NUMBERS = {0: "l0", 1: "l1", 2: "l2", math.inf: "linf"}
+_SPELLINGS = {"inf": "linf", "l_inf": "linf", "l_2": "l2", "l_1": "l1", "l_0": "l0"}
 
 INSIDE = 1.0 - 2.0**-21
 """What an L2 projection leaves of eps: a length is summed and a point rounded, each an ulp or two off."""
+
+
+def find_norm(norm: str | float, norms: Sequence[str] = NORMS, where: str = "norm") -> str:
+    """Return the name of a norm: ``"l2"`` for ``"L2"``, 2 and 2.0, ``"linf"`` for ``numpy.inf``.
+
+    Args:
+        norm: what was given.
+        norms: names of those that can be had.
+        where: what the norm belongs to, for the message.
+
+    Raises:
+        ValueError: none of them.
+    """
+    name = norm
+    if isinstance(norm, str):
+        name = _SPELLINGS.get(norm.lower(), norm.lower())
+    elif isinstance(norm, Real) and not isinstance(norm, bool):
+        name = _NUMBERS.get(norm, norm)
+    if name not in norms:
+        numbers = ", ".join(str(number) for number, each in _NUMBERS.items() if each in norms)
+        raise ValueError(f"{where} must be one of {', '.join(norms)} (or {numbers}), got {norm!r}")
+    return str(name)
 
 
 def _per_row(values: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
@@ -33,7 +34,7 @@ class ILLC(Struct):
     eps: Scalar = 0.3
     step_size: Scalar = 0.05
     steps: int = static(10)
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     loss: Loss | str = static(logit_gap)
 
     card: ClassVar[Card] = Card(

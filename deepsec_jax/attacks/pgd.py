@@ -6,6 +6,7 @@ from flax import struct
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Start, Steepest, StepRule, at_input, in_ball
 from deepsec_jax.catalog import Card
@@ -41,7 +42,7 @@ class PGD(Struct):
     eps: Scalar = 0.3
     step_size: Scalar = 0.05
     steps: int = static(15)
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     targeted: bool = static(False)
     loss: Loss | str = static(logit_gap)
     start: Start = static(in_ball)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.geometry import at_least_float32, project, stored_in_ball
+from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import Loss, find_loss, max_margin, ranked, succeeded
@@ -63,7 +63,7 @@ class Square(Struct):
     """
 
     eps: Scalar = 0.3
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     queries: int = static(1000)
     share: Scalar = 0.8
     start: Attack | None = None

@@ -18,7 +18,7 @@ from deepsec_jax.attacks.call import (
 )
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.float64 import is_rounded, narrowed
-from deepsec_jax.attacks.geometry import at_least_float32, towards
+from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
@@ -78,7 +78,7 @@ class UAP(Struct):
     fooling_rate: Scalar = 0.8
     passes: int = static(20)
     inner_steps: int = static(10)
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     k: int = static(9)
 
     card: ClassVar[Card] = Card(

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.losses import Loss, logit_gap
 from deepsec_jax.attacks.parts import Momentum, at_input
 from deepsec_jax.catalog import Card
@@ -36,7 +37,7 @@ class UMIFGSM(Struct):
     step_size: Scalar = 0.05
     steps: int = static(15)
     decay: Scalar = 1.0
-    norm: str = static("linf")
+    norm: Norm = static("linf")
     targeted: bool = static(False)
     loss: Loss | str = static(logit_gap)
 

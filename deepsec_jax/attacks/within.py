@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.balls import BALLS, size_of
 from deepsec_jax.attacks.call import attack_call, check_hyperparameters
 from deepsec_jax.attacks.closest import per_row
-from deepsec_jax.attacks.geometry import at_least_float32
+from deepsec_jax.attacks.geometry import Norm, at_least_float32
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -23,7 +23,7 @@ class Within(Struct):
 
     attack: Attack
     eps: Scalar = 0.3
-    norm: str = static("linf")
+    norm: Norm = static("linf")
 
     version: ClassVar[int] = 1
 

@@ -39,7 +39,7 @@ class Attack(Options):
 
         run = open_run(ATTACKS, self)
         attacks = presets(self.attacks, run, self.preset)
-        jobs = jobs_of(attacks, self, run)
+        jobs = jobs_of(attacks, run, n=self.n, seed=self.seed, preset=self.preset, metrics=self.metrics)
         code = execute(jobs, run, unit=ATTACKS.unit, dry_run=self.dry_run)
         if self.dry_run:
             return code

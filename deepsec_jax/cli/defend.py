@@ -125,7 +125,7 @@ def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> N
     from deepsec_jax.defenses import PD, MagNet
     from deepsec_jax.defenses.base import changed_recipe
     from deepsec_jax.defenses.cost import gradients
-    from deepsec_jax.evaluation.estimate import duration
+    from deepsec_jax.runs.estimate import duration
 
     if isinstance(defense, PD):
         _show_pixelcnn(defense, dataset, folder)
@@ -160,7 +160,7 @@ def _show_pixelcnn(defense: Any, dataset: "Dataset", folder: Path) -> None:
     from deepsec_jax.defenses.base import changed_recipe
     from deepsec_jax.defenses.cost import pixelcnn_seconds
     from deepsec_jax.defenses.pd import beside, recipe_of
-    from deepsec_jax.evaluation.estimate import duration
+    from deepsec_jax.runs.estimate import duration
 
     recipe = changed_recipe(defense, recipe_of(dataset), part="pixelcnn")
     left = epochs_left(beside(folder), recipe.epochs)

@@ -20,7 +20,7 @@ class Demo:
     def run(self) -> int:
         """Train, attack and write the page; return 1 if an attack failed."""
         from deepsec_jax import attacks, data, training
-        from deepsec_jax.cli.attack import Attack, write_page
+        from deepsec_jax.cli.attack import COLUMNS, Attack, write_page
         from deepsec_jax.cli.evaluate import execute, open_run
         from deepsec_jax.studies.attacks.jobs import jobs_of
         from deepsec_jax.studies.attacks.tables import ATTACKS
@@ -33,7 +33,9 @@ class Demo:
         options.check()
         run = open_run(ATTACKS, options)
         short = {name: shortened(attacks.preset(name, "digits")) for name in attacks.ATTACKS}
-        code = execute(jobs_of(short, options, run), run, unit=ATTACKS.unit)
+        code = execute(
+            jobs_of(short, run, n=self.n, seed=0, preset="paper", metrics=COLUMNS), run, unit=ATTACKS.unit
+        )
         write_page(run.store.folder, self.run_dir)
         return code
 

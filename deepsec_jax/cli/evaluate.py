@@ -89,8 +89,8 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
         ValueError: no such model or data set, they do not fit together, or the run directory is none.
     """
     from deepsec_jax import data
-    from deepsec_jax.evaluation.column_versions import column_versions
     from deepsec_jax.runs.store import Store
+    from deepsec_jax.studies.column_versions import column_versions
     from deepsec_jax.studies.run import Run
 
     load = models.load_base if study.of_network else models.load
@@ -134,7 +134,7 @@ def _print_tables(store: "Store", names: Collection[str]) -> None:
 
 def _show(run: "Run", jobs: "Sequence[Job]", todo: Stages) -> None:
     """Print of each cell whether it is there, what it lacks, how it failed before, and the time all take."""
-    from deepsec_jax.evaluation.estimate import estimate
+    from deepsec_jax.runs.estimate import estimate
     from deepsec_jax.runs.runner import CELL
 
     store = run.store

@@ -1,14 +1,15 @@
-"""``deepsec list``."""
+"""``deepsec list``: what the source code declares; jax is not imported."""
 
+import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from deepsec_jax import declared
+
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from deepsec_jax.catalog import Card
 
 What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "data"]
 
@@ -45,62 +46,70 @@ def _table(title: str, *columns: str) -> "Table":
 
 
 def _attacks() -> "Table":
-    from deepsec_jax.attacks import ATTACKS
-
     table = _table("attacks", "name", "what it does", "goal", "reference")
-    for name, attack in ATTACKS.items():
-        card: Card = attack.card
+    for name, attack in declared.table("deepsec_jax.attacks.table", "ATTACKS").items():
+        card = attack.card
         table.add_row(name, card.title, card.goal, card.reference)
     return table
 
 
 def _defenses() -> "Table":
-    from deepsec_jax.defenses import DEFENSES
-
     table = _table("defenses", "name", "what it does", "kind", "reference")
-    for name, defense in DEFENSES.items():
-        card: Card = defense.card
+    for name, defense in declared.table("deepsec_jax.defenses.table", "DEFENSES").items():
+        card = defense.card
         table.add_row(name, card.title, card.kind, card.reference)
     return table
 
 
 def _metrics() -> "Table":
-    from deepsec_jax.metrics import DEFENSE_METRICS, DETECTION_METRICS, METRICS
-
     title = "metrics of attacks, of defenses, then of detectors"
     table = _table(title, "name", "values", "over", "better", "on")
     table.columns[0].no_wrap = True
-    for name, column in (*METRICS.items(), *DEFENSE_METRICS.items(), *DETECTION_METRICS.items()):
-        where = "host" if column.host else "device"
-        table.add_row(name, f"{column.formula} ({column.section})", column.over, column.better, where)
+    for column in metric_columns():
+        where = "host" if column["host"] else "device"
+        values = f"{column['formula']} ({column['section']})"
+        table.add_row(column["name"], values, column["over"], column["better"], where)
     return table
 
 
-def _models() -> "Table":
-    from deepsec_jax.models import MODELS
+def metric_columns() -> list[dict[str, Any]]:
+    """Return the declared fields of every metric's column: of attacks, of defenses, then of detectors."""
+    detection = "deepsec_jax.metrics.detection_table"
+    first = declared.literal(detection, "_ORDER")
+    detectors = _columns(detection, "DETECTION_MODULES", "DETECTION_COLUMNS")
+    detectors.sort(key=lambda column: first.index(column["name"]) if column["name"] in first else len(first))
+    return [
+        *_columns("deepsec_jax.metrics.table", "MODULES", "COLUMNS"),
+        *_columns("deepsec_jax.metrics.defense_table", "DEFENSE_MODULES", "DEFENSE_COLUMNS"),
+        *detectors,
+    ]
 
+
+def _columns(table: str, modules: str, columns: str) -> list[dict[str, Any]]:
+    every = [
+        each for module in declared.modules(table, modules) for each in declared.records(module, columns)
+    ]
+    return [column for column in every if not column["program"] or shutil.which(column["program"])]
+
+
+def _models() -> "Table":
     table = _table("models", "name", "network")
-    for name, model in MODELS.items():
-        network = getattr(model, "func", model)
-        table.add_row(name, (network.__doc__ or "").strip().partition("\n")[0])
+    for name, model in declared.table("deepsec_jax.models", "MODELS").items():
+        table.add_row(name, model.first_line)
     return table
 
 
 def _recipes() -> "Table":
-    from deepsec_jax.training import RECIPES
-
     table = _table("recipes", "name", "data", "model", "epochs", "source")
-    for name, recipe in RECIPES.items():
-        table.add_row(name, recipe.data, recipe.model, str(recipe.epochs), recipe.source)
+    for row in declared.records("deepsec_jax.training.recipe", "ROWS"):
+        table.add_row(row["name"], row["data"], row["model"], str(row["epochs"]), row["source"])
     return table
 
 
 def _data() -> "Table":
-    from deepsec_jax.data import DATASETS
-
     table = _table("data sets", "name", "where it comes from")
-    for name, dataset in DATASETS.items():
-        table.add_row(name, (dataset.__doc__ or "").strip().partition("\n")[0])
+    for name, dataset in declared.table("deepsec_jax.data.table", "DATASETS").items():
+        table.add_row(name, dataset.first_line)
     table.add_row("mnist, cifar10, ...", "any TFDS image set: deepsec prepare NAME, or --data-dir")
     table.add_row("PATH.npz", "your own arrays x_train, y_train, x_test, y_test")
     return table

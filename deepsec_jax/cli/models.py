@@ -35,7 +35,7 @@ class Loaded:
     @property
     def warnings(self) -> list[str]:
         """What to know before it is attacked, one sentence each."""
-        from deepsec_jax.evaluation.subject import not_adaptive
+        from deepsec_jax.studies.model_words import not_adaptive
 
         return not_adaptive(self.about)
 
@@ -64,7 +64,7 @@ def load(name: str, data: str | None) -> Loaded:
             raise InputError(f"{name} carries no data set: name one with --data")
         return Loaded(_call(name), {"name": name}, {"Model": name}, data)
     from deepsec_jax import defenses
-    from deepsec_jax.evaluation.subject import about_folder, facts_of
+    from deepsec_jax.studies.model_words import about_folder, facts_of
 
     found = defenses.load(name)
     about = about_folder(found, Path(name).resolve().name)

@@ -25,8 +25,8 @@ class Report:
         """Print the tables, write the files, and say where they are."""
         from rich.console import Console
 
-        from deepsec_jax.evaluation.column_versions import column_versions
         from deepsec_jax.runs.store import read_cells
+        from deepsec_jax.studies.column_versions import column_versions
         from deepsec_jax.studies.report import print_run, write_run_report
 
         print_run(read_cells(self.run_dir, column_versions()), Console(), times=self.times)

@@ -55,7 +55,7 @@ def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
     """Print the epochs that are left and about how long they take."""
     from deepsec_jax import models, training
     from deepsec_jax.cli.dry_run import time_bare_gradient
-    from deepsec_jax.evaluation.estimate import duration
+    from deepsec_jax.runs.estimate import duration
 
     if folder.exists():
         saved = training.load_network(folder)

@@ -2,6 +2,7 @@
 
 from deepsec_jax.data.candidates import Candidates as Candidates
 from deepsec_jax.data.candidates import candidates_name as candidates_name
+from deepsec_jax.data.candidates import draw_candidates as draw_candidates
 from deepsec_jax.data.candidates import make_candidates as make_candidates
 from deepsec_jax.data.candidates import stored_candidates as stored_candidates
 from deepsec_jax.data.candidates import training_sample as training_sample

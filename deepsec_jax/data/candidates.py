@@ -174,14 +174,19 @@ def stored_candidates(
     path = Path(folder) / candidates_name(model, dataset, n, seed)
     if path.is_file():
         return _read(path)
+    candidates = draw_candidates(model, dataset, n, seed)
+    _write(path, candidates)
+    return candidates
+
+
+def draw_candidates(model: Classifier, dataset: Dataset, n: int, seed: int) -> Candidates:
+    """Return the candidate set of a model and data set; arguments and errors as :func:`stored_candidates`."""
 
     def predict_logits(images: np.ndarray) -> jax.Array:
         keys = example_keys(root_key(seed), len(images))
         return _forward(reseed(model, keys), jnp.asarray(images))
 
-    candidates = make_candidates(predict_logits, dataset.test, n, seed, rejecting=rejects(model))
-    _write(path, candidates)
-    return candidates
+    return make_candidates(predict_logits, dataset.test, n, seed, rejecting=rejects(model))
 
 
 def candidates_name(model: Classifier, dataset: Dataset, n: int, seed: int) -> str:

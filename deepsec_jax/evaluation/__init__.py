@@ -1,4 +1,35 @@
-"""Evaluation: judging from outside, tables and reports."""
+"""Evaluation: judging from outside, what metrics read, and whole evaluations in memory.
+
+    results = evaluation.evaluate(model, ["fgsm", "pgd"], "digits", n=100, key=jax.random.key(0))
+    outcome = evaluation.judge(model, x, x_adv, labels)
+    record = evaluation.record_of(model, x, x_adv, labels)
+
+``evaluate``, ``read`` and ``Results`` are about tables, which are made above this package
+(:mod:`deepsec_jax.studies`): they are imported when they are first used.
+"""
+
+import importlib
+from typing import Any
 
 from deepsec_jax.evaluation.judge import Outcome as Outcome
 from deepsec_jax.evaluation.judge import judge as judge
+from deepsec_jax.evaluation.measured import record_of as record_of
+
+ABOVE = {
+    "Results": "deepsec_jax.studies.results",
+    "evaluate": "deepsec_jax.studies.evaluate",
+    "read": "deepsec_jax.studies.results",
+}
+"""Names of the public list that stand above this package, and where."""
+
+__all__ = ["Outcome", "Results", "evaluate", "judge", "read", "record_of"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ABOVE:
+        return getattr(importlib.import_module(ABOVE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

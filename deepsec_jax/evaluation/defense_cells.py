@@ -47,7 +47,7 @@ fooled, and one that goes on, for where an expectation is fooled single draws ma
 
 
 @dataclass(frozen=True)
-class Subject:
+class DefendedModel:
     """A defended model, and what tables say of it.
 
     Attributes:
@@ -87,7 +87,7 @@ class Subject:
         return digest(self.surrogate)
 
 
-def subject_of(defended: Defended, folder: str = "") -> Subject:
+def subject_of(defended: Defended, folder: str = "") -> DefendedModel:
     """Return the subject that a defended model's folder holds."""
     card, saved = defended.card, defended.saved
     about = {
@@ -98,7 +98,7 @@ def subject_of(defended: Defended, folder: str = "") -> Subject:
     # A detector leaves the confidences as they are, or refuses: CCV and COS would read as perfect.
     confidences = gives_confidences(defended.classifier) and not rejects(defended.classifier)
     differentiable = bool(getattr(defended.defense, "differentiable", True))
-    return Subject(
+    return DefendedModel(
         about, defended.classifier, defended.surrogate, confidences, differentiable, saved.figures, folder
     )
 
@@ -125,7 +125,7 @@ class Threat:
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Clean test images drawn at random, where all of them would take too long.
 
     Attributes:
@@ -155,7 +155,7 @@ def losses_for(classes: int) -> tuple[str, ...]:
     return LOSSES if classes > 2 else LOSSES[:1]
 
 
-def search_for(subject: Subject) -> str:
+def search_for(subject: DefendedModel) -> str:
     """Return the search that ends the adaptive attack on a defended model; empty for none."""
     if subject.differentiable:
         return ""
@@ -189,12 +189,12 @@ class Question:
     classes: int
     channels: int
 
-    def utility(self, subject: Subject, part: Part | None = None) -> dict[str, Any]:
+    def utility(self, subject: DefendedModel, part: Subset | None = None) -> dict[str, Any]:
         """Return the config of a defense on clean test images: all, or a part."""
         drawn = {} if part is None else {"n": part.n, "seed": part.seed}
         return {**self._shared(UTILITY), **self._defended(subject), **drawn}
 
-    def under(self, access: str, subject: Subject | None, threat: Threat) -> dict[str, Any]:
+    def under(self, access: str, subject: DefendedModel | None, threat: Threat) -> dict[str, Any]:
         """Return the config of one access; the undefended model's has no subject."""
         if subject is None:
             return self.undefended(threat)
@@ -208,23 +208,23 @@ class Question:
             "draws": self.raw_draws, **self._pgd(threat),
         }  # fmt: skip
 
-    def replayed(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+    def replayed(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of the undefended model's adversarial images on a defended one."""
         mine = self._defended(subject)
         return {**self._shared(ROBUSTNESS), "access": REPLAYED, **mine, **self._pgd(threat)}
 
-    def white_box(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+    def white_box(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of PGD on a defended model."""
         mine = self._defended(subject)
         return {**self._shared(ROBUSTNESS), "access": WHITE_BOX, **mine, **self._pgd(threat)}
 
-    def adaptive(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+    def adaptive(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
         mine = self._defended(subject, surrogate=subject.surrogate_weights)
         attack = self.cascade(threat, joint=rejects(subject.surrogate), search=search_for(subject))
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
-    def sight(self, subject: Subject, threat: Threat) -> dict[str, Any]:
+    def sight(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of what a defended model makes of a few images of the adaptive attack."""
         made = self.adaptive(subject, threat)
         shared = {name: value for name, value in made.items() if name != "access"}
@@ -251,7 +251,7 @@ class Question:
             "images": self.images,
         }  # fmt: skip
 
-    def _defended(self, subject: Subject, **others: str) -> dict[str, Any]:
+    def _defended(self, subject: DefendedModel, **others: str) -> dict[str, Any]:
         return {
             "defense": subject.about,
             "weights": {"raw": self.raw, "defended": subject.weights, **others},

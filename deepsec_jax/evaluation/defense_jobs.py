@@ -15,9 +15,9 @@ from deepsec_jax.evaluation.defense_cells import (
     SEARCH_ON,
     UNDEFENDED,
     WHITE_BOX,
-    Part,
+    DefendedModel,
     Question,
-    Subject,
+    Subset,
     Threat,
     digest,
     paper_pgd,
@@ -45,7 +45,7 @@ from deepsec_jax.runs.store import Store
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-Notes = Callable[[Subject | None], dict[str, Any]]
+Notes = Callable[[DefendedModel | None], dict[str, Any]]
 """Defended model (None: the undefended one) -> what its cells' environments say."""
 
 
@@ -84,7 +84,9 @@ class Defenses:
     batch_size: int
     notes: Notes = lambda subject: {}
 
-    def jobs(self, subjects: Sequence[Subject], threat: Threat | None, part: Part | None = None) -> list[Job]:
+    def jobs(
+        self, subjects: Sequence[DefendedModel], threat: Threat | None, part: Subset | None = None
+    ) -> list[Job]:
         """Return the jobs of all cells, the cheap ones first; each attack on all defenses in turn.
 
         Args:
@@ -105,11 +107,11 @@ class Defenses:
         sights = [self.sight(each, threat) for each in subjects]
         return [*utility, self.robustness(UNDEFENDED, None, threat, sample), *under, *sights]
 
-    def _clean(self, part: Part | None) -> Sample:
+    def _clean(self, part: Subset | None) -> Sample:
         test = self.dataset.test
         return whole(test) if part is None else draw_sample(test, part.n, part.seed)
 
-    def utility(self, subject: Subject, part: Part | None, tested: Callable[[], Sample]) -> Job:
+    def utility(self, subject: DefendedModel, part: Subset | None, tested: Callable[[], Sample]) -> Job:
         """Return the job that asks both models about clean images."""
         config = self.question.utility(subject, part)
         images = len(self.dataset.test) if part is None else part.n
@@ -136,7 +138,7 @@ class Defenses:
         )  # fmt: skip
 
     def robustness(
-        self, access: str, subject: Subject | None, threat: Threat, sample: Callable[[], Sample]
+        self, access: str, subject: DefendedModel | None, threat: Threat, sample: Callable[[], Sample]
     ) -> Job:
         """Return the job that attacks a model and asks it about the images.
 
@@ -175,7 +177,7 @@ class Defenses:
             notes=partial(self._notes, subject),
         )  # fmt: skip
 
-    def sight(self, subject: Subject, threat: Threat) -> Job:
+    def sight(self, subject: DefendedModel, threat: Threat) -> Job:
         """Return the job that looks at what a defended model makes of a few images of the adaptive attack."""
         source = cell_name(self.question.adaptive(subject, threat))
 
@@ -204,7 +206,7 @@ class Defenses:
             raise RuntimeError(f"there are no images {what}, because {source} failed: run it again first")
         return self.store.arrays(source)
 
-    def _notes(self, subject: Subject | None) -> dict[str, Any]:
+    def _notes(self, subject: DefendedModel | None) -> dict[str, Any]:
         names = {"class_names": list(self.dataset.class_names)}
         if subject is None:
             return {**names, **self.notes(None)}
@@ -224,7 +226,7 @@ def _columns(access: str, *, rejecting: bool) -> tuple[str, ...]:
     return (*names, *(REJECTION_COLUMNS[name].name for name in names if rejecting))
 
 
-def _comparable(raw: Classifier, subject: Subject) -> bool:
+def _comparable(raw: Classifier, subject: DefendedModel) -> bool:
     """Tell whether both models have confidences to compare."""
     return subject.confidences and gives_confidences(raw)
 
@@ -243,7 +245,7 @@ def _arrays(model: Classifier, sample: Sample, x_adv: np.ndarray, batch_size: in
 
 
 def _made(
-    config: dict[str, Any], subject: Subject | None, model: Classifier, sample: Sample, batch_size: int,
+    config: dict[str, Any], subject: DefendedModel | None, model: Classifier, sample: Sample, batch_size: int,
     on_batch: OnBatch,
 ) -> Made:  # fmt: skip
     """Return the adversarial images of one access that attacks."""

@@ -10,7 +10,7 @@ import numpy as np
 from deepsec_jax.attacks import count_calls, prepare, run_in_batches
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.attack_table import forwards, gradients
-from deepsec_jax.evaluation.clock import compile_clock
+from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.protocols import Attack, Classifier, Key
 from deepsec_jax.pytree import Struct, static
 from deepsec_jax.randomness import example_keys, reseed

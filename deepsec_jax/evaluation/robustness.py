@@ -14,8 +14,8 @@ from deepsec_jax.attacks import PGD, Given, Square, Transfer, losses, run_in_bat
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.parts import Cosine, Momentum
 from deepsec_jax.attacks.rejection import open_logits
-from deepsec_jax.evaluation.clock import compile_clock
 from deepsec_jax.evaluation.judge import answers_of, confidence_of
+from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Classifier, Key

@@ -13,8 +13,8 @@ from deepsec_jax.attacks.call import check_model, check_shapes
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses import Defended, base_of, load_defended
 from deepsec_jax.defenses.detector import FPR, fitting_and_validation
-from deepsec_jax.evaluation.defense_cells import Subject, digest, subject_of
-from deepsec_jax.evaluation.detection_cells import Watcher, threshold_of
+from deepsec_jax.evaluation.defense_cells import DefendedModel, digest, subject_of
+from deepsec_jax.evaluation.detector_jobs import DetectorUnderTest, threshold_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import classes_of
 from deepsec_jax.randomness import example_keys, reseed, root_key
@@ -43,6 +43,8 @@ def check_fits(model: Any, dataset: Dataset) -> int:
             raise UnfitError("the model has NaN or infinite weights: train it again or load another one")
     classes = classes_of(model, images)
     for half, split in (("train", dataset.train), ("test", dataset.test)):
+        if not len(split):
+            continue
         low, high = int(np.min(split.labels)), int(np.max(split.labels))
         if low < 0 or high >= classes:
             raise UnfitError(
@@ -61,7 +63,7 @@ def _ours(where: str, check: Callable[[], Any]) -> Any:
         raise UnfitError(f"{where}: {message}") from None
 
 
-def defended_model(folder: str, base: str, dataset: Dataset) -> Subject:
+def defended_model(folder: str, base: str, dataset: Dataset) -> DefendedModel:
     """Return the defended model of a folder.
 
     Args:
@@ -101,7 +103,7 @@ _OF_THE_NETWORK = (
 """Figures of a folder that say nothing of fitting the detector, or that tables show anyway."""
 
 
-def detector_under_test(folder: str, base: str, model: Classifier, dataset: Dataset) -> Watcher:
+def detector_under_test(folder: str, base: str, model: Classifier, dataset: Dataset) -> DetectorUnderTest:
     """Return the fitted detector of a folder.
 
     Args:
@@ -136,7 +138,7 @@ def detector_under_test(folder: str, base: str, model: Classifier, dataset: Data
     about = {name: card[name] for name in ("name", "preset", "class", "settings", "versions", "base")}
     noted = {name: value for name, value in figures.items() if name not in _OF_THE_NETWORK}
     rate = float(card["settings"].get("fpr", FPR))
-    return Watcher(about, detector, rate, int(images), Path(folder).resolve().name, noted)
+    return DetectorUnderTest(about, detector, rate, int(images), Path(folder).resolve().name, noted)
 
 
 def _check_card(folder: str, defended: Defended, remedy: str) -> None:

@@ -240,6 +240,7 @@ class Column:
         hides_zero: tables leave the column out if all its values are 0.
         version: version of the values.  Increase it with every change of the values: then stored columns of
             earlier versions are computed again, and their cells are not.
+        program: a program that must be on the PATH; without it the column does not exist.
     """
 
     name: str
@@ -260,6 +261,7 @@ class Column:
     needs_rejection: bool = False
     hides_zero: bool = False
     version: int = 1
+    program: str = ""
 
     @property
     def limits(self) -> tuple[float, float]:

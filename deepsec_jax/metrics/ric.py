@@ -6,7 +6,6 @@ the two are not comparable.
 """
 
 import io
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -40,11 +39,6 @@ def ric_device(record: AttackRecord) -> jax.Array:
     return success_on(record, jpeg(record.x_adv, QUALITY))
 
 
-def guetzli_is_installed() -> bool:
-    """Tell whether the binary is on the PATH."""
-    return shutil.which("guetzli") is not None
-
-
 def ric_guetzli(record: AttackRecord) -> jax.Array:
     """Return the success [B] of images after Guetzli (on the host, one process per picture)."""
     return success_on(record, jnp.asarray(through_pictures(np.asarray(record.x_adv), _by_guetzli)))
@@ -66,7 +60,6 @@ COLUMNS = (
            "share", "higher", "successful", ric, rate=True, host=True),
     Column("ric_device", "ric", "RIC device", "MR of x_adv after JPEG's lossy part, quality 90", "II-B3",
            "share", "higher", "successful", ric_device, rate=True, quick=False),
-    *((Column("ric_guetzli", "ric", "RIC Guetzli", "MR of x_adv after Guetzli, quality 90", "II-B3",
-              "share", "higher", "successful", ric_guetzli, rate=True, host=True),)
-      if guetzli_is_installed() else ()),
+    Column("ric_guetzli", "ric", "RIC Guetzli", "MR of x_adv after Guetzli, quality 90", "II-B3",
+           "share", "higher", "successful", ric_guetzli, rate=True, host=True, program="guetzli"),
 )  # fmt: skip

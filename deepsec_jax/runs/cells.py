@@ -152,7 +152,7 @@ class Cell:
             (``name`` of the preset row, ``class``, ``preset`` kind, ``hyperparameters``), ``n``, ``seed``,
             ``candidates``.
             The kinds of defenses: see :mod:`deepsec_jax.evaluation.defense_cells`; of detectors:
-            :mod:`deepsec_jax.evaluation.detection_cells`.
+            :mod:`deepsec_jax.evaluation.detector_jobs`.
         environment: ``versions``, ``device``, ``batch_size``, ``class_names``, ``seconds``,
             ``compile_seconds``, ``gradients``, ``started``, ``finished``, ``findings`` (what a look at the
             model has found before its first attack); of an attack also ``gradient_seconds``, ``forwards``,

@@ -186,6 +186,13 @@ def _finish(store: Store, job: Job, seen: int, meter: _Meter) -> list[Failure]:
     return failures
 
 
+def computed(job: Job, on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return environment and arrays of a cell; the environment says with what and when."""
+    facts = {"versions": versions(), **job.notes(), "started": now()}
+    environment, arrays = job.compute(on_batch)
+    return {**facts, **environment, "finished": now()}, arrays
+
+
 def _attempt(store: Store, job: Job, stage: str, columns: tuple[str, ...], meter: _Meter) -> str | None:
     """Compute one stage; return None, or the line of the error that was recorded."""
 
@@ -198,9 +205,8 @@ def _attempt(store: Store, job: Job, stage: str, columns: tuple[str, ...], meter
     store.log("start", job.name, stage)
     try:
         if stage == CELL:
-            facts = {"versions": versions(), **job.notes(), "started": now()}
-            environment, arrays = job.compute(on_batch)
-            store.write_cell(job.config, {**facts, **environment, "finished": now()}, arrays)
+            environment, arrays = computed(job, on_batch)
+            store.write_cell(job.config, environment, arrays)
         else:
             values = job.measure(store.environment(job.name), store.arrays(job.name), columns, on_batch)
             for column in columns:

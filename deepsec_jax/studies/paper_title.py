@@ -38,7 +38,7 @@ class Used:
 
     Attributes:
         data: name of the data set.
-        model: ``model`` of its configs, see :func:`deepsec_jax.evaluation.subject.about_folder`.
+        model: ``model`` of its configs, see :func:`deepsec_jax.studies.model_words.about_folder`.
         images: ``images`` of its configs, the hash of the test split; None where they do not say.
         kinds: words before a kind of preset, e.g. ``the defenses are of preset`` -> that kind.
         changed: words before names, e.g. ``settings of`` -> the paper's names of attacks or defenses whose

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from deepsec_jax.evaluation.column_versions import column_versions
 from deepsec_jax.runs.atomic import write_atomic
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.store import read_cells
 from deepsec_jax.studies.attacks.tables import ATTACKS
+from deepsec_jax.studies.column_versions import column_versions
 from deepsec_jax.studies.defenses.tables import DEFENSES
 from deepsec_jax.studies.detectors.tables import DETECTORS
 from deepsec_jax.studies.study import Study

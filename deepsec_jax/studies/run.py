@@ -14,6 +14,7 @@ from deepsec_jax.data import (
     Candidates,
     Dataset,
     candidates_name,
+    draw_candidates,
     stored_candidates,
     training_sample,
     unit_images,
@@ -39,6 +40,7 @@ class Run:
         store: the run directory.
         size: images per call, or ``auto``.
         warn: told of what is found wrong with a model, one line each.
+        keeps: whether candidate sets are kept in the run directory; False writes nothing.
     """
 
     model: Classifier
@@ -48,6 +50,7 @@ class Run:
     store: Store
     size: BatchSize = "auto"
     warn: Callable[[str], Any] = print
+    keeps: bool = True
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -76,9 +79,11 @@ class Run:
         return str(self.once(("name", n, seed), make))
 
     def candidates(self, n: int, seed: int) -> Candidates:
-        """Return a candidate set, kept in the run directory."""
-        folder = self.store.folder / "candidates"
-        make = partial(stored_candidates, self.model, self.dataset, n, seed, folder)
+        """Return a candidate set, kept in the run directory if there is one."""
+        make = partial(draw_candidates, self.model, self.dataset, n, seed)
+        if self.keeps:
+            folder = self.store.folder / "candidates"
+            make = partial(stored_candidates, self.model, self.dataset, n, seed, folder)
         found: Candidates = self.once(("candidates", n, seed), make)
         return found
 

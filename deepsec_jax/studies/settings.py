@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from deepsec_jax.catalog import UnknownName
-from deepsec_jax.evaluation.subject import defense_in_words
+from deepsec_jax.studies.model_words import defense_in_words
 from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import Block
 

@@ -26,12 +26,20 @@ def to_csv(sections: Sequence[Section], about: Sequence[str], after: Sequence[st
     headings = ("section", *about, *_FIGURE, *after, "error")
     writer = csv.DictWriter(text, headings, lineterminator="\n")
     writer.writeheader()
-    for section in sections:
-        for key, span in section.spans().items():
-            for table in section.tables:
-                for row in table.rows if any(each.key == key for each in table.spans) else ():
-                    writer.writerows(_lines(section, table, row, span))
+    writer.writerows(lines(sections))
     return text.getvalue()
+
+
+def lines(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Return one flat dict per figure; None where there is no number."""
+    return [
+        line
+        for section in sections
+        for key, span in section.spans().items()
+        for table in section.tables
+        for row in (table.rows if any(each.key == key for each in table.spans) else ())
+        for line in _lines(section, table, row, span)
+    ]
 
 
 def _lines(section: Section, table: Table, row: Row, span: Span) -> Iterator[dict[str, Any]]:
@@ -58,8 +66,14 @@ def _numbers(figure: Figure) -> dict[str, Any]:
 
 def to_json(sections: Sequence[Section], warnings: Sequence[Sequence[str]]) -> str:
     """Return all figures with configs, reasons and warnings; null if missing."""
+    return json.dumps(to_dict(sections, warnings), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_dict(sections: Sequence[Section], warnings: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return the content of :func:`to_json` as plain values; None if missing."""
     content = {"sections": [_section(*each) for each in zip(sections, warnings, strict=True)]}
-    return json.dumps(_without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    plain: dict[str, Any] = _without_nan(content)
+    return plain
 
 
 def _section(section: Section, warnings: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Tables for the terminal, each about 80 columns wide."""
 
+import io
 from collections.abc import Iterable, Sequence
 
 from rich import box
@@ -17,6 +18,15 @@ def print_section(console: Console, section: Section, warnings: Iterable[str]) -
             console.print(_table(table, span))
     for line in (*explanations(section), *(f"warning: {warning}" for warning in warnings)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def to_text(sections: Sequence[Section], warnings: Sequence[Iterable[str]], width: int = 200) -> str:
+    """Return the tables of sections as plain text, ``width`` characters at most."""
+    text = io.StringIO()
+    console = Console(file=text, width=width)
+    for section, said in zip(sections, warnings, strict=True):
+        print_section(console, section, said)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _table(table: Table, span: Span) -> RichTable:

@@ -12,7 +12,7 @@ from test_evaluate_defenses import write_card, write_model
 from deepsec_jax import data, defenses, training
 from deepsec_jax.cli.main import _parse, main
 from deepsec_jax.defenses.folders import CARD
-from deepsec_jax.evaluation import detection_jobs
+from deepsec_jax.evaluation import detector_jobs
 from deepsec_jax.runs.store import Store, read_cells
 from deepsec_jax.studies.detectors.options import Options as DetectorOptions
 
@@ -57,7 +57,7 @@ def here(template, tmp_path, monkeypatch):
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(
-        detection_jobs, "score_all", lambda *given, **more: pytest.fail("something was scored")
+        detector_jobs, "score_all", lambda *given, **more: pytest.fail("something was scored")
     )
     return folder
 
@@ -113,7 +113,7 @@ def test_named_attacks_alone_are_scored(here, capsys):
 
 
 def test_what_fails_is_recorded_and_the_rest_stays(here, monkeypatch, capsys):
-    monkeypatch.setattr(detection_jobs, "score_all", lambda *given, **more: 1 / 0)
+    monkeypatch.setattr(detector_jobs, "score_all", lambda *given, **more: 1 / 0)
     assert evaluate("--sweep", "0.2") == 1
     captured = capsys.readouterr()
     (failed,) = [line for line in captured.err.splitlines() if line.startswith("failed: ")]

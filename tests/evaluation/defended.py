@@ -6,7 +6,7 @@ import numpy as np
 from conftest import Linear, Noisy, make_linear
 
 from deepsec_jax.data import Dataset, Split
-from deepsec_jax.evaluation.defense_cells import Subject, Threat
+from deepsec_jax.evaluation.defense_cells import DefendedModel, Threat
 from deepsec_jax.evaluation.defense_jobs import Defenses, question_of
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.runner import run_plan
@@ -57,18 +57,18 @@ def about(name="nat", preset="paper", **settings):
     }  # fmt: skip
 
 
-def subject(name="nat", classifier=RAW, surrogate=None, **others) -> Subject:
+def subject(name="nat", classifier=RAW, surrogate=None, **others) -> DefendedModel:
     history = [
         {"epoch": epoch, "loss": 1.0 / (1 + epoch), "validation": 0.5 + 0.1 * epoch} for epoch in range(3)
     ]
     training = {"test_accuracy": 0.9, "best_epoch": 2, "validation": 0.7, "history": history}
-    return Subject(
+    return DefendedModel(
         about(name), classifier, classifier if surrogate is None else surrogate,
         training=training, folder=f"{name}-paper-raw", **others,
     )  # fmt: skip
 
 
-def planted() -> dict[str, Subject]:
+def planted() -> dict[str, DefendedModel]:
     """Subjects by what they are planted for."""
     away = Linear(-RAW.weights, -RAW.bias)  # its worst images are RAW's best
     return {

@@ -12,7 +12,7 @@ from conftest import Linear, Noisy, make_linear
 
 from deepsec_jax.evaluation import defense_jobs
 from deepsec_jax.evaluation.defense_cells import (
-    Part,
+    Subset,
     Threat,
     default_eps,
     losses_for,
@@ -102,7 +102,7 @@ def test_the_sample_is_drawn_from_all_test_images_right_or_wrong(run):
 
 
 def test_utility_of_a_part_is_that_of_its_images_and_gives_way_to_that_of_all(run, tmp_path):
-    part = Part(12, 3)
+    part = Subset(12, 3)
     store, planned, failures = defended.evaluate(
         tmp_path / "run", [defended.planted()["masked"]], threat=None, clean=part
     )

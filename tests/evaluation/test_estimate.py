@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepsec_jax.evaluation.estimate import duration, estimate
+from deepsec_jax.runs.estimate import duration, estimate
 from deepsec_jax.runs.runner import Job
 
 

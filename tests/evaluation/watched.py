@@ -12,8 +12,7 @@ from deepsec_jax.data import Dataset, Split, candidates_name, stored_candidates
 from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
 from deepsec_jax.evaluation.defense_cells import digest
-from deepsec_jax.evaluation.detection_cells import Asked, Watcher
-from deepsec_jax.evaluation.detection_jobs import Detectors, Sweep
+from deepsec_jax.evaluation.detector_jobs import Asked, Detectors, DetectorUnderTest, Sweep
 from deepsec_jax.evaluation.sample import split_name
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.runner import run_plan
@@ -57,10 +56,12 @@ def make_dataset(wrong=10) -> Dataset:
     return Dataset("mnist", Split(x[:20], y[:20]), Split(x[20:], y[20:]), ("a", "b", "c"))
 
 
-def watcher(name="fs", scorer=None, fpr=0.04, **about) -> Watcher:
+def watcher(name="fs", scorer=None, fpr=0.04, **about) -> DetectorUnderTest:
     fitted = FittedDetector(Edges() if scorer is None else scorer).at_fpr(images(1, VALIDATION)[0], fpr)
     whole = {"name": name, "preset": "paper", "class": name.upper(), "settings": {}, "base": "raw", **about}
-    return Watcher(whole, fitted, fpr, VALIDATION, f"{name}-paper-raw", {"clean_images": VALIDATION})
+    return DetectorUnderTest(
+        whole, fitted, fpr, VALIDATION, f"{name}-paper-raw", {"clean_images": VALIDATION}
+    )
 
 
 def attack(store: Store, dataset: Dataset, names=("fgsm", "llc"), n=N):

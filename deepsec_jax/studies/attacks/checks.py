@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepsec_jax.attacks import ATTACKS
-from deepsec_jax.evaluation.subject import not_adaptive
+from deepsec_jax.studies.model_words import not_adaptive
 from deepsec_jax.tables.build import name_of
 from deepsec_jax.tables.checks import GREY, Check, failed_cells, missing_values, model_findings
 from deepsec_jax.tables.numbers import digits

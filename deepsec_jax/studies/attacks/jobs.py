@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from deepsec_jax.attacks import ATTACKS, Square, preset
+from deepsec_jax.attacks import ATTACKS, Square
+from deepsec_jax.attacks import preset as preset_of
 from deepsec_jax.attacks.presets import ROWS, table_of
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job, column_groups
@@ -17,20 +18,34 @@ from deepsec_jax.studies.run import Run
 
 def jobs(options: Options, run: Run) -> list[Job]:
     """Return the job of each attack that is asked for, in the order of the paper's tables."""
-    return jobs_of(presets(options.attacks, run, options.preset), options, run)
+    return jobs_of(
+        presets(options.attacks, run, options.preset), run,
+        n=options.n, seed=options.seed, preset=options.preset, metrics=options.metrics,
+    )  # fmt: skip
 
 
-def jobs_of(attacks: dict[str, Attack], options: Options, run: Run) -> list[Job]:
+def jobs_of(
+    attacks: dict[str, Attack],
+    run: Run,
+    *,
+    n: int,
+    seed: int,
+    preset: str,
+    metrics: tuple[str, ...] = (),
+) -> list[Job]:
     """Return the job of each attack.
 
     Args:
         attacks: row name -> attack.
-        options: n, seed, preset and metrics.
         run: model, data and run directory.
+        n: number of candidates.
+        seed: of candidates, targets and random attacks.
+        preset: where the hyperparameters come from: ``paper``, ``strong`` or ``own``.
+        metrics: columns of ``METRICS``; default all that the model can have.
     """
     can_reject = rejects(run.model)
     every = (name for name, column in METRICS.items() if can_reject or not column.needs_rejection)
-    groups = column_groups(options.metrics or tuple(every))
+    groups = column_groups(metrics or tuple(every))
     gradients = any(map(_follows_gradients, attacks.values()))
 
     def notes() -> dict[str, Any]:
@@ -39,15 +54,15 @@ def jobs_of(attacks: dict[str, Attack], options: Options, run: Run) -> list[Job]
     return [
         attack_job(
             attack_config(
-                name, attack, preset=options.preset, data=run.dataset.name, model=run.about,
-                candidates=run.candidates_name(options.n, options.seed), images=run.images(), n=options.n,
-                seed=options.seed, train_digest=run.dataset.digest,
+                name, attack, preset=preset, data=run.dataset.name, model=run.about,
+                candidates=run.candidates_name(n, seed), images=run.images(), n=n,
+                seed=seed, train_digest=run.dataset.digest,
             ),
-            attack, run.model, partial(run.candidates, options.n, options.seed),
+            attack, run.model, partial(run.candidates, n, seed),
             groups=groups, image_shape=run.dataset.image_shape, classes=run.classes,
-            batch_size=run.batch_size(options.n),
-            gradient_seconds=partial(run.gradient_seconds, options.n),
-            train_images=partial(run.training_images, options.seed), notes=notes,
+            batch_size=run.batch_size(n),
+            gradient_seconds=partial(run.gradient_seconds, n),
+            train_images=partial(run.training_images, seed), notes=notes,
         )
         for name, attack in attacks.items()
     ]  # fmt: skip
@@ -65,12 +80,12 @@ def presets(names: tuple[str, ...], run: Run, kind: str) -> dict[str, Attack]:
     """
     data, channels = run.dataset.name, run.channels
     if names:
-        return {name: preset(name, data, kind, channels=channels) for name in names}
+        return {name: preset_of(name, data, kind, channels=channels) for name in names}
     rows = [row for row in ROWS[table_of(data, channels)] if row.partition("@")[0] in ATTACKS]
     attacks = {}
     for row in (*rows, *(name for name in ATTACKS if name not in rows)):
         try:
-            attacks[row] = preset(row, data, kind, channels=channels)
+            attacks[row] = preset_of(row, data, kind, channels=channels)
         except UnknownName:
             if "@" not in row:  # only a variant of the paper's tables may lack other hyperparameters
                 raise

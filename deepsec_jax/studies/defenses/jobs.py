@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deepsec_jax.evaluation.defense_cells import Part, Subject, Threat, default_eps
+from deepsec_jax.evaluation.defense_cells import DefendedModel, Subset, Threat, default_eps
 from deepsec_jax.evaluation.defense_jobs import Defenses, question_of
 from deepsec_jax.evaluation.under_test import defended_model
 from deepsec_jax.runs.runner import Job
@@ -30,10 +30,10 @@ def jobs(options: Options, run: Run) -> list[Job]:
         eps=eps, n=options.n, seed=options.seed, steps=options.steps, restarts=options.restarts,
         queries=options.queries,
     )  # fmt: skip
-    part = Part(options.clean_n, options.seed) if options.clean_n not in (None, test) else None
+    part = Subset(options.clean_n, options.seed) if options.clean_n not in (None, test) else None
     subjects = [defended_model(folder, run.about["name"], run.dataset) for folder in options.defenses]
 
-    def notes(subject: Subject | None) -> dict[str, Any]:
+    def notes(subject: DefendedModel | None) -> dict[str, Any]:
         findings = _findings(subject, run, attacked=options.n > 0)
         return run.notes(findings=findings)
 
@@ -44,7 +44,7 @@ def jobs(options: Options, run: Run) -> list[Job]:
     return made.jobs(subjects, threat if options.n else None, part)
 
 
-def _findings(subject: Subject | None, run: Run, *, attacked: bool) -> list[str]:
+def _findings(subject: DefendedModel | None, run: Run, *, attacked: bool) -> list[str]:
     """Return what is wrong with a defended model and its surrogate.
 
     A defended model that says it has no gradient is not blamed for it: its surrogate is differentiated.

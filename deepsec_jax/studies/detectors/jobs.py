@@ -5,8 +5,7 @@ from functools import partial
 from typing import Any
 
 from deepsec_jax.evaluation.defense_cells import digest
-from deepsec_jax.evaluation.detection_cells import Asked
-from deepsec_jax.evaluation.detection_jobs import Detectors, Sweep
+from deepsec_jax.evaluation.detector_jobs import Asked, Detectors, Sweep
 from deepsec_jax.evaluation.under_test import detector_under_test
 from deepsec_jax.runs.cells import ATTACK, kind_of, superseded
 from deepsec_jax.runs.runner import Job

@@ -1,31 +1,141 @@
-"""The cells of an evaluation of detectors as jobs: how each is computed."""
+"""The cells of a detector as jobs: scores of clean images, of an attack's images, of a sweep of FGSM.
 
+A config of the three kinds has ``kind``, ``version``, ``data``, ``model`` (the guarded one, as in a cell of
+an attack), ``detector`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``versions``,
+``base``), ``threshold``, ``weights`` (digests of model and fitted detector) and ``images`` (a hash over the
+test split).  A cell of kind ``detection`` also has ``source`` (the name of the attack's cell) and its
+``attack``, ``n``, ``seed`` and ``candidates``; one of kind ``sweep`` has these without a source, and ``eps``.
+"""
+
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.attacks import FGSM, preset
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.data import Candidates, Dataset, unit_images
+from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.evaluation.attack_jobs import attacked
-from deepsec_jax.evaluation.clock import compile_clock
-from deepsec_jax.evaluation.detection_cells import Asked, Watcher, swept_fgsm
+from deepsec_jax.evaluation.attack_table import described
+from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.robustness import ask
 from deepsec_jax.protocols import Classifier
+from deepsec_jax.pytree import hash_tree
 from deepsec_jax.randomness import root_key
+from deepsec_jax.runs.cells import CLEAN, DETECTION, KINDS, SWEEP
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.runs.store import Store
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 _COPIED = ("success", "rows", "no_answer")
+
+
+@dataclass(frozen=True)
+class DetectorUnderTest:
+    """A fitted detector, and what tables say of it.
+
+    Attributes:
+        about: ``name``, ``preset``, ``class``, ``settings``, ``versions``, ``base``: what decides it.
+        detector: with its one threshold.
+        fpr: false positive rate that the threshold was set for.
+        validation: number of clean images that set it.
+        folder: where it lies.
+        training: what fitting has noted.
+    """
+
+    about: dict[str, Any]
+    detector: FittedDetector
+    fpr: float
+    validation: int
+    folder: str = ""
+    training: Mapping[str, Any] | None = None
+
+    @cached_property
+    def weights(self) -> str:
+        """Digest of the fitted detector."""
+        return str(hash_tree(self.detector).hexdigest()[:16])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all configs of one evaluation of detectors share.
+
+    Attributes:
+        data: data set name.
+        model: what the guarded model is called (``name``), and what else is known of it.
+        raw: the model's digest.
+        images: hash of the test split.
+    """
+
+    data: str
+    model: dict[str, Any]
+    raw: str
+    images: str
+
+    def clean(self, watcher: DetectorUnderTest) -> dict[str, Any]:
+        """Return the config of all clean test images."""
+        return self._shared(CLEAN, watcher)
+
+    def detection(
+        self, watcher: DetectorUnderTest, source: str, attacked: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the config of an attack's images.
+
+        Args:
+            watcher: the detector.
+            source: name of the attack's cell.
+            attacked: its config.
+        """
+        kept = {name: attacked[name] for name in ("attack", "n", "seed", "candidates")}
+        return {**self._shared(DETECTION, watcher), "source": source, **kept}
+
+    def sweep(
+        self, watcher: DetectorUnderTest, eps: float, *, channels: int, candidates: str, n: int, seed: int
+    ) -> dict[str, Any]:
+        """Return the config of FGSM's images at one radius."""
+        attack = {
+            "name": "fgsm", "preset": "paper", **described(swept_fgsm(self.data, eps, channels=channels)),
+        }  # fmt: skip
+        return {
+            **self._shared(SWEEP, watcher), "attack": attack, "eps": eps, "n": n, "seed": seed,
+            "candidates": candidates,
+        }  # fmt: skip
+
+    def _shared(self, kind: str, watcher: DetectorUnderTest) -> dict[str, Any]:
+        return {
+            "kind": kind, "version": KINDS[kind].version, "data": self.data, "model": self.model,
+            "images": self.images, "detector": watcher.about,
+            "threshold": threshold_of(watcher.detector),
+            "weights": {"raw": self.raw, "detector": watcher.weights},
+        }  # fmt: skip
+
+
+def threshold_of(detector: FittedDetector) -> float:
+    """Return the threshold.
+
+    Raises:
+        DefenseError: it was never set.
+    """
+    threshold = float(detector.threshold)
+    if not math.isfinite(threshold):
+        raise DefenseError(f"the detector has no threshold ({threshold:g}): fit it again, or call at_fpr")
+    return threshold
+
+
+def swept_fgsm(dataset: str, eps: float, *, channels: int) -> FGSM:
+    """Return the paper's FGSM of a data set at another radius."""
+    attack: Any = preset("fgsm", dataset, "paper", channels=channels)
+    return attack.replace(eps=eps)
 
 
 @dataclass(frozen=True)
@@ -68,7 +178,10 @@ class Detectors:
     notes: Callable[[], dict[str, Any]] = dict
 
     def jobs(
-        self, watchers: Sequence[Watcher], attacks: Mapping[str, Mapping[str, Any]], sweep: Sweep | None
+        self,
+        watchers: Sequence[DetectorUnderTest],
+        attacks: Mapping[str, Mapping[str, Any]],
+        sweep: Sweep | None,
     ) -> list[Job]:
         """Return the jobs of all cells, those of one detector together.
 
@@ -84,7 +197,7 @@ class Detectors:
             found += [self.swept(each, eps, sweep) for eps in sweep.eps] if sweep else []
         return found
 
-    def clean(self, watcher: Watcher) -> Job:
+    def clean(self, watcher: DetectorUnderTest) -> Job:
         """Return the job that scores all clean test images."""
 
         def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
@@ -103,7 +216,7 @@ class Detectors:
 
         return self._job(self.asked.clean(watcher), watcher, len(self.dataset.test), compute)
 
-    def detection(self, watcher: Watcher, source: str, config: Mapping[str, Any]) -> Job:
+    def detection(self, watcher: DetectorUnderTest, source: str, config: Mapping[str, Any]) -> Job:
         """Return the job that scores the images of one attack's cell."""
 
         def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
@@ -115,7 +228,7 @@ class Detectors:
             self.asked.detection(watcher, source, config), watcher, int(config["n"]), compute, (source,)
         )
 
-    def swept(self, watcher: Watcher, eps: float, sweep: Sweep) -> Job:
+    def swept(self, watcher: DetectorUnderTest, eps: float, sweep: Sweep) -> Job:
         """Return the job that scores FGSM's images at one radius."""
         channels = self.dataset.image_shape[2]
         config = self.asked.sweep(
@@ -133,7 +246,12 @@ class Detectors:
         return self._job(config, watcher, sweep.n, compute)
 
     def _job(
-        self, config: dict[str, Any], watcher: Watcher, images: int, compute: Any, after: tuple[str, ...] = ()
+        self,
+        config: dict[str, Any],
+        watcher: DetectorUnderTest,
+        images: int,
+        compute: Any,
+        after: tuple[str, ...] = (),
     ) -> Job:
         def notes() -> dict[str, Any]:
             return {
@@ -147,12 +265,12 @@ class Detectors:
             seconds=partial(self._seconds, watcher), notes=notes,
         )  # fmt: skip
 
-    def _seconds(self, watcher: Watcher) -> float:
+    def _seconds(self, watcher: DetectorUnderTest) -> float:
         rows = min(len(self.dataset.test), self.batch_size)
         return scoring_seconds(watcher, self.dataset.test.images[:rows])
 
     def _scored(
-        self, watcher: Watcher, images: np.ndarray, on_batch: OnBatch
+        self, watcher: DetectorUnderTest, images: np.ndarray, on_batch: OnBatch
     ) -> tuple[Environment, np.ndarray]:
         """Return what scoring cost, compilation apart, and the scores, float32 [N]."""
         batch_size = max(1, min(self.batch_size, len(images)))
@@ -173,7 +291,7 @@ def _copied(cell: Arrays) -> Arrays:
     return {name: cell[name] for name in _COPIED if name in cell}
 
 
-def scoring_seconds(watcher: Watcher, images: np.ndarray, *, repeats: int = 3) -> float:
+def scoring_seconds(watcher: DetectorUnderTest, images: np.ndarray, *, repeats: int = 3) -> float:
     """Return the median wall time of scoring these images, per image; compilation happens before.
 
     Args:

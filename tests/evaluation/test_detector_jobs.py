@@ -12,8 +12,7 @@ import pytest
 import watched
 from watched import EPS, TESTS, N, make_dataset
 
-from deepsec_jax.evaluation.detection_cells import threshold_of
-from deepsec_jax.evaluation.detection_jobs import scoring_seconds
+from deepsec_jax.evaluation.detector_jobs import scoring_seconds, threshold_of
 from deepsec_jax.metrics.detection_record import flagged
 from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP
@@ -187,8 +186,8 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
 import watched
-from deepsec_jax.evaluation import detection_jobs
-scored, calls = detection_jobs.score_all, []
+from deepsec_jax.evaluation import detector_jobs
+scored, calls = detector_jobs.score_all, []
 
 def dying(*given, **more):
     calls.append(1)
@@ -196,7 +195,7 @@ def dying(*given, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return scored(*given, **more)
 
-detection_jobs.score_all = dying
+detector_jobs.score_all = dying
 watched.evaluate({run!r}, [watched.watcher("fs"), watched.watcher("lid", watched.Bright())])
 """
 

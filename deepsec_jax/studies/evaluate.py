@@ -1,0 +1,160 @@
+"""An evaluation in one call, in memory: what ``deepsec evaluate attacks`` does, without a run directory."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepsec_jax import data
+from deepsec_jax.attacks import ATTACKS as KNOWN
+from deepsec_jax.attacks import preset as attack_preset
+from deepsec_jax.attacks.call import check_model
+from deepsec_jax.data import Dataset, Split
+from deepsec_jax.defenses import load as load_folder
+from deepsec_jax.evaluation.under_test import check_fits
+from deepsec_jax.progress import progress
+from deepsec_jax.protocols import Attack, Classifier, Key
+from deepsec_jax.randomness import typed_key
+from deepsec_jax.runs.in_memory import compute_cells
+from deepsec_jax.runs.store import Store
+from deepsec_jax.studies.attacks.jobs import jobs_of
+from deepsec_jax.studies.attacks.tables import ATTACKS
+from deepsec_jax.studies.model_words import about_folder
+from deepsec_jax.studies.results import Results
+from deepsec_jax.studies.run import Run
+
+OWN = "own"
+"""What stands for a kind of preset where an attack brings its own hyperparameters."""
+
+
+def evaluate(
+    model: Classifier | str | os.PathLike[str],
+    attacks: str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack],
+    dataset: str | Dataset | tuple[Any, Any],
+    *,
+    n: int,
+    key: Key | int,
+    preset: str = "paper",
+    metrics: Sequence[str] = (),
+    batch_size: int = 128,
+    model_name: str | None = None,
+    times: bool = True,
+    show_progress: bool = False,
+) -> Results:
+    """Attack a model, judge it from outside, measure it, and return the tables.
+
+        results = evaluation.evaluate(model, ["pgd", CW2(steps=100)], "digits", n=100, key=jax.random.key(0))
+        print(results)
+        results.figure("pgd", "mr").summary.mean
+
+    All attacks run on the same ``n`` test images, which the model classifies correctly.  The numbers are
+    those of ``deepsec evaluate attacks --seed S`` for ``key=jax.random.key(S)``.  Nothing is written; for a
+    run that outlives an interruption use the command line.
+
+    Args:
+        model: a pytree callable in evaluation mode; or a model folder, of a defense as well.
+        attacks: names of preset rows (``pgd``, ``fgsm@0.5``), attacks, or both; a dict gives them names.
+        dataset: a name or path that :func:`deepsec_jax.data.load` takes, a
+            :class:`~deepsec_jax.data.Dataset`, or test images [N, H, W, C] and labels [N].
+        n: number of images to attack.
+        key: decides which images are drawn, the targets and all random numbers; an int is a seed.
+        preset: ``paper`` or ``strong``: the hyperparameters of names.
+        metrics: columns of ``metrics.METRICS``; default all that the model can have.
+        batch_size: images per call.
+        model_name: what tables call the model; default the name of its class or folder.
+        times: whether tables keep what depends on the clock and the machine's load.
+        show_progress: whether to show progress on stderr.
+
+    Raises:
+        UnknownName: no such attack, preset, data set or metric; names near matches.
+        DataError: fewer than ``n`` images are classified correctly.
+        ValueError: two attacks of one name; a model or images that no attack takes.
+        Exception: what an attack raises, with a note that names it.
+    """
+    images = _dataset(dataset)
+    about: dict[str, Any] = {"name": model_name or type(model).__name__}
+    if isinstance(model, str | os.PathLike):
+        folder = load_folder(model)
+        about = about_folder(folder, model_name or Path(model).resolve().name)
+        model = folder.model
+    made, kind = _attacks(attacks, images, preset)
+    if not made:
+        raise ValueError("there is no attack: give names, attacks, or a dict of them")
+    check_model(model)
+    classes = check_fits(model, images)
+    run = Run(
+        model, about, images, classes, Store(Path()), batch_size, warn=lambda warning: None, keeps=False
+    )  # findings are warnings of the tables
+    jobs = jobs_of(made, run, n=n, seed=seed_of(key), preset=kind, metrics=tuple(metrics))
+    with progress("evaluate", n * len(made)) if show_progress else nullcontext(_quiet) as advance:
+        cells = compute_cells(jobs, advance)
+    return Results(ATTACKS, tuple(cells), times)
+
+
+def _quiet(images: int, name: str) -> None:
+    del images, name
+
+
+def _dataset(given: str | Dataset | tuple[Any, Any]) -> Dataset:
+    if isinstance(given, Dataset):
+        return given
+    if isinstance(given, str):
+        return data.load(given)
+    images, labels = (np.asarray(part) for part in given)
+    if images.ndim != 4 or labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"images {list(images.shape)} and labels {list(labels.shape)} must be [N, H, W, C] and [N]"
+        )
+    classes = tuple(str(index) for index in range(int(labels.max(initial=0)) + 1))
+    return Dataset("images", Split(images[:0], labels[:0]), Split(images, labels), classes)
+
+
+def _attacks(given: Any, dataset: Dataset, preset: str) -> tuple[dict[str, Attack], str]:
+    """Return name -> attack, and where the hyperparameters come from."""
+    if isinstance(given, Mapping):
+        pairs = list(given.items())
+    else:
+        several = [given] if isinstance(given, str) or not isinstance(given, Sequence) else list(given)
+        names = [each if isinstance(each, str) else _name(each) for each in several]
+        twice = {name for name in names if names.count(name) > 1}
+        pairs = [
+            (name if isinstance(each, str) or name not in twice else repr(each), each)
+            for name, each in zip(names, several, strict=True)
+        ]
+    made: dict[str, Attack] = {}
+    for name, each in pairs:
+        if name in made:
+            raise ValueError(f"two attacks are called {name!r}: give each once, or a dict with names")
+        made[name] = (
+            attack_preset(each, dataset.name, preset, channels=dataset.image_shape[2])
+            if isinstance(each, str) else each
+        )  # fmt: skip
+    named = all(isinstance(each, str) and each == name for name, each in pairs)
+    return made, preset if named else OWN
+
+
+def _name(attack: Attack) -> str:
+    """Return the table's name of an attack, else what it prints."""
+    return next((name for name, known in KNOWN.items() if type(attack) is known), repr(attack))
+
+
+def seed_of(key: Key | int) -> int:
+    """Return the seed that a key stands for: ``S`` for ``jax.random.key(S)``, else one made of all its words.
+
+    Args:
+        key: one key, or a seed.
+
+    Raises:
+        TypeError: several keys, or no key.
+    """
+    if isinstance(key, int):
+        return key
+    words = [int(word) for word in np.asarray(jax.random.key_data(typed_key(key))).ravel()]
+    if len(words) != 2:
+        raise TypeError(f"key must be one key, got {np.shape(key)}")
+    high, low = words
+    return low if high == 0 and low < 2**31 else (high * 0x9E3779B1 ^ low) % 2**31

@@ -1,0 +1,139 @@
+"""The tables of a study in memory: as text, dicts, CSV, JSON, LaTeX, a page, or in a notebook."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from deepsec_jax.runs.cells import Cell
+from deepsec_jax.runs.store import read_cells
+from deepsec_jax.studies.report import STUDIES, render
+from deepsec_jax.studies.study import Study
+from deepsec_jax.tables import checks, data_files, latex, notebook, terminal
+from deepsec_jax.tables.table import Figure, Row, Section
+
+
+@dataclass(frozen=True, repr=False)
+class Results:
+    """Tables of one study, and the cells that they are made of.
+
+    A notebook shows the tables; ``print(results)`` prints those of the terminal.
+
+    Attributes:
+        study: whose tables.
+        cells: what was measured: each has ``config``, ``environment``, ``arrays`` (``x_adv``, ``success``,
+            ...) and ``columns`` (one value per image).
+        times: whether to keep what depends on the clock and the machine's load.
+    """
+
+    study: Study
+    cells: tuple[Cell, ...]
+    times: bool = True
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """One section for each model and set of images."""
+        return tuple(self.study.sections(self.cells, times=self.times))
+
+    @cached_property
+    def warnings(self) -> tuple[tuple[str, ...], ...]:
+        """What to know before trusting the tables of each section, one sentence each."""
+        return tuple(tuple(checks.warnings(section, self.study.checks)) for section in self.sections)
+
+    def figure(self, row: str, column: str, key: str = "") -> Figure:
+        """Return one figure: ``results.figure("pgd", "mr").summary.mean``.
+
+        Args:
+            row: name of the row, such as ``pgd``.
+            column: name of the column, such as ``mr``.
+            key: of the span, where rows have several: an attacker, or a detector.
+
+        Raises:
+            KeyError: there is none, or there are several; says what there is.
+        """
+        found = [each.figures[key][column] for each in self._rows(row) if column in each.figures.get(key, {})]
+        if len(found) != 1:
+            names = {
+                name: None for each in self._rows(row) for part in each.figures.values() for name in part
+            }
+            raise KeyError(f"{len(found)} figures {column!r} of {row!r}; its columns: {', '.join(names)}")
+        return found[0]
+
+    def cell(self, row: str, key: str = "") -> Cell:
+        """Return what a row is made of: ``results.cell("pgd").arrays["x_adv"]``.
+
+        Args:
+            row: name of the row.
+            key: of the span, where rows have several.
+
+        Raises:
+            KeyError: there is none, or there are several; says what there is.
+        """
+        found = [each.cells[key] for each in self._rows(row) if key in each.cells]
+        if len(found) != 1:
+            raise KeyError(f"{len(found)} cells of {row!r} under {key!r}: see .cells")
+        return found[0]
+
+    def _rows(self, name: str) -> list[Row]:
+        every = [row for section in self.sections for table in section.tables for row in table.rows]
+        found = [row for row in every if row.name == name]
+        if not found:
+            raise KeyError(
+                f"no row {name!r}; there are: {', '.join(dict.fromkeys(row.name for row in every))}"
+            )
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat dict per figure, as the lines of the CSV; ``pandas.DataFrame`` takes the list."""
+        return data_files.lines(self.sections)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the JSON holds as plain values; None where there is no number."""
+        return data_files.to_dict(self.sections, self.warnings)
+
+    def to_json(self) -> str:
+        """Return all figures with configs, reasons and warnings, as the JSON file of the report."""
+        return data_files.to_json(self.sections, self.warnings)
+
+    def to_csv(self) -> str:
+        """Return one line per figure, as the CSV file of the report."""
+        return data_files.to_csv(self.sections, self.study.fields, self.study.fields_after)
+
+    def to_latex(self) -> str:
+        """Return the tables for LaTeX, which needs booktabs and graphicx."""
+        return latex.to_latex(self.sections)
+
+    def to_html(self) -> str:
+        """Return the whole page of the report, with pictures and details; it needs no network."""
+        return render(self.study, self.cells, times=self.times)[f"{self.study.name}.html"]
+
+    def _repr_html_(self) -> str:
+        return notebook.to_html(self.sections, self.warnings)
+
+    def __str__(self) -> str:
+        return terminal.to_text(self.sections, self.warnings)
+
+    def __repr__(self) -> str:
+        return f"<Results of {self.study.name}, {len(self.cells)} cells: print it, or .rows(), .to_html()>"
+
+
+def read(run_dir: str | os.PathLike[str], *, times: bool = True) -> dict[str, Results]:
+    """Return study name -> results of a run directory that ``deepsec evaluate`` has written.
+
+        results = evaluation.read("runs/evaluate/digits-small-digits")["attacks"]
+
+    Args:
+        run_dir: the run directory.
+        times: whether to keep what depends on the clock and the machine's load.
+
+    Raises:
+        StoreError: it is no run directory, or damaged.
+    """
+    return results_of(read_cells(run_dir), times=times)
+
+
+def results_of(cells: Sequence[Cell], *, times: bool = True) -> dict[str, Results]:
+    """Return study name -> results, of the studies that have cells."""
+    found = {study.name: Results(study, tuple(study.of(cells)), times) for study in STUDIES.values()}
+    return {name: results for name, results in found.items() if results.cells}
