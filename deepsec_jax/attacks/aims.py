@@ -1,4 +1,4 @@
-"""Which wrong classes an untargeted attack drives to in turn."""
+"""The wrong classes that an untargeted attack targets one after the other."""
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +11,13 @@ from deepsec_jax.protocols import Classifier, Images, Labels
 
 
 def likeliest_wrong(model: Classifier, x: Images, labels: Labels, count: int) -> tuple[jax.Array, jax.Array]:
-    """Return the wrong classes of largest logit, int [B, k], and which images are misclassified, bool [B].
+    """Return the wrong classes with the largest logits, int [B, k], and whether misclassified, bool [B].
 
     Args:
-        model: a classifier; a randomised one is already reseeded.
+        model: a classifier; a randomised one must be reseeded before.
         x: images [B, H, W, C].
         labels: true classes [B].
-        count: k at most, static; all K - 1 wrong classes where there are fewer.
+        count: k, static; at most K - 1, the number of wrong classes.
     """
     logits = forward(model, x).astype(jnp.float32)
     fooled = succeeded(open_logits(model, logits, labels, targeted=False), labels, targeted=False)

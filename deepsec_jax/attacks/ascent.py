@@ -1,4 +1,4 @@
-"""Projected gradient ascent with keep-best: the loop behind every budget attack of this package."""
+"""Projected gradient ascent that keeps the best iterate: the loop of every budget attack."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from deepsec_jax.pytree import reseed
 
 
 class Streams(NamedTuple):
-    """Each example's key split into the attack's own and the model's; both None without a key."""
+    """Each example's key, split into one for the attack and one for the model; both None without a key."""
 
     attack: Keys | None
     model: Keys | None
@@ -31,7 +31,7 @@ def split_keys(keys: Keys | None) -> Streams:
 
 
 def at_step(model: Classifier, keys: Keys | None, step: jax.Array | int) -> Classifier:
-    """Return the model with fresh randomness for this step; a deterministic model is returned as it is."""
+    """Return the model with new random keys for this step; a deterministic model is returned unchanged."""
     if keys is None:
         return model
     return reseed(model, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step))
@@ -46,7 +46,7 @@ class Best(NamedTuple):
 
 
 def better(best: Best, x: Images, success: jax.Array, loss: jax.Array) -> Best:
-    """Return the better of the two in each row; the earlier one on ties, never one with a NaN loss."""
+    """Return the better of the two in each row; in a tie the earlier one, never one with a NaN loss."""
     takes = (success & ~best.success) | ((success == best.success) & (loss > best.loss))
     takes = takes & ~jnp.isnan(loss)
     return Best(
@@ -77,14 +77,14 @@ def ascend(
     start: Start,
     rule: StepRule,
 ) -> Images:
-    """Climb the loss in the eps-ball and return the best iterate of each row.
+    """Maximise the loss in the eps-ball and return the best iterate of each row.
 
         x_0 = start,   x_{i+1} = project(x_i + step(grad loss(x_i)))
 
-    One step returns x_1 as it is (one gradient, no forward).  More steps return, per row, the
-    successful one of x_0 .. x_steps with the highest loss, or, if none succeeded, the one with the
-    highest loss: ``steps`` gradients and one forward.  Where the model answers none of them (NaN), the clean
-    image comes back.
+    With one step the result is x_1 (one gradient, no forward).  With more steps it is, per row, the
+    successful one of x_0 .. x_steps with the highest loss; if none succeeded, the one with the highest loss
+    (``steps`` gradients and one forward).  If the model answers none of them (NaN), the clean image is
+    returned.
 
     Args:
         model: a classifier in evaluation mode.
@@ -95,10 +95,10 @@ def ascend(
         step_size: length of a step in ``norm``, one number or [B, 1, 1, 1].
         steps: number of gradient steps, static.
         norm: "linf" or "l2", static.
-        targeted: drive to ``labels`` instead of away from them, static.
+        targeted: move towards ``labels`` instead of away from them, static.
         loss: a function of :mod:`deepsec_jax.attacks.losses`, or its name.
-        start: where to start.
-        rule: how a gradient becomes a step.
+        start: returns the first iterate.
+        rule: converts a gradient to a step.
 
     Returns:
         Images in the dtype of ``x``, inside the box and the ball.
@@ -111,7 +111,7 @@ def ascend(
         return stored_in_ball(x_i, x, eps, norm)
 
     def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Return what is climbed, and by what iterates are compared: their rank and success."""
+        """Return the loss to maximise, and the rank and success by which iterates are compared."""
         logits = open_logits(model, logits, labels, targeted=targeted)
         values = (sign * climbed(logits, labels)).astype(jnp.float32)
         return values, (ranked(values, logits), succeeded(logits, labels, targeted=targeted))

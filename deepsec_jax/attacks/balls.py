@@ -1,4 +1,4 @@
-"""Distances, and projections onto balls around 0 of one radius per row: L0, L1, L2 and L-inf."""
+"""Distances, and projections onto balls around 0 with one radius per row: L0, L1, L2 and L-inf."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from deepsec_jax.protocols import Images
 BALLS = ("l0", "l1", "l2", "linf")
 
 DUAL = {"l0": "linf", "l1": "linf", "l2": "l2", "linf": "l1"}
-"""Norm -> the norm of a gradient that says how far away a level of the linearised loss lies."""
+"""Norm -> its dual norm, for the distance to a level of the linearised loss."""
 
 
 def size_of(delta: Images, norm: str) -> jax.Array:
-    """Return the size of each row in ``norm``, float32 or finer [B]; L0 counts entries that are not zero."""
+    """Return the norm of each row, float32 or finer [B]; L0 counts entries that are not zero."""
     entries = at_least_float32(delta)
     if norm == "l0":
         return jnp.sum(entries != 0, axis=(1, 2, 3), dtype=entries.dtype)
@@ -26,7 +26,7 @@ def size_of(delta: Images, norm: str) -> jax.Array:
 
 
 def onto_ball(delta: Images, radius: jax.Array, norm: str) -> Images:
-    """Return the point of each row's ball around 0 that is nearest in L2.
+    """Return the L2 projection of each row onto its ball around 0.
 
     Args:
         delta: float32 [B, H, W, C].
@@ -43,7 +43,7 @@ def onto_ball(delta: Images, radius: jax.Array, norm: str) -> Images:
         order = jnp.argsort(-magnitude, axis=1)
         place = jnp.argsort(order, axis=1).reshape(
             delta.shape
-        )  # 0 is the largest entry; ties have an order too
+        )  # 0 is the largest entry; ties are ordered, too
         return jnp.where(place.astype(jnp.float32) < per_row(radius), delta, 0.0)
     falling = -jnp.sort(-magnitude, axis=1)
     magnitude = jnp.abs(delta)
@@ -51,16 +51,17 @@ def onto_ball(delta: Images, radius: jax.Array, norm: str) -> Images:
 
 
 def free_part(gradient: Images, point: Images) -> Images:
-    """Return the gradient without the entries that would leave the box: those at 0 that fall, at 1 that rise.
+    """Return the gradient without entries that would leave the box: decreasing at 0, increasing at 1.
 
-    What cannot move must not decide the length of a step, nor how far away the boundary seems.
+    Entries that cannot move must not influence the length of a step or the estimated distance of the
+    boundary.
     """
     blocked = ((point <= 0.0) & (gradient < 0.0)) | ((point >= 1.0) & (gradient > 0.0))
     return jnp.where(blocked | ~jnp.isfinite(gradient), 0.0, gradient)
 
 
 def _shrinkage(falling: jax.Array, radius: jax.Array) -> jax.Array:
-    """Return by how much all magnitudes shrink so that they sum to the radius, 0 where they are within it.
+    """Return the common decrease of all magnitudes so that they sum to the radius; 0 inside the ball.
 
     Duchi, Shalev-Shwartz, Singer, Chandra, "Efficient projections onto the l1-ball for learning in high
     dimensions", ICML 2008.

@@ -1,6 +1,6 @@
-"""Any number of images through an attack, in batches of one size, so that memory and compiles are bounded.
+"""Run an attack on any number of images, in batches of one size, with bounded memory and one compilation.
 
-This is host code: it streams NumPy arrays (memory-mapped ones too) through the device.
+This is host code: it streams NumPy arrays, also memory-mapped ones, through the device.
 """
 
 from collections.abc import Callable
@@ -32,31 +32,30 @@ def run_in_batches(
 ) -> np.ndarray:
     """Attack all images and return one NumPy array, or fill ``out``.
 
-    The last batch is filled up with copies of its last image and cut afterwards: one compile, and no
-    row's result depends on the batch it stands in.  While a batch is computed the one before it is
-    copied back.
+    The last batch is padded with copies of its last image and cut afterwards: one compilation, and no row's
+    result depends on its batch.  While a batch is computed, the previous one is copied back.
 
     Args:
-        attack: the attack; one with a value per image, such as eps [N], is cut as the images are.
-        model: the model, a pytree callable in evaluation mode.
+        attack: the attack; values per image, such as eps [N], are sliced with the images.
+        model: a callable pytree in evaluation mode.
         x: float images [N, H, W, C] in [0, 1]; anything that slices like NumPy, such as a memory map.
-            float64 ones are attacked in float32, unless jax is told to work in float64; the result is
-            float64, lies inside eps, and its unchanged entries are those of ``x``.
+            float64 ones are attacked in float32, unless ``jax_enable_x64`` is set; the result is float64 and
+            inside eps, and its unchanged entries equal those of ``x``.
         labels: integer classes, or targets for a targeted attack, [N].
         key: one key (row i gets ``fold_in(key, i)``) or N keys; needed by random attacks and models.
         batch_size: images per call.
-        sharding: how to lay a batch out over devices, e.g. ``NamedSharding(mesh, P("batch"))``; the
-            batch size must divide over them.
-        out: array [N, H, W, C] to fill, such as a writable memory map, that can hold the values of ``x``;
-            default a new one.
+        sharding: of a batch over devices, e.g. ``NamedSharding(mesh, P("batch"))``; the batch size must be a
+            multiple of their number.
+        out: array [N, H, W, C] to fill, such as a writable memory map, at least as precise as ``x``; default
+            a new one.
         on_batch: called after every batch with the number of images just done.
 
     Returns:
         Adversarial images [N, H, W, C] in the dtype of ``x`` (``out`` if given).
 
     Raises:
-        ValueError: a value outside [0, 1] or NaN, a label that is no class, shapes or dtypes that do not fit.
-            All of it is seen before any compute is spent.
+        ValueError: a value outside [0, 1] or NaN, an invalid label, shapes or dtypes that do not match.  All
+            of this is checked before any computation.
     """
     rows = len(x)
     if batch_size < 1:
@@ -79,7 +78,7 @@ def run_in_batches(
     if is_rounded(x):
         attack = narrowed(attack, x.shape[1:])
 
-    if isinstance(sharding, NamedSharding):  # restored weights are bound to one device
+    if isinstance(sharding, NamedSharding):  # restored weights are committed to one device
         model = jax.device_put(model, NamedSharding(sharding.mesh, PartitionSpec()))
 
     def start(first: int) -> jax.Array:
@@ -121,9 +120,9 @@ def run_in_batches(
 def _per_shard(
     attack: Attack, model: Classifier, x: jax.Array, labels: jax.Array, keys: Any, *, sharding: NamedSharding
 ) -> jax.Array:
-    """Run the attack on every device's rows by themselves.
+    """Run the attack separately on every device's rows.
 
-    An attack that sorts live rows to the front would otherwise send rows between devices, and all would
+    Otherwise an attack that sorts active rows to the front would send rows between devices, and all would
     wait for the slowest.
     """
 
@@ -142,7 +141,7 @@ def _per_shard(
 
 
 def _check_per_image(attack: Attack, rows: int) -> None:
-    """Raise ValueError for an attack with a value per image, but of another number of images."""
+    """Raise ValueError for an attack with values per image for another number of images."""
 
     def check(values: Any) -> Any:
         if values.shape != (rows,):
@@ -163,9 +162,9 @@ def _filled(array: Any, padding: int) -> Any:
 
 
 def check_values(model: Classifier, x: np.ndarray, labels: np.ndarray, *, batch_size: int = 1024) -> None:
-    """Look at every image and label once; raise ValueError with the first bad value and the remedy.
+    """Check every image and label once; raise ValueError with the first invalid value and the remedy.
 
-    TypeError for a model that is no pytree callable.
+    TypeError for a model that is not a callable pytree.
     """
     if x.ndim != 4 or not (np.issubdtype(x.dtype, np.floating) or x.dtype.name == "bfloat16"):
         raise ValueError(

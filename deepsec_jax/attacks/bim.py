@@ -26,7 +26,7 @@ class BIM(Struct):
         steps: number of steps, static.
         norm: "linf", or "l2" (steps along g / ||g||_2), static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
+        loss: loss to maximise, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Examples in the Physical World", ICLR workshop 2017,

@@ -19,9 +19,9 @@ from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scal
 from deepsec_jax.pytree import Struct, static
 
 SHARPNESS = 40.0
-"""The sharpened logits of the clean image lie this far apart."""
+"""Range of the sharpened logits of the clean image."""
 FAR = 10.0
-"""A first move of this length in L2 overlooks minima that a shorter one finds."""
+"""A first move of this L2 length misses minima that a shorter one finds."""
 
 
 class BLB(Struct):
@@ -29,22 +29,25 @@ class BLB(Struct):
 
         minimise over x_adv in [0, 1]   ||x_adv - x||_2^2 + c loss(z(x_adv))
 
-    with loss = -log p_t towards a target and -log(1 - p_y) away from the label, p being the softmax of s z,
-    divided by s; in forms that do not saturate while the goal is missed.  s = 40 / (largest - smallest logit
-    of the clean image, masked classes apart): where they lie 40 apart it is plain cross-entropy, and on any
-    other scale of the logits the minimum lies as near to the decision boundary.  c is searched as in CW2,
-    each run from the clean image; it is large enough where the minimum succeeds.  The objective has many
-    minima, and a hair's breadth decides which one a descent ends in: where the first move is a long one, a
-    run goes down ``descents`` times, each with a shorter limit of that move, and the lowest end counts.
-    Returns the closest success of all points that were looked at, the clean image where there is none.  At
-    most search_steps x steps gradients per example, and one forward.
+    with loss = -log p_t towards a target and -log(1 - p_y) away from the label, where p is the softmax of s
+    z, divided by s.  Both are in forms that do not saturate before the goal is reached. s = 40 / (largest -
+    smallest logit of the clean image, without masked classes): if this range is 40, the loss is plain
+    cross-entropy. On any other scale of the logits the minimum has the same distance to the decision
+    boundary.
+
+    c is searched as in CW2, each run from the clean image; it is large enough if the minimum succeeds.  The
+    objective has many minima, and tiny differences decide which one is reached.  If the first move is long, a
+    run performs ``descents`` descents, each with a shorter limit of that move, and the lowest minimum counts.
+
+    Returns the closest success of all evaluated points, or the clean image.  At most search_steps x steps
+    gradients per example, and one forward.
 
     Attributes:
-        c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
-        search_steps: constants tried, static.
+        c: first constant; with c above 50 a run starts half-way to grey, not at the clean image.
+        search_steps: number of constants, static.
         steps: evaluations of the objective per constant, of all descents together, static.
-        descents: ways down per constant at most, static.
-        memory: pairs of moves that L-BFGS remembers, static.
+        descents: maximum number of descents per constant, static.
+        memory: number of stored pairs of L-BFGS, static.
         targeted: ``labels`` are targets to reach, static.
 
     References:
@@ -88,7 +91,7 @@ class BLB(Struct):
 
 
 def _spread(logits: Logits) -> jax.Array:
-    """Return largest minus smallest logit of the classes that are not masked [B]."""
+    """Return largest minus smallest logit, without masked classes [B]."""
     there = jnp.isfinite(logits)
     largest = jnp.max(jnp.where(there, logits, -jnp.inf), axis=-1)
     smallest = jnp.min(jnp.where(there, logits, jnp.inf), axis=-1)
@@ -96,13 +99,13 @@ def _spread(logits: Logits) -> jax.Array:
 
 
 def missing(logits: Logits, labels: Labels, sharpness: jax.Array, *, targeted: bool) -> jax.Array:
-    """Return -log p_t / s, or untargeted -log(1 - p_y) / s, [B]: softplus of the logit gap, turned to fall.
+    """Return -log p_t / s, or untargeted -log(1 - p_y) / s, [B]: softplus of the negated logit gap.
 
     Args:
         logits: [B, K].
         labels: targets, or true classes, [B].
         sharpness: s, factor of the logits before the softmax, [B].
-        targeted: which of the two.
+        targeted: whether ``labels`` are targets.
     """
     gap = logit_gap(sharpness[:, None] * logits.astype(jnp.float32), labels)
     return jax.nn.softplus(gap if targeted else -gap) / sharpness
@@ -118,8 +121,8 @@ class _State(NamedTuple):
     descent: jax.Array  # int32 [B]: 0 for the first
     spent: jax.Array  # int32 [B]: evaluations of this descent
     holds: jax.Array  # bool [B]: its best point so far reaches the goal
-    lowest: jax.Array  # [B], the lowest end of the descents before it, inf if there is none
-    lowest_holds: jax.Array  # bool [B], whether that one reaches the goal
+    lowest: jax.Array  # [B], the lowest minimum of earlier descents, inf if there is none
+    lowest_holds: jax.Array  # bool [B], whether that minimum reaches the goal
 
 
 class _Descent(NamedTuple):
@@ -150,14 +153,14 @@ class _Descent(NamedTuple):
         point = trial_point(state.lbfgs).reshape(x.shape)
         values, (x_adv, success, distance), gradient = value_and_gradient(objective, point)
         lbfgs, accepted, converged = lbfgs_step(state.lbfgs, values, gradient.reshape(x.shape[0], -1))
-        # A line search may try a far point that succeeds; c is large enough if the minimum does.
+        # A line search may try a far point that succeeds; c is large enough only if the minimum succeeds.
         holds = jnp.where(accepted, success, state.holds)
         lower = lbfgs.value < state.lowest
         lowest = jnp.where(lower, lbfgs.value, state.lowest)
         lowest_holds = jnp.where(lower, holds, state.lowest_holds)
 
         descent, spent = state.descent + 1, state.spent + 1
-        once = lbfgs.reach <= FAR  # no limit of the first move would change anything
+        once = lbfgs.reach <= FAR  # no limit of the first move would change the result
         share = -(-self.attack.steps // self.attack.descents)
         bottom = converged | (~once & (spent >= share))
         last = bottom & (once | (descent >= self.attack.descents))

@@ -1,9 +1,11 @@
-"""Where L-BFGS-B's quadratic model of a function is smallest in the box [0, 1], one example at a time.
+"""The minimum of L-BFGS-B's quadratic model in the box [0, 1], for one example.
 
 The model at x is g'z + z'Bz / 2 for a move z, with B = theta I - W'MW in compact form, from the last m moves
-and turns.  The first minimum along the projected gradient says which bounds hold; on the entries that are
-left free the model is minimised outright.  No loop runs over the breakpoints: they are sorted, and cumulative
-sums give the model's slope on every piece of the path at once.
+and turns (changes of the gradient).  The first minimum along the projected gradient determines the active
+bounds.  On the free entries the model is then minimised without bounds.
+
+There is no loop over the breakpoints: they are sorted, and cumulative sums give the model's slope on all
+pieces of the path.
 
 Byrd et al., "A Limited Memory Algorithm for Bound Constrained Optimization", SIAM J. Sci. Comput. 1995;
 Morales and Nocedal, "Remark on Algorithm 778", ACM TOMS 2011 (the projection after the free minimum).
@@ -20,7 +22,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 
 class Compact(NamedTuple):
-    """The Hessian's guess, theta I - W' M W."""
+    """The approximate Hessian, theta I - W' M W."""
 
     theta: jax.Array
     w: jax.Array  # [2m, D]: the turns, and theta times the moves
@@ -30,9 +32,9 @@ class Compact(NamedTuple):
 
 
 def compact(moves: jax.Array, turns: jax.Array) -> Compact:
-    """Return the guess from moves and turns [m, D], latest last, scaled so that each pair's product is 1.
+    """Return the approximate Hessian from moves and turns [m, D], latest last, each pair's product 1.
 
-    Zero rows are empty slots; without any pair the guess is the identity.
+    Zero rows are empty slots; without any pair the result is the identity.
     """
     filled = jnp.any(moves != 0, axis=1)
     theta = jnp.where(filled[-1], turns[-1] @ turns[-1], 1.0)
@@ -52,7 +54,7 @@ def cauchy_point(x: jax.Array, gradient: jax.Array, model: Compact) -> tuple[jax
     breaks = jnp.where(falls, x / slope, jnp.where(rises, (x - 1) / slope, jnp.inf))
     d = jnp.where(breaks > 0, -gradient, 0.0)
     breaks, ends, order = in_order(breaks)
-    # On the piece before the j-th break the entries from the j-th on still move, the earlier ones stand.
+    # On the piece before the j-th break the entries from the j-th on still move, the earlier ones are fixed.
     weighted = (d[None] * model.w)[:, order]
     moving = running_sums(weighted, reverse=True)
     stopped = weighted * jnp.where(jnp.isinf(ends), 0.0, ends)[None]
@@ -62,7 +64,7 @@ def cauchy_point(x: jax.Array, gradient: jax.Array, model: Compact) -> tuple[jax
     start = -squares - jnp.sum(turned * standing, axis=0)
     curvature = model.theta * squares - jnp.sum(turned * moving, axis=0)
     begins = jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]])
-    # Slope at the end of each piece; entries without a break close no piece.
+    # Slope at the end of each piece; entries without a break end no piece.
     rising = jnp.where(jnp.isinf(ends), curvature >= 0, start + curvature * ends >= 0)
     piece = jnp.argmax(rising)
     bends = curvature[piece] > 0
@@ -75,13 +77,13 @@ def cauchy_point(x: jax.Array, gradient: jax.Array, model: Compact) -> tuple[jax
 
 
 def in_order(breaks: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the breaks rounded down, the same in order, and the order, [D] each.
+    """Return the breaks rounded down, the same sorted, and the order, [D] each.
 
-    The place of an entry takes the last bits of its number, so that one array of integers is sorted: on a
-    CPU a fifth of the time of argsort, as long as the bits suffice for a relative 1e-3.
+    The index of an entry replaces the last bits of its value, so only one array of integers is sorted.  On a
+    CPU this takes a fifth of the time of argsort.  The remaining bits have a relative precision of 1e-3.
 
     Args:
-        breaks: float32, not negative, inf where there is none.
+        breaks: float32, not negative, inf for none.
     """
     places = (1 << (breaks.size - 1).bit_length()) - 1
     if places > 1 << 13:
@@ -94,9 +96,9 @@ def in_order(breaks: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def running_sums(values: jax.Array, *, reverse: bool = False) -> jax.Array:
-    """Return the sums up to and with each entry of the last axis, from its end if ``reverse``.
+    """Return the inclusive cumulative sums of the last axis, from its end if ``reverse``.
 
-    By way of blocks: two small products in the place of a scan, on a CPU a fifth of its time.
+    Computed in blocks: two small products instead of a scan, in a fifth of the time on a CPU.
     """
     size = values.shape[-1]
     side = math.isqrt(size - 1) + 1
@@ -111,11 +113,11 @@ def running_sums(values: jax.Array, *, reverse: bool = False) -> jax.Array:
 
 
 def model_minimum(x: jax.Array, gradient: jax.Array, moves: jax.Array, turns: jax.Array) -> jax.Array:
-    """Return where the model is smallest in the box, [D]; not finite where the pairs are degenerate.
+    """Return the minimum of the model in the box, [D]; not finite if the pairs are degenerate.
 
     Args:
         x: a point of the box, [D].
-        gradient: the function's there, [D].
+        gradient: of the function there, [D].
         moves: latest last, scaled as :func:`compact` wants them, [m, D].
         turns: likewise.
     """
@@ -125,7 +127,7 @@ def model_minimum(x: jax.Array, gradient: jax.Array, moves: jax.Array, turns: ja
     left = jnp.where(free, gradient + model.theta * z - model.w.T @ (model.m @ (model.w @ z)), 0.0)
     step = jnp.where(free, _free_step(left, free, moves, turns, model), 0.0)
     projected = jnp.clip(cauchy + step, min=0.0, max=1.0)
-    # Where projecting turned the way uphill, stop at the first bound instead.
+    # If the projected direction is uphill, stop at the first bound instead.
     room = jnp.where(step > 0, 1 - cauchy, cauchy) / jnp.where(step != 0, jnp.abs(step), 1.0)
     share = jnp.minimum(1.0, jnp.min(jnp.where(step != 0, room, 1.0)))
     cut = jnp.clip(cauchy + share * step, min=0.0, max=1.0)

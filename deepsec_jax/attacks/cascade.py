@@ -1,4 +1,4 @@
-"""Cascade: the next attack only on those who survived the ones before."""
+"""Cascade: each attack only on the images that the previous ones did not fool."""
 
 from typing import Any, ClassVar
 
@@ -17,12 +17,12 @@ from deepsec_jax.pytree import Struct
 
 
 class Cascade(Struct):
-    """Run attacks one after the other, each only on the rows where those before it failed.
+    """Run attacks one after the other, each only on the rows where the previous ones failed.
 
-    As ``WorstCase``, without the work on rows that have fallen: cheap attacks first.  The survivors are
-    sorted to the front, and the smallest of at most three static batch sizes that holds them is attacked.
-    A row keeps the first success; where all fail, the candidate of largest margin towards the goal.
-    Judging a candidate costs one forward.
+    Like ``WorstCase``, without the work on rows that are fooled already; put cheap attacks first.  The
+    remaining rows are sorted to the front and attacked with the smallest sufficient of at most three static
+    batch sizes. A row keeps the first success; if all fail, the candidate with the largest margin towards the
+    goal.  Judging a candidate costs one forward.
 
     Attributes:
         attacks: attacks with one goal: all untargeted on ``labels``, or all driving rows to the same
@@ -44,13 +44,13 @@ class Cascade(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """Whether any inner attack does."""
+        """Whether any inner attack draws random numbers."""
         return any(bool(getattr(attack, "needs_key", False)) for attack in self.attacks)
 
     def targets(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Labels | None:
-        """Return the first attack's targets, which are everyone's."""
+        """Return the first attack's targets, which are those of all."""
         return self.attacks[0].targets(model, x, labels, key=key)
 
     @attack_call
@@ -76,7 +76,7 @@ def _attack_survivors(
     best: Best,
 ) -> Best:
     rows = x.shape[0]
-    order = jnp.argsort(best.success, stable=True)  # survivors first
+    order = jnp.argsort(best.success, stable=True)  # remaining rows first
     survivors = jnp.sum(~best.success)
     sizes = phase_sizes(rows)
 
@@ -90,7 +90,7 @@ def _attack_survivors(
         success = succeeded(logits, goal, targeted=targets is not None)
         loss = ranked(max_margin(logits, goal) * (1.0 if targets is None else -1.0), logits)
         before = Best(*(part[chosen] for part in best))
-        # A row that has fallen keeps its image, though the batch had room for it.
+        # A fooled row keeps its image, even if it was in the batch.
         after = better(before, x_adv, success & ~before.success, jnp.where(before.success, -jnp.inf, loss))
         return Best(*(whole.at[chosen].set(part) for whole, part in zip(best, after, strict=True)))
 
@@ -100,7 +100,7 @@ def _attack_survivors(
 
 
 def _judging(keys: Keys | None, index: int) -> Any:
-    """Return the keys under which a randomised model is judged after attack ``index``."""
+    """Return the keys for judging a randomised model after attack ``index``."""
     streams = split_keys(keys)
     if streams.model is None:
         return None

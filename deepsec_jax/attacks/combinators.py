@@ -1,8 +1,7 @@
-"""Attacks made of attacks: each is a pytree with the attack's call, and knows no particular attack.
+"""Attacks made of attacks: each is a pytree with an attack's call, for any inner attack.
 
-Where candidates are compared the better one is a success, then the one with the larger margin towards
-the goal; among candidates that are equal in both the earlier one stays.  An inner attack runs once a
-candidate; judging a candidate costs one forward.
+Candidates are compared by success, then by the margin towards the goal; in a tie the earlier one is kept.  An
+inner attack runs once per candidate; judging a candidate costs one forward.
 """
 
 from typing import Any, ClassVar
@@ -28,7 +27,7 @@ def _needs_key(attack: Any) -> bool:
 def _candidate(
     model: Classifier, x_adv: Images, labels: Labels, targets: Labels | None, keys: Keys | None
 ) -> Best:
-    """Judge one candidate: against its targets, or, without, against the true labels."""
+    """Judge one candidate against its targets, or without targets against the true labels."""
     logits = at_step(model, keys, 0)(x_adv)
     goal = labels if targets is None else targets
     sign = 1.0 if targets is None else -1.0
@@ -43,7 +42,7 @@ def _fold(keys: Any, index: jax.Array | int) -> Any:
 
 
 class Restarts(Struct):
-    """Run a random attack ``n`` times under different keys and keep the best result of each row.
+    """Run a random attack ``n`` times with different keys and keep the best result of each row.
 
     Attributes:
         attack: the attack to repeat.
@@ -65,7 +64,7 @@ class Restarts(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """As the inner attack."""
+        """Whether the inner attack draws random numbers."""
         return _needs_key(self.attack)
 
     def targets(
@@ -80,7 +79,7 @@ class Restarts(Struct):
         streams = split_keys(keys)
 
         def run(index: jax.Array | int) -> Best:
-            # The first run has the caller's own keys: n runs contain the result of one.
+            # The first run uses the caller's keys: n runs include the result of one.
             inner = None
             if keys is not None:
                 inner = jnp.where(jnp.asarray(index) == 0, keys, _fold(streams.attack, index))
@@ -96,7 +95,7 @@ class Restarts(Struct):
 
 
 class WorstCase(Struct):
-    """Run several attacks and keep, for each row, the best result of any.
+    """Run several attacks and keep the best result of each row.
 
     Attributes:
         attacks: attacks with one goal: all untargeted on ``labels``, or all driving rows to the same
@@ -141,7 +140,7 @@ class WorstCase(Struct):
 
 
 class LeastLikely(Struct):
-    """Drive each row to the class that the model finds least likely on the clean image.
+    """Target the least likely class of each clean image.
 
     Attributes:
         attack: an attack with ``targeted=True``.
@@ -155,7 +154,7 @@ class LeastLikely(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """As the inner attack."""
+        """Whether the inner attack draws random numbers."""
         return _needs_key(self.attack)
 
     @attack_call
@@ -165,7 +164,7 @@ class LeastLikely(Struct):
 
 
 class RandomTarget(Struct):
-    """Drive each row to a wrong class drawn uniformly under that row's key.
+    """Target a wrong class, drawn uniformly with each row's key.
 
     Attributes:
         attack: an attack with ``targeted=True``.
@@ -177,21 +176,21 @@ class RandomTarget(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """Always: the target is drawn."""
+        """True: the target is random."""
         return True
 
     def targets(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Labels:
-        """Return the classes that the call with the same key drives to, int [B].
+        """Return the targets of the call with the same key, int [B].
 
         Raises:
-            ValueError: no key, so there is nothing to draw with.
+            ValueError: no key.
         """
         if key is None:
             raise ValueError("RandomTarget draws its targets: pass the attack's key=")
         classes = classes_of(model, x)
-        # A stream of its own, apart from the one that the inner attack draws from.
+        # A stream separate from that of the inner attack.
         keys = _fold(example_keys(key, x.shape[0]), 1)
         offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes, jnp.int32))(keys)
         return (as_labels(labels) + offset) % classes
@@ -203,13 +202,13 @@ class RandomTarget(Struct):
 
 
 class MultiTarget(Struct):
-    """Drive each row in turn to the ``k`` likeliest wrong classes; success is any wrong class.
+    """Target the ``k`` likeliest wrong classes of each row in turn; success is any wrong class.
 
-    The untargeted attack made of targeted ones, stronger than either where the landscape is rough.
+    An untargeted attack made of targeted ones, stronger than a single one if the loss is rough.
 
     Attributes:
         attack: an attack with ``targeted=True``.
-        k: number of targets, static; all K-1 wrong classes where fewer.
+        k: number of targets, static; at most K - 1, the number of wrong classes.
     """
 
     attack: Attack
@@ -222,7 +221,7 @@ class MultiTarget(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """As the inner attack."""
+        """Whether the inner attack draws random numbers."""
         return _needs_key(self.attack)
 
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:

@@ -22,17 +22,17 @@ class CW2(Struct):
         minimise over w   ||x_adv - x||_2^2 + c max(shortfall(z(x_adv)) + confidence, 0),
         x_adv = (tanh(w) + 1) / 2
 
-    by Adam, for ``search_steps`` values of c per example: tenfold until one succeeds, then bisected.
-    Returns the closest success of all iterates, the clean image where there is none.  At most
-    search_steps x steps gradients per example, and one forward.
+    by Adam, for ``search_steps`` values of c per example: times ten until one succeeds, then by bisection.
+    Returns the closest success of all iterates, or the clean image.  At most search_steps x steps gradients
+    per example, and one forward.
 
     Attributes:
-        confidence: margin of the logits to reach beyond the decision boundary (kappa).
+        confidence: required margin of the logits beyond the decision boundary (kappa).
         learning_rate: Adam's, in tanh space.
-        c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
-        search_steps: constants tried, static.
+        c: first constant; with c above 50 a run starts half-way to grey, not at the clean image.
+        search_steps: number of constants, static.
         steps: Adam steps per constant, static.
-        abort_early: leave a run that gains less than 0.01 % over a tenth of its steps, static.
+        abort_early: end a run that improves by less than 0.01 % over a tenth of its steps, static.
         targeted: ``labels`` are targets to reach, static.
 
     References:

@@ -29,15 +29,15 @@ from deepsec_jax.pytree import Struct, static
 
 
 class DDN(Struct):
-    """Follow the gradient for the direction, and let the length grow or shrink by success alone.
+    """Take the direction from the gradient, and increase or decrease the length by success only.
 
         u <- delta + a grad loss(x + delta) / ||grad||_2
         length <- (1 - gamma) length  where the goal is reached,  (1 + gamma) length  where it is not
         delta <- clip(length u / ||u||_2)
 
-    Entries of the gradient that would leave the box are left out.  The step length a falls from ``step_size``
-    to a hundredth of it as a cosine.  Returns the closest success of all iterates, the clean image where
-    there is none.  ``steps`` gradients per example.
+    Entries of the gradient that would leave the box are left out.  The step length a decreases from
+    ``step_size`` to a hundredth of it as a cosine.  Returns the closest success of all iterates, or the clean
+    image. ``steps`` gradients per example.
 
     Attributes:
         steps: number of steps, static.
@@ -45,7 +45,7 @@ class DDN(Struct):
         gamma: relative change of the length.
         length: first length of the change, in L2.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name, static.
+        loss: loss to maximise, or its name, static.
 
     References:
         Rony et al., "Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and

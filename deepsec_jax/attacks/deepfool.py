@@ -1,4 +1,4 @@
-"""DeepFool: step by step to the nearest face of the linearised decision region."""
+"""DeepFool: iterated steps to the nearest boundary of the linearised model."""
 
 from typing import ClassVar, NamedTuple
 
@@ -23,23 +23,23 @@ NUDGE = 1e-4
 
 
 class DeepFool(Struct):
-    """The nearest wrong class of the linearised model, again and again until the label is lost.
+    """Step to the nearest wrong class of the linearised model until the image is misclassified.
 
         w_j = grad (z_j - z_y)(x_i),   j = argmin |z_j - z_y| / ||w_j||_q
         r  <- r + (|z_j - z_y| / ||w_j||_q + 0.0001) d_j
         x_{i+1} = clip(x + (1 + overshoot) r, 0, 1)
 
     with q = 2 and d_j = w_j / ||w_j||_2, or, for L-inf, q = 1 and d_j = sign(w_j).  The gradients of the
-    ``k`` likeliest wrong classes of the clean image come from one forward; a masked class (-inf) is out of
-    reach.  A row stops at the first image that is misclassified, without a further step; one that is not
-    after ``steps`` steps, or whose gradients are all zero, comes back clean.  At most ``steps`` x k gradients
-    per example, and a forward per step.
+    ``k`` likeliest wrong classes of the clean image come from one forward.  A masked class (-inf) is ignored.
+    A row stops at the first misclassified image.  If there is none after ``steps`` steps, or if all gradients
+    are zero, the clean image is returned.  At most ``steps`` x k gradients per example, and a forward per
+    step.
 
     Attributes:
-        overshoot: how far beyond the linearised boundary to go, relative.
-        steps: steps at most, static.
+        overshoot: relative distance beyond the linearised boundary.
+        steps: maximum number of steps, static.
         norm: "l2" or "linf", static.
-        k: wrong classes to look at, static; all where there are fewer.
+        k: number of wrong classes, static; at most K - 1.
 
     References:
         Moosavi-Dezfooli, Fawzi, Frossard, "DeepFool: a simple and accurate method to fool deep neural
@@ -102,7 +102,7 @@ class _State(NamedTuple):
     x: Images
     labels: Labels
     keys: Keys | None
-    rivals: jax.Array  # int [B, k]: the classes to flee to
+    rivals: jax.Array  # int [B, k]: the candidate classes
     x_adv: Images  # in the dtype of x
     moved: Images  # float32: the sum of all steps, before overshoot and box
     fooled: jax.Array
@@ -121,14 +121,14 @@ def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
     label = jax.nn.one_hot(state.labels, classes, dtype=jnp.float32)
     logits, normals = pullbacks(logits_of, point, rival - label[None])
     normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
-    # Picked out, not multiplied: 0 times the -inf of a masked class is no number.
+    # Selected, not multiplied: 0 times the -inf of a masked class is NaN.
     true = jnp.take_along_axis(logits, state.labels[:, None], axis=1)
     gaps = jnp.abs(jnp.take_along_axis(logits, state.rivals, axis=1) - true).T
     if attack.norm == "linf":
         lengths = jnp.sum(jnp.abs(normals), axis=(2, 3, 4))
     else:
         lengths = jax.vmap(l2_norm)(normals)
-    # A class whose gradient vanishes is out of reach, not at distance zero.
+    # A class with zero gradient cannot be reached; its distance is not zero.
     reachable = (lengths > 0) & jnp.isfinite(gaps)
     distances = jnp.where(reachable, gaps / jnp.where(reachable, lengths, 1.0), jnp.inf)
     nearest = jnp.argmin(distances, axis=0)

@@ -1,4 +1,4 @@
-"""EAD: the elastic-net attack, sparse and small at once."""
+"""EAD: the elastic-net attack, for sparse and small changes."""
 
 from typing import ClassVar, NamedTuple
 
@@ -34,33 +34,34 @@ class EAD(Struct):
 
         minimise   c max(shortfall(z(x_adv)) + confidence, 0) + ||delta||_2^2 + beta ||delta||_1
 
-    by FISTA in the box: a gradient step on the smooth part at the extrapolated point y, then entries that
-    moved by at most beta go back to the clean value and the others come beta closer.  The step size
-    falls as sqrt(1 - i / steps), as in the authors' code.  c is searched as in CW2; once a run has succeeded,
-    the next ones go on from where it ended; one that cannot leave the clean image ends at once.  With what
-    early ends have saved the row settles: it takes the last ``settle`` steps of a run, down to step size 0,
-    under the smallest c that succeeded.  At the end the smallest changes of the closest image are taken
-    back, as many as it can spare (``attacks/sparing.py``).
+    by FISTA in the box: a gradient step on the smooth part at the extrapolated point y, then shrinking:
+    changes of at most beta are set to 0, the others are reduced by beta.  The step size decreases as sqrt(1 -
+    i / steps), as in the authors' code.
 
-    The decision rule only says which success is the closest, so that one run serves both:
-    :func:`both_rules`.  At most search_steps x steps gradients per example, as many forwards, and one for
-    the clean image and ``sparing`` at the end.
+    c is searched as in CW2.  After a success the next runs start where that run ended.  A run that cannot
+    leave the clean image ends at once.  With the steps saved by early ends a final run follows: the last
+    ``settle`` steps of a run, down to step size 0, with the smallest c that succeeded.  Finally the smallest
+    changes of the closest image are undone, as many as possible (``attacks/sparing.py``).
+
+    The decision rule only selects the closest success, so one run serves both rules: :func:`both_rules`.  At
+    most search_steps x steps gradients per example, as many forwards, and one for the clean image and
+    ``sparing`` at the end.
 
     Attributes:
-        confidence: margin of the logits to reach beyond the decision boundary (kappa).
+        confidence: required margin of the logits beyond the decision boundary (kappa).
         beta: weight of the L1 distance, and the threshold of shrinking.
         learning_rate: first step size.
         c: first constant.
         rule: ``en`` keeps the smallest ||delta||_2^2 + beta ||delta||_1, ``l1`` the smallest ||delta||_1,
             static.
-        search_steps: constants tried, static.
+        search_steps: number of constants, static.
         steps: steps per constant, static.
-        abort_early: leave a run that gains less than ``least_gain`` over a tenth of its steps, static.
+        abort_early: end a run that improves by less than ``least_gain`` over a tenth of its steps, static.
         least_gain: share of the objective; 1e-4 in the authors' code.
-        warm: go on from the last run; False starts every run from the clean image, as the authors, static.
-        settle: steps of that last run at most; 0: no such run, as the authors, static.
-        sparing: trials of how much can be taken back, each halves what is open; 0: none, as the authors,
+        warm: start from the end of the last run; False starts every run from the clean image, as the authors,
             static.
+        settle: maximum number of steps of the final run; 0 for none, as the authors, static.
+        sparing: bisection steps for undoing small changes; 0 for none, as the authors, static.
         targeted: ``labels`` are targets to reach, static.
 
     References:
@@ -118,12 +119,12 @@ class BothRules(NamedTuple):
 def both_rules(
     attack: EAD, model: Classifier, x: Images, labels: Labels, *, keys: Keys | None = None
 ) -> BothRules:
-    """Return what ``attack`` gives under either rule, for the price of one and ``sparing`` forwards.
+    """Return the results of ``attack`` under both rules, at the cost of one attack and ``sparing`` forwards.
 
-    Traceable, not compiled by itself: wrap it in ``jax.jit`` (the attack and the model are arguments).
+    Traceable, but not compiled: wrap it in ``jax.jit`` (the attack and the model are arguments).
 
     Args:
-        attack: the attack; its own rule does not matter.
+        attack: the attack; its own rule is ignored.
         model: a classifier in evaluation mode.
         x: clean images [B, H, W, C].
         labels: true classes, or targets if ``attack.targeted`` [B].
@@ -159,7 +160,7 @@ def _spared(
     record: Closest,
     calls: jax.Array,
 ) -> tuple[Images, jax.Array]:
-    """Return the record's images after taking back what they can spare, and the forwards of each row."""
+    """Return the record's images after undoing small changes, and the forwards of each row."""
 
     def success(x_adv: Images, rows: tuple[Labels, Keys | None, jax.Array]) -> jax.Array:
         labels, keys, calls = rows
@@ -175,11 +176,11 @@ def _spared(
 
 class _Points(NamedTuple):
     x: Images  # float32, the iterate
-    y: Images  # float32, extrapolated along the last move
+    y: Images  # float32, extrapolated along the last step
 
 
 def shrink(z: Images, x: Images, beta: Scalar) -> Images:
-    """Bring ``z`` closer to ``x`` by ``beta`` per entry, as far as ``x``, and into [0, 1]."""
+    """Shrink ``z`` towards ``x`` by up to ``beta`` per entry, and clip it to [0, 1]."""
     moved = z - x
     return jnp.clip(x + jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - beta, 0.0), min=0.0, max=1.0)
 
@@ -219,7 +220,7 @@ class _Shrinkage(NamedTuple):
         l1 = jnp.sum(jnp.abs(delta), axis=(1, 2, 3))
         elastic = squared_l2(delta) + attack.beta * l1
         objective = problem.c * hinge(logits) + elastic
-        # From the clean image a gradient too weak to move any entry stays so, as the steps only get shorter.
+        # At the clean image a gradient too small to change any entry stays too small, since steps decrease.
         rests = jnp.all((state.y == clean) & (x_next == clean) & (y_next == clean), axis=(1, 2, 3))
         converged = rests if problem.model_keys is None else jnp.zeros_like(rests)
         return Progress(_Points(x_next, y_next), x_adv, success, (elastic, l1), objective, converged)

@@ -16,13 +16,13 @@ class FGSM(Struct):
 
         x_adv = clip(x + eps sign(grad loss(x, y)), 0, 1)
 
-    One gradient per example.  The loss is the logit gap, whose direction is cross-entropy's without its
-    float32 saturation; DEEPSEC's plain cross-entropy lost half of this attack's strength on MNIST.
+    One gradient per example.  The loss is the logit gap, which has cross-entropy's direction without its
+    float32 saturation.  DEEPSEC's plain cross-entropy lost half of this attack's strength on MNIST.
 
     Attributes:
         eps: L-inf radius, in units of the [0, 1] pixel range; a number, or one per image, [B].
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
+        loss: loss to maximise, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Goodfellow, Shlens, Szegedy, "Explaining and Harnessing Adversarial Examples", ICLR 2015,

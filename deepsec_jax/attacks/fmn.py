@@ -29,7 +29,7 @@ from deepsec_jax.pytree import Struct, static
 
 
 class FMN(Struct):
-    """Climb the margin inside a ball whose radius follows the boundary, closer and closer.
+    """Maximise the margin inside a ball whose radius adapts to the decision boundary.
 
         delta <- clip(onto_ball(delta + a g / ||g||_2, radius)),   g = grad margin(x + delta)
         radius <- (1 - gamma) radius  where the goal is reached, never above the closest success,
@@ -37,9 +37,9 @@ class FMN(Struct):
                   ||delta|| + |margin| / ||g||_dual  as long as it never was,
 
     where g is without the entries that would leave the box.  (The authors keep them; on images with many
-    zeros and ones their radius then stops short of the boundary.)  Step length a and gamma fall as a cosine.
-    In L0 the radius moves by at least one entry.  Returns the closest success of all iterates, the clean
-    image where there is none.  ``steps`` gradients per example.
+    zeros and ones their radius then does not reach the boundary.)  Step length a and gamma decrease as a
+    cosine.  In L0 the radius changes by at least one entry.  Returns the closest success of all iterates, or
+    the clean image. ``steps`` gradients per example.
 
     Attributes:
         steps: number of steps, static.
@@ -122,7 +122,7 @@ def _stepped(attack: FMN, model: Classifier, state: _State) -> _State:
     gamma = attack.last_gamma + (attack.gamma - attack.last_gamma) * left
     length = first * (attack.last_step_size + (1.0 - attack.last_step_size) * left)
     radius = _radius(attack.norm, state.radius, gamma, reached, size, best, margin, gradient)
-    # No image of the box is farther away than this.
+    # The largest distance inside the box.
     radius = jnp.minimum(radius, size_of(jnp.maximum(clean, 1.0 - clean), attack.norm))
     inside = onto_ball(state.delta + per_row(length) * steepest(gradient, "l2"), radius, attack.norm)
     delta = jnp.clip(clean + inside, min=0.0, max=1.0) - clean
@@ -147,6 +147,6 @@ def _radius(
         return jnp.where(reached, jnp.minimum(smaller, best.distance), larger)
     slope = size_of(gradient, DUAL[norm])
     ahead = jnp.abs(margin) / jnp.where(slope > 0, slope, 1.0)
-    boundary = size + jnp.maximum(ahead, gamma * size)  # the box may make it farther than the slope says
+    boundary = size + jnp.maximum(ahead, gamma * size)  # the box may increase the distance
     found = jnp.isfinite(best.distance)
     return jnp.where(reached, jnp.minimum(smaller, best.distance), jnp.where(found, larger, boundary))

@@ -1,4 +1,4 @@
-"""Balls, boxes and steps in them: L-inf and L2, one image per row, float32.
+"""Projections and steps in balls and the box: L-inf and L2, one image per row, float32.
 
 ``norm`` is the static string "linf" or "l2" here; an attack's own may be 2 or infinity as well
 (:func:`find_norm`).  Images are [B, H, W, C]; eps and lengths of steps are numbers,
@@ -34,7 +34,7 @@ _NUMBERS = {0: "l0", 1: "l1", 2: "l2", math.inf: "linf"}
 _SPELLINGS = {"inf": "linf", "l_inf": "linf", "l_2": "l2", "l_1": "l1", "l_0": "l0"}
 
 INSIDE = 1.0 - 2.0**-21
-"""What an L2 projection leaves of eps: a length is summed and a point rounded, each an ulp or two off."""
+"""Factor of eps in an L2 projection, for the rounding of the length and the point."""
 
 
 def find_norm(norm: str | float, norms: Sequence[str] = NORMS, where: str = "norm") -> str:
@@ -64,14 +64,14 @@ def _per_row(values: jax.Array) -> jax.Array:
 
 
 def l2_norm(delta: Images) -> jax.Array:
-    """Return the L2 norm of each row, [B], scaled first so that no square under- or overflows."""
+    """Return the L2 norm of each row, [B], scaled so that no square under- or overflows."""
     largest = jnp.max(jnp.abs(delta), axis=(1, 2, 3), initial=0.0)
     scale = jnp.where(largest > 0, largest, 1.0)
     return scale * jnp.sqrt(jnp.sum((delta / _per_row(scale)) ** 2, axis=(1, 2, 3)))
 
 
 def steepest(direction: Images, norm: str) -> Images:
-    """Return the unit step that climbs fastest along ``direction``: its sign, or it over its L2 norm.
+    """Return the steepest unit step along ``direction``: its sign, or ``direction`` divided by its L2 norm.
 
     A zero direction gives a zero step.
     """
@@ -84,24 +84,24 @@ def steepest(direction: Images, norm: str) -> Images:
 def project(x_adv: Images, x: Images, eps: Scalar, norm: str) -> Images:
     """Return the point of the eps-ball around ``x`` nearest to ``x_adv``, then clipped to [0, 1].
 
-    The clip only shortens the way to ``x``, which lies in the box, so the result stays in the ball.
+    Clipping only reduces the distance to ``x``, which is in the box, so the result stays in the ball.
     """
-    if norm == "linf":  # both clips are exact, so a point inside stays where it is to the bit
+    if norm == "linf":  # both clips are exact, so a point inside is unchanged bit for bit
         return jnp.clip(jnp.clip(x_adv, min=x - eps, max=x + eps), min=0.0, max=1.0)
     length = _per_row(l2_norm(x_adv - x))
     shrink = jnp.minimum(1.0, eps / jnp.where(length > 0, length, 1.0))
-    # A point inside is taken as it is: x + (x_adv - x) would move it by an ulp.
+    # A point inside is returned unchanged: x + (x_adv - x) would change it by an ulp.
     shortened = x + (x_adv - x) * (INSIDE * shrink)
     inside = jnp.where(shrink < 1.0, shortened, x_adv)
     return jnp.clip(inside, min=0.0, max=1.0)
 
 
 def towards(x_adv: Images, x: Images) -> Images:
-    """Bring float32 ``x_adv`` to the dtype of ``x`` without leaving the ball: never away from ``x``.
+    """Convert float32 ``x_adv`` to the dtype of ``x``, rounded towards ``x`` to stay in the ball.
 
-    An entry that equals x's in float32 becomes x's own: what an attack does not change comes back to the bit.
-    Where ``x`` is float64 an entry that did change may lie half an ulp of float32 farther away than before;
-    :func:`stored_in_ball` cuts that off.
+    An entry that equals that of ``x`` in float32 becomes that of ``x``, so unchanged entries are returned bit
+    for bit.  If ``x`` is float64, a changed entry may be half an ulp of float32 farther away than before;
+    :func:`stored_in_ball` corrects this.
     """
     if is_finer(x):
         return jnp.where(x_adv == x.astype(x_adv.dtype), x, x_adv.astype(x.dtype))
@@ -115,18 +115,18 @@ def towards(x_adv: Images, x: Images) -> Images:
 
 
 def stored_in_ball(x_adv: Images, x: Images, eps: Scalar, norm: str) -> Images:
-    """Bring float32 ``x_adv`` of the ball around float32 ``x`` to the dtype and into the ball of ``x``."""
+    """Convert float32 ``x_adv`` in the ball around float32 ``x`` to the dtype and the ball of ``x``."""
     stored = towards(x_adv, x)
     return project(stored, x, jnp.asarray(eps).astype(x.dtype), norm) if is_finer(x) else stored
 
 
 def is_finer(x: Images) -> bool:
-    """Tell whether the images are of a dtype finer than float32, which attacks work in."""
+    """Tell whether the images are more precise than float32, the dtype of attacks."""
     return jnp.finfo(x.dtype).bits > 32
 
 
 def at_least_float32(x: Images) -> Images:
-    """Return the images as float32, or as they are where they are finer: no value changes."""
+    """Return the images as float32, or unchanged if more precise; no value changes."""
     return x if is_finer(x) else x.astype(jnp.float32)
 
 

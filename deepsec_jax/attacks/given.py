@@ -1,4 +1,4 @@
-"""Given: images made elsewhere in the place of an attack, for another one to go on from."""
+"""Given: stored images as an attack, for another attack to start from."""
 
 from deepsec_jax.attacks.call import label_targets
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
@@ -6,12 +6,12 @@ from deepsec_jax.pytree import Struct, static
 
 
 class Given(Struct):
-    """Return these images, whatever the model: ``Square(start=Given(x_adv))(model, x, labels, key=key)``.
+    """Return these images for any model: ``Square(start=Given(x_adv))(model, x, labels, key=key)``.
 
-    They belong to one batch, row by row, so cut them as it is cut.
+    They belong to one batch, row by row; slice them like the batch.
 
     Attributes:
-        images: [B, H, W, C] of the dtype of the batch, in [0, 1] and in the ball of the attack that goes on.
+        images: [B, H, W, C] of the dtype of the batch, in [0, 1] and in the ball of the next attack.
         targeted: whether they were made to reach ``labels``, static.
     """
 
@@ -23,10 +23,10 @@ class Given(Struct):
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Images:
-        """Return the images; neither model nor key is asked.
+        """Return the images; model and key are ignored.
 
         Raises:
-            ValueError: they are not of the batch's shape.
+            ValueError: they do not have the batch's shape.
         """
         del model, labels, key
         if self.images.shape != x.shape:

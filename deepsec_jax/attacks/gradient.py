@@ -1,9 +1,9 @@
-"""The one place where attacks differentiate a model, and where convolutions are kept fast in loops.
+"""The only place where attacks differentiate a model; it keeps convolutions fast in loops.
 
-XLA:CPU compiles a convolution to its fast kernel only where images arrive channels-last and the kernel
-in the order height, width, in, out.  In the entry computation a layout pass sees to that; inside the
-body of any loop or branch it does not, and the same call is several times slower.  So every convolution
-of the gradient's jaxpr gets its operands transposed in plain sight.  The numbers are the same bits.
+XLA:CPU compiles a convolution to its fast kernel only if images are channels-last and the kernel has the
+order height, width, in, out.  In the entry computation a layout pass ensures this.  Inside the body of a loop
+or branch it does not, and the same call is several times slower.  So the operands of every convolution in the
+gradient's jaxpr are transposed explicitly.  The results are equal bit for bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ def pullbacks(
         logits, pull = _pullback(logits_of, x)
         return logits, jax.vmap(pull)(cotangents)
 
-    # A CPU is quicker with what fits into its cache: 0.7 of the time on the paper's MNIST network.
+    # On a CPU smaller batches fit into the cache: 0.7 of the time on the paper's MNIST network.
     return lax.platform_dependent(
         x, cotangents, cpu=fast_convolutions(one_by_one), default=fast_convolutions(together)
     )
@@ -73,7 +73,7 @@ def forward(model: Callable[[Images], jax.Array], x: Images) -> jax.Array:
 
 
 def fast_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function`` with the operands of every convolution brought to the fast order first."""
+    """Return ``function`` with the operands of every convolution transposed to the fast order."""
 
     def rewritten(*args: Any) -> Any:
         jaxpr, shape = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -97,7 +97,7 @@ def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[
         else:
             params = {name: _rewrite(value) for name, value in equation.params.items()}
             bound = primitive.get_bind_params(params)
-            # Before jax 0.10 sub-functions came apart from the parameters, as positional arguments.
+            # Before jax 0.10 sub-functions were positional arguments, separate from the parameters.
             functions, bound = bound if isinstance(bound, tuple) else ((), bound)
             outputs = primitive.bind(*functions, *inputs, **bound)
             outputs = outputs if primitive.multiple_results else [outputs]
@@ -111,7 +111,7 @@ def _convolution(images: jax.Array, kernel: jax.Array, *, dimension_numbers: Any
         dimension_numbers.lhs_spec, dimension_numbers.rhs_spec, dimension_numbers.out_spec
     )  # fmt: skip
     rank = kernel.ndim
-    channels_last = (0, rank - 1, *range(1, rank - 1))  # where batch, channel and spatial axes lie
+    channels_last = (0, rank - 1, *range(1, rank - 1))  # positions of batch, channel and spatial axes
     ordered = lax.ConvDimensionNumbers(channels_last, (rank - 1, rank - 2, *range(rank - 2)), channels_last)
     images = _transposed(images, (images_spec[0], *images_spec[2:], images_spec[1]))
     kernel = _transposed(kernel, (*kernel_spec[2:], kernel_spec[1], kernel_spec[0]))
@@ -125,12 +125,12 @@ def _transposed(array: jax.Array, order: tuple[int, ...]) -> jax.Array:
 
 
 def _rewrite(parameter: Any) -> Any:
-    """Rewrite the bodies of loops, branches and calls; leave any other parameter as it is."""
+    """Rewrite the bodies of loops, branches and calls; other parameters are unchanged."""
     if isinstance(parameter, ClosedJaxpr):
         return jax.make_jaxpr(fast_convolutions(jaxpr_as_fun(parameter)))(*parameter.in_avals)
     if isinstance(parameter, Jaxpr) and not parameter.constvars:  # the body of jax.checkpoint
         closed = _rewrite(ClosedJaxpr(parameter, ()))
-        # An open body has no room for constants; one that would need them stays as it was.
+        # An open jaxpr cannot hold constants; one that would need them is not rewritten.
         return parameter if closed.consts else closed.jaxpr
     if isinstance(parameter, tuple) and any(isinstance(part, ClosedJaxpr) for part in parameter):
         return tuple(_rewrite(part) for part in parameter)

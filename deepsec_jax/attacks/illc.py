@@ -25,7 +25,7 @@ class ILLC(Struct):
         step_size: length of a step in ``norm``; likewise.
         steps: number of steps, static.
         norm: "linf" or "l2", static.
-        loss: loss to climb towards the target, or its name, static.
+        loss: loss to maximise towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.

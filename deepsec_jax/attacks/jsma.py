@@ -1,4 +1,4 @@
-"""JSMA: the Jacobian-based saliency map attack, two features a time."""
+"""JSMA: the Jacobian-based saliency map attack, two features at a time."""
 
 import math
 from typing import Any, ClassVar, NamedTuple
@@ -21,30 +21,30 @@ from deepsec_jax.pytree import Struct, static
 
 SALIENCIES = ("probabilities", "logits")
 MARGIN = 0.01
-"""A value this near to the bound counts as there (the original's 0.99)."""
+"""A value this close to the bound counts as equal to it (the original's 0.99)."""
 
 
 class JSMA(Struct):
-    """Move the pair of features that most raises the target and lowers the rest, until it is predicted.
+    """Change the pair of features that most raises the target and lowers the others, until success.
 
-    ``probabilities`` (the authors' map): for the softmax the other classes lose exactly what the target
-    wins, so the best pair is the top two of d log p_t = d (z_t - logsumexp(z)), which does not underflow.
-    ``logits`` (DEEPSEC's map): the pair p, q with the largest product of d z_t and -d sum over j != t of
-    z_j, each summed over the pair and above 0.
+    ``probabilities`` (the authors' map): with the softmax the other classes lose exactly what the target
+    gains.  So the best pair is the top two of d log p_t = d (z_t - logsumexp(z)), which does not underflow.
+    ``logits`` (DEEPSEC's map): the pair p, q with the largest product of d z_t and -d sum over j != t of z_j,
+    each summed over the pair and above 0.
 
-    With ``either`` a feature may go up or down by theta, at most once: features are ranked by what their own
-    move brings, derivative times change, as in M-JSMA.  Where an image must lose ink to become the target,
-    one direction alone often fails.
+    With ``either`` a feature may increase or decrease by theta, at most once.  Features are ranked by
+    derivative times change, as in M-JSMA.  If an image must become darker to reach the target, increases
+    alone often fail.
 
-    A feature leaves the search when it stands at the bound that theta moves it to.  A row whose pairs
-    are exhausted, or that has changed a share ``gamma`` of its entries in vain, comes back clean.  One
-    gradient per pair and one more (``logits``: two).
+    A feature is excluded when it reaches the bound in theta's direction.  If no pairs are left, or a share
+    ``gamma`` of the entries has changed without success, the clean image is returned.  One gradient per pair
+    and one more (``logits``: two).
 
     Attributes:
         theta: change of a feature per round, of either sign, not 0.
         gamma: share of the entries that may change (L0 budget).
         saliency: ``probabilities`` or ``logits``, static.
-        either: let every feature move both ways; with ``probabilities`` only, static.
+        either: whether features may change in both directions; with ``probabilities`` only, static.
 
     References:
         Papernot et al., "The Limitations of Deep Learning in Adversarial Settings", EuroS&P 2016,
@@ -78,7 +78,7 @@ class JSMA(Struct):
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         rows, size = x.shape[0], math.prod(x.shape[1:])
-        # The small term keeps gamma = 0.25 of 16 entries two rounds in float32.
+        # The small term ensures two rounds for gamma = 0.25 of 16 entries in float32.
         rounds = jnp.floor(self.gamma * size / 2 + 1e-4).astype(jnp.int32)
         nothing = jnp.zeros(rows, bool)
         state = _State(x, labels, split_keys(keys).model, x, nothing, nothing, jnp.zeros(rows, jnp.int32))
@@ -121,7 +121,7 @@ def _round(attack: JSMA, model: Classifier, state: _State, rounds: jax.Array) ->
         back = jnp.clip(flat - attack.theta, min=0.0, max=1.0)
         gain, gain_back = gradients[0] * (moved - flat), gradients[0] * (back - flat)
         moved = jnp.where(gain_back > gain, back, moved)
-        allowed = flat == state.x.astype(jnp.float32).reshape(flat.shape)  # once each, so that it ends
+        allowed = flat == state.x.astype(jnp.float32).reshape(flat.shape)  # once each
         pair = top_two(jnp.maximum(gain, gain_back), allowed & jnp.isfinite(gradients[0]))
     elif attack.saliency == "logits":
         ours, others = sign * gradients[0], -sign * gradients[1]
@@ -140,7 +140,7 @@ def _round(attack: JSMA, model: Classifier, state: _State, rounds: jax.Array) ->
 def _class_gradients(
     attack: JSMA, logits_of: Any, point: Images, targets: Labels
 ) -> tuple[jax.Array, list[jax.Array]]:
-    """Return the logits, and the gradients that the saliency needs: of the target, and of the others."""
+    """Return the logits, and the gradients for the saliency: of the target, and of the others."""
     classes = jax.eval_shape(logits_of, point).shape[-1]
     target = jax.nn.one_hot(targets, classes, dtype=jnp.float32)
     if attack.saliency == "logits":
@@ -148,7 +148,7 @@ def _class_gradients(
         def both(point: Images) -> jax.Array:
             logits = logits_of(point).astype(jnp.float32)
             ours = jnp.sum(jnp.where(target > 0, logits, 0.0), axis=-1)
-            # A masked class loses nothing.
+            # A masked class has no gradient.
             others = jnp.sum(jnp.where((target > 0) | ~jnp.isfinite(logits), 0.0, logits), axis=-1)
             return jnp.concatenate([ours[:, None], others[:, None], logits], axis=1)
 
@@ -159,7 +159,7 @@ def _class_gradients(
 
     def log_probability(point: Images) -> jax.Array:
         logits = logits_of(point).astype(jnp.float32)
-        # d log p_t = d z_t - sum p_j d z_j; the rival's share alone, so that p_t = 1 leaves no zero.
+        # d log p_t = d z_t - sum p_j d z_j; over the other classes only, so that p_t = 1 gives no zero.
         rivals = jnp.where(target > 0, -jnp.inf, logits)
         value = jnp.sum(jnp.where(target > 0, logits, 0.0), axis=-1) - jax.nn.logsumexp(rivals, axis=-1)
         return jnp.concatenate([value[:, None], logits], axis=1)

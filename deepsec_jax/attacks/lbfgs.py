@@ -1,8 +1,8 @@
 """L-BFGS-B in the box [0, 1], one example per row, one evaluation of the objective per step.
 
-Each step looks at one trial point of a line search from the best point towards the minimum of the quadratic
-model in the box (``box_model.py``).  Where the search ends, the point becomes the best and the model is
-built anew.  Every row is at its own stage, so that no row waits for another's line search.
+Each step evaluates one trial point of a line search from the best point towards the minimum of the quadratic
+model in the box (``box_model.py``).  At the end of a search the point becomes the best and the model is
+rebuilt.  Rows have separate states, so no row waits for another's line search.
 
 Byrd et al., "A Limited Memory Algorithm for Bound Constrained Optimization", SIAM J. Sci. Comput. 1995.
 """
@@ -18,7 +18,7 @@ from deepsec_jax.attacks.more_thuente import LONGEST, Search, search_start, sear
 from deepsec_jax.protocols import Scalar
 
 FLAT = 1e-7
-"""A relative fall of less is float32's rounding, not progress."""
+"""A smaller relative decrease is a float32 rounding error, not progress."""
 
 
 class Lbfgs(NamedTuple):
@@ -31,7 +31,7 @@ class Lbfgs(NamedTuple):
     search: Search
     moves: jax.Array  # [B, m, D], latest last; zero rows are empty
     turns: jax.Array  # [B, m, D], the gradient's change over each move; their product is 1
-    longest: jax.Array  # [B], limit of the first move's length
+    longest: jax.Array  # [B], limit of the first step's length
     reach: jax.Array  # [B], that length without the limit
 
 
@@ -39,10 +39,10 @@ def lbfgs_start(x: jax.Array, memory: int, longest: Scalar = jnp.inf) -> Lbfgs:
     """Return the state whose first trial is ``x`` [B, D] itself.
 
     Args:
-        x: where to start, in the box.
-        memory: pairs of moves and turns that are kept.
-        longest: limit of the first move's length, one number or [B].  Another limit is another way down, and
-            may end in another minimum.
+        x: start, in the box.
+        memory: number of stored pairs of moves and turns.
+        longest: limit of the first move's length, one number or [B].  With another limit the descent may end
+            in another minimum.
     """
     rows, size = x.shape
     pairs = jnp.zeros((rows, memory, size), jnp.float32)
@@ -57,22 +57,22 @@ def trial_point(state: Lbfgs) -> jax.Array:
     """Return the point to evaluate next, [B, D], in the box."""
     step = state.search.step[:, None]
     between = jnp.clip(state.x + step * (state.aim - state.x), min=0.0, max=1.0)
-    return jnp.where(step == 1, state.aim, between)  # x + (aim - x) may miss a bound by rounding
+    return jnp.where(step == 1, state.aim, between)  # x + (aim - x) may exceed a bound by rounding
 
 
 class Stepped(NamedTuple):
-    """What one evaluation led to."""
+    """The result of one evaluation."""
 
     state: Lbfgs
-    accepted: jax.Array  # bool [B]: the trial point is the best point now
+    accepted: jax.Array  # bool [B]: the trial point is the new best point
     converged: jax.Array  # bool [B]
 
 
 def lbfgs_step(state: Lbfgs, value: jax.Array, gradient: jax.Array) -> Stepped:
-    """Take in the objective at :func:`trial_point`; return the next state.
+    """Update with the objective at :func:`trial_point`; return the next state.
 
     Args:
-        state: the state that the trial point came from.
+        state: the state of the trial point.
         value: the objective there, [B].
         gradient: its gradient there, [B, D].
     """
@@ -93,7 +93,7 @@ def lbfgs_step(state: Lbfgs, value: jax.Array, gradient: jax.Array) -> Stepped:
     value = jnp.where(accepted, value, state.value)
     gradient = jnp.where(accepted[:, None], gradient, state.gradient)
 
-    # Without pairs the model's Hessian is the identity: its minimum is one projected step of the gradient.
+    # Without pairs the model's Hessian is the identity: its minimum is one projected gradient step.
     plain = jnp.clip(x - gradient, min=0.0, max=1.0)
     away = jnp.max(jnp.abs(plain - x), axis=1)
     length = jnp.linalg.norm(plain - x, axis=1)
@@ -130,7 +130,7 @@ def lbfgs_step(state: Lbfgs, value: jax.Array, gradient: jax.Array) -> Stepped:
 def _remember(
     state: Lbfgs, trial: jax.Array, gradient: jax.Array, moved: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Return moves and turns with the latest pair, where its curvature is positive beyond rounding."""
+    """Return moves and turns with the latest pair, if its curvature is positive beyond rounding."""
     move, turn = trial - state.x, gradient - state.gradient
     curvature = _dot(move, turn)
     holds = moved & (curvature > 0) & (curvature > -1e-7 * _dot(state.gradient, move))

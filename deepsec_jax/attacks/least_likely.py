@@ -1,4 +1,4 @@
-"""The class a model finds least likely: the target of LLC, R+LLC and ILLC."""
+"""The least likely class of a model: the target of LLC, R+LLC and ILLC."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from deepsec_jax.pytree import classes_of, gives_confidences, jit_per_class
 from deepsec_jax.randomness import is_randomised, reseed, root_key
 
 DRAWS = 10
-"""Draws over which a randomised model's probabilities are averaged."""
+"""Number of draws for the mean probabilities of a randomised model."""
 
 
 def least_likely_class(model: Classifier, x: Images) -> Labels:
-    """Return argmin of the logits on clean ``x``, int [B]; a class that is masked (-inf) is none.
+    """Return the argmin of the logits on clean ``x``, int [B], without masked classes (-inf).
 
-    A randomised model is averaged over ten draws under fixed keys, the same for every row, so that the target
-    of an image depends on nothing but the image: its softmax, or, without confidences, its shares of votes.
+    For a randomised model the softmax, or without confidences the share of votes, is averaged over ten draws.
+    The keys are fixed and the same for every row, so that an image's target depends only on the image.
     """
     if not is_randomised(model):
         return least_likely(class_logits(model, model(x)))

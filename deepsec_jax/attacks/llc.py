@@ -21,7 +21,7 @@ class LLC(Struct):
 
     Attributes:
         eps: L-inf radius, in units of the [0, 1] pixel range; a number, or one per image, [B].
-        loss: loss to climb towards the target, or its name, static.
+        loss: loss to maximise towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.

@@ -1,10 +1,10 @@
-"""Attack losses that cannot saturate in float32, and how an attack compares its images.
+"""Attack losses that do not saturate in float32, and the rank by which an attack compares its images.
 
-Every loss maps logits [B, K] and labels [B] to [B] and grows as ``labels`` loses to the other classes.
-A targeted attack climbs the same function with its sign turned, ``labels`` being the targets.
+Every loss maps logits [B, K] and labels [B] to [B]; it increases as ``labels`` loses to the other classes.  A
+targeted attack maximises the negated function, with ``labels`` as targets.
 
-Cross-entropy is here for comparison only: beyond a margin of 17 its float32 gradient loses the term of
-the top class, beyond 104 it is zero, so an attack on it is weak exactly on confident models.
+Cross-entropy is included for comparison only.  Beyond a margin of 17 its float32 gradient loses the term of
+the top class, and beyond 104 it is zero.  So an attack with it is weak on confident models.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,9 @@ from deepsec_jax.protocols import Labels, Logits
 
 Loss = Callable[[Logits, Labels], jax.Array]
 AimedLoss = Callable[[Logits, Labels, Labels], jax.Array]
-"""``loss(logits, labels, aims)``: grows as a chosen wrong class, the aim, gets ahead of the label."""
+"""``loss(logits, labels, aims)``: increases with the lead of a chosen wrong class, the aim, over the
+label.
+"""
 
 
 def _true_and_others(logits: Logits, labels: Labels) -> tuple[jax.Array, jax.Array]:
@@ -31,9 +33,9 @@ def _true_and_others(logits: Logits, labels: Labels) -> tuple[jax.Array, jax.Arr
 
 
 def logit_gap(logits: Logits, labels: Labels) -> jax.Array:
-    """Return logsumexp over j != y of z_j, minus z_y: cross-entropy's direction without its saturation.
+    """Return logsumexp over j != y of z_j, minus z_y: the direction of cross-entropy without saturation.
 
-    Cross-entropy is softplus of this value; leaving the softplus out keeps the gradient at any margin.
+    Cross-entropy is the softplus of this value; without the softplus the gradient is kept at any margin.
     """
     true, others = _true_and_others(logits, labels)
     return jax.nn.logsumexp(others, axis=-1) - true
@@ -46,13 +48,13 @@ def max_margin(logits: Logits, labels: Labels) -> jax.Array:
 
 
 def dlr(logits: Logits, labels: Labels) -> jax.Array:
-    """Return the margin divided by the gap from first to third logit: blind to the logits' scale.
+    """Return the margin divided by the gap from first to third logit; invariant to the scale of the logits.
 
-    Difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  The denominator is 1 where it
-    vanishes, and where the third class is masked (-inf).
+    Difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  The denominator is 1 if it
+    vanishes, or if the third class is masked (-inf).
 
     Raises:
-        ValueError: fewer than three classes, where the ratio is not defined.
+        ValueError: fewer than three classes.
     """
     if logits.shape[-1] < 3:
         raise ValueError(f"the DLR loss needs 3 classes or more, got {logits.shape[-1]}: use loss=max_margin")
@@ -62,16 +64,16 @@ def dlr(logits: Logits, labels: Labels) -> jax.Array:
 
 
 def margin_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
-    """Return z_aim - z_y: how far a chosen wrong class is ahead of the label."""
+    """Return z_aim - z_y: the lead of a chosen wrong class over the label."""
     return _picked(logits, aims) - _picked(logits, labels)
 
 
 def dlr_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
-    """Return (z_aim - z_y) / (z_1 - (z_3 + z_4) / 2), z sorted falling: blind to the logits' scale.
+    """Return (z_aim - z_y) / (z_1 - (z_3 + z_4) / 2), z sorted in decreasing order; invariant to scale.
 
     The targeted difference of logits ratio (Croce and Hein, ICML 2020, arXiv:2003.01690).  With fewer than
-    four classes it is z_aim - z_y alone: a ratio to z_1 - z_3 is constant where the aim is the third class.
-    The denominator is 1 where it vanishes, and where a class that it needs is masked (-inf).
+    four classes it is z_aim - z_y: a ratio to z_1 - z_3 is constant if the aim is the third class.  The
+    denominator is 1 if it vanishes, or if one of its classes is masked (-inf).
     """
     margin = margin_to(logits, labels, aims)
     if logits.shape[-1] < 4:
@@ -82,7 +84,7 @@ def dlr_to(logits: Logits, labels: Labels, aims: Labels) -> jax.Array:
 
 
 def _usable(spread: jax.Array) -> jax.Array:
-    """Return the spread of the first logits [B], 1 where it is zero or infinite: a masked class has none."""
+    """Return the spread of the first logits [B], or 1 if it is zero or infinite (a masked class)."""
     return jnp.where((spread > 0) & jnp.isfinite(spread), spread, 1.0)
 
 
@@ -106,21 +108,21 @@ LOSSES: dict[str, Loss] = {
 }
 
 ALIASES: dict[str, Loss] = {"ce": cross_entropy, "cw": max_margin}
-"""Other names that people know.  ``ce`` saturates (see above), ``logit_gap`` climbs the same way and not."""
+"""Common aliases.  ``ce`` saturates (see above); ``logit_gap`` has the same direction and does not."""
 
 
 def find_loss(loss: Loss | str) -> Loss:
     """Return a loss by its name in :data:`LOSSES` or :data:`ALIASES`; a function is returned as it is.
 
     Raises:
-        UnknownName: no such name; near matches are named.
+        UnknownName: no such name; the error lists near matches.
     """
     return lookup(LOSSES | ALIASES, loss, "loss") if isinstance(loss, str) else loss
 
 
 def ranked(values: jax.Array, logits: Logits) -> jax.Array:
-    """Return the values [B] by which an attack ranks its images: NaN, which is never kept, without an answer.
+    """Return the values [B] by which an attack ranks its images; NaN, which is never kept, without an answer.
 
-    A loss alone does not show it: +inf among the other classes' logits is the highest loss there is.
+    The loss does not show a missing answer: +inf among the other classes' logits gives the highest loss.
     """
     return jnp.where(answered(logits), values, jnp.nan)

@@ -1,4 +1,4 @@
-"""Masked: an attack that may change some entries only, such as a patch of the image."""
+"""Masked: an attack that may change only some entries, such as a patch of the image."""
 
 from typing import Any, ClassVar
 
@@ -16,9 +16,9 @@ class Masked(Struct):
 
         Masked(attack, mask)(model, x, labels) = attack(z -> model(where(mask, z, x)), x, labels)
 
-    and entries outside the mask come back unchanged.  The inner attack asks the model about images whose
-    other entries are clean, so it keeps what really succeeds.  It works for any attack.  Each row runs by
-    itself inside ``vmap``: rows that finish early wait for the slowest one.
+    and entries outside the mask are unchanged.  The inner attack evaluates the model on images with clean
+    entries outside the mask, so its successes are real.  It works for any attack.  Rows run separately inside
+    ``vmap``: rows that finish early wait for the slowest one.
 
     Attributes:
         attack: the attack.
@@ -61,7 +61,7 @@ class Masked(Struct):
 
 
 class _Held(Struct):
-    """A model of one image that sees it clean outside the mask."""
+    """The model of one image with clean entries outside the mask."""
 
     model: Classifier
     x: jax.Array  # [H, W, C]
@@ -75,7 +75,7 @@ def _for_each_image(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Return the mask as bool [B, H, W, C].
 
     Raises:
-        ValueError: it is not bool, or fits no image.
+        ValueError: it is not bool, or does not match the images.
     """
     given = mask.shape
     if mask.dtype != jnp.bool_:

@@ -1,7 +1,7 @@
-"""One look at a model before an attack: what makes attacks weak, or their figures false, without an error.
+"""A check of a model before an attack, for mistakes that make attacks weak or figures wrong without an error.
 
-This is host code.  It knows the protocol of a model and no model.  It returns sentences; whoever calls it
-prints them, or warns.
+This is host code.  It uses only the protocol of a model, and returns sentences; the caller prints them or
+warns.
 """
 
 from typing import Any
@@ -21,17 +21,18 @@ from deepsec_jax.pytree import gives_confidences, jit_per_class
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
 ROWS = 16
-"""Images of one look; a defended model may be slow."""
+"""Number of checked images; a defended model may be slow."""
 
 CONTRAST = 0.1
-"""Images whose values all lie within so much of [0, 1] were scaled wrongly."""
+"""Images whose values span less than this share of [0, 1] were scaled wrongly."""
 
 SAME, ALONE = 0.01, 0.05
-"""Answers count as different from this share of a row's range of logits on: of one program, and of a batch of
-another size, whose sums are rounded in another order (in half precision by a few percent)."""
+"""Outputs differ if they differ by more than this share of a row's range of logits: within one program, and
+with another batch size, which changes the order of rounding (by a few percent in half precision).
+"""
 
 ROUNDING = 1e-3
-"""Rounding, as a share of the largest logit: what may differ in any case."""
+"""Allowed rounding error, as a share of the largest logit."""
 
 
 def check_model_outputs(
@@ -42,36 +43,35 @@ def check_model_outputs(
     key: Key | None = None,
     gradients: bool = True,
 ) -> list[str]:
-    """Return what is wrong with a model or its images, each with the remedy; nothing if all is well.
+    """Return problems of a model or its images, each with the remedy; empty if there is none.
 
         for finding in attacks.check_model_outputs(model, x, labels):
             warnings.warn(finding)
 
-    It looks at the first :data:`ROWS` images, by about ten forwards and one gradient.  It finds
+    It checks the first :data:`ROWS` images, with about ten forwards and one gradient.  It finds
 
     - outputs that are probabilities, integers, NaN or infinite (-inf is a masked class and no fault), on the
-      images and on the same ones with some entries at 0 and 1, where attacks go;
-    - a gradient that is zero, missing or no number;
-    - answers that differ between two calls, though the model declares no randomness;
-    - answers that depend on the other images of the batch, on the place in it, or on its size;
+    images and on the same ones with some entries at 0 and 1, as in attacks;
+    - a gradient that is zero, missing or NaN;
+    - outputs that differ between two calls, although the model declares no randomness;
+    - outputs that depend on the other images of the batch, on the position in it, or on its size;
     - images that fill less than a tenth of [0, 1].
 
-    It cannot see numbers that are the same in every call: a dropout mask from one fixed key is a constant,
-    and the model looks deterministic.  Nor can it see a gradient that is there and leads nowhere; the tables
-    of ``deepsec evaluate defenses`` look for that.  With one image alone it cannot see what depends on the
-    batch.
+    It cannot detect random numbers that are the same in every call, such as a dropout mask from one fixed
+    key.  Nor can it detect a misleading gradient; the tables of ``deepsec evaluate defenses`` check for that.
+    With a single image it cannot detect a dependence on the batch.
 
     Args:
-        model: a classifier in evaluation mode; one that declares its randomness is asked under fixed keys.
+        model: a classifier in evaluation mode; one that declares its randomness gets fixed keys.
         images: clean images, float [N >= 1, H, W, C] in [0, 1].
         labels: their classes, integers [N].
-        key: decides the draws of a randomised model; default a fixed one.
-        gradients: whether gradients of this very model will be followed; False where a surrogate is
-            differentiated in its place, or none at all.
+        key: of the draws of a randomised model; default a fixed one.
+        gradients: whether this model's gradients will be used; False if a surrogate is differentiated
+            instead, or none.
 
     Raises:
-        TypeError: the model is no pytree callable.
-        ValueError: it is in training mode, or images and labels are none that an attack would take.
+        TypeError: the model is not a callable pytree.
+        ValueError: it is in training mode, or an attack would refuse the images or labels.
     """
     check_model(model)
     first, classes = np.asarray(images[:ROWS]), np.asarray(labels[:ROWS])
@@ -87,7 +87,7 @@ def check_model_outputs(
 
 
 class _Look:
-    """A model's answers to a batch, and what they are compared with; host arrays, float64."""
+    """A model's outputs on a batch, and their reference; host arrays, float64."""
 
     def __init__(self, model: Classifier, x: Images, labels: Labels, keys: Keys) -> None:
         self.model, self.x, self.labels, self.keys = model, x, labels, keys
@@ -163,7 +163,7 @@ def _output_findings(look: _Look) -> list[str]:
 
 
 def _are_probabilities(look: _Look) -> bool:
-    """Tell whether all rows that are answers are distributions, and not declared to be votes."""
+    """Tell whether all rows with an answer are distributions that are not declared as votes."""
     if not gives_confidences(look.model):
         return False
     rows = look.classes[_answered(look.logits)]
@@ -172,12 +172,12 @@ def _are_probabilities(look: _Look) -> bool:
 
 
 def _are_one_hot(look: _Look) -> bool:
-    """Tell whether an argmax was taken: its missing gradient is the finding then."""
+    """Tell whether the outputs are an argmax; then the missing gradient is the finding."""
     return bool(np.isin(look.classes[_answered(look.logits)], (0.0, 1.0)).all()) and not _has_gradient(look)
 
 
 def _sameness_findings(look: _Look, keys: Keys) -> list[str]:
-    """Return where an image's answer is not the image's alone; the first finding explains the others."""
+    """Return whether an image's output depends on more than the image; the first finding explains others."""
     again = look.ask(look.x, keys)[1]
     if gap := _most_differ(look.logits, again, SAME):
         return [
@@ -186,7 +186,7 @@ def _sameness_findings(look: _Look, keys: Keys) -> list[str]:
             "that row_keys names, so that attacks and judge can draw anew (docs/your-own-model.md)."
         ]
     rows = len(look.x)
-    few = np.arange(rows) % min(3, rows)  # the first three images, again and again
+    few = np.arange(rows) % min(3, rows)  # the first three images, repeated
     if gap := _most_differ(look.logits[few], look.ask(look.x[few], keys[few])[1], SAME):
         return [
             f"The answer to an image depends on the other images of its batch, by {gap} of the range of the "
@@ -215,10 +215,10 @@ def _gradient_findings(look: _Look) -> list[str]:
     asked = _answered(look.logits)
     rows = int(asked.sum())
     if not rows or not jnp.issubdtype(look.kind, jnp.floating):
-        return []  # said already
+        return []  # reported already
     try:
         gradient = _gradients_of(look)[asked]
-    except Exception as error:  # whatever a user's model raises while it is differentiated
+    except Exception as error:  # any error of a user's model during differentiation
         line = " ".join(str(error).split())[:200]
         return [
             f"No gradient can be taken ({type(error).__name__}: {line}). Attacks that follow gradients will "
@@ -265,15 +265,15 @@ def _answered(logits: np.ndarray) -> np.ndarray:
 
 
 def _at_edges(x: Images) -> Images:
-    """Return the images with a quarter of their entries at 0 and another at 1, the same ones every time."""
+    """Return the images with a quarter of their entries at 0 and another at 1, always the same ones."""
     dice = jnp.asarray(np.random.default_rng(0).random(x.shape, np.float32))
     return jnp.where(dice < 0.25, 0.0, jnp.where(dice > 0.75, 1.0, x)).astype(x.dtype)
 
 
 def _most_differ(first: np.ndarray, second: np.ndarray, share: float) -> str:
-    """Return by how much the answers of most rows differ, in words; empty if those of most do not.
+    """Return the difference of the outputs of most rows, in words; empty if most do not differ.
 
-    Of most, for a single one may be rounded across an edge inside the model: of a quantiser, or of a vote.
+    Of most rows, because rounding may change a single one, for example in a quantiser or a vote.
     """
     finite = np.isfinite(first) & np.isfinite(second)
     apart = np.where(finite, np.abs(np.where(finite, first, 0.0) - np.where(finite, second, 0.0)), 0.0)

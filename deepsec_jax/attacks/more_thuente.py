@@ -1,8 +1,7 @@
 """Moré and Thuente's line search, one row per example, one evaluation per step.
 
-It looks for a step that falls enough (Armijo) and where the slope has flattened (strong Wolfe), by cubic
-and quadratic interpolation inside a bracket.  All that a row has to remember is in its state, so rows may
-be at different stages.
+It finds a step with sufficient decrease (Armijo) and a small slope (strong Wolfe), by cubic and quadratic
+interpolation inside a bracket.  Each row has its own state, so rows may be at different stages.
 
 Moré and Thuente, "Line Search Algorithms with Guaranteed Sufficient Decrease", ACM TOMS 1994.
 """
@@ -13,13 +12,13 @@ import jax
 import jax.numpy as jnp
 
 SUFFICIENT = 1e-3
-"""Share of the fall promised by the slope; this and the next two are L-BFGS-B's."""
+"""Required share of the decrease predicted by the slope; this and the next two are L-BFGS-B's values."""
 FLATTER = 0.9
-"""Share of the first slope that may be left."""
+"""Allowed share of the initial slope."""
 NARROW = 0.1
-"""A bracket of this relative width is not searched any further."""
+"""The search ends at this relative width of the bracket."""
 LONGEST = 20
-"""Evaluations of one search at most."""
+"""Maximum number of evaluations per search."""
 
 
 class Sample(NamedTuple):
@@ -33,7 +32,7 @@ class Sample(NamedTuple):
 class Search(NamedTuple):
     """The search so far, [B] each."""
 
-    step: jax.Array  # to look at next
+    step: jax.Array  # next to evaluate
     largest: jax.Array  # step that stays in the box
     origin: Sample
     best: Sample
@@ -41,13 +40,13 @@ class Search(NamedTuple):
     low: jax.Array  # the next step lies between these two
     high: jax.Array
     bracketed: jax.Array  # bool
-    second: jax.Array  # bool: a point fell enough and sloped upwards
-    widths: tuple[jax.Array, jax.Array]  # of the last two brackets
+    second: jax.Array  # bool: a point had sufficient decrease and a positive slope
+    widths: tuple[jax.Array, jax.Array]  # widths of the last two brackets
     evaluations: jax.Array  # int32
 
 
 def search_start(value: jax.Array, slope: jax.Array, largest: jax.Array) -> Search:
-    """Return the search whose first step is 1, from a point of that value and slope; all [B]."""
+    """Return the search with first step 1, from a point with this value and slope; all [B]."""
     nothing, no = jnp.zeros_like(value), jnp.zeros(value.shape, bool)
     origin = Sample(nothing, value, slope)
     return Search(
@@ -58,7 +57,7 @@ def search_start(value: jax.Array, slope: jax.Array, largest: jax.Array) -> Sear
 
 
 def search_step(search: Search, value: jax.Array, slope: jax.Array) -> tuple[Search, jax.Array]:
-    """Take in value and slope [B] at ``search.step``; return the next state, and where the search ends."""
+    """Update with value and slope [B] at ``search.step``; return the next state, and which searches end."""
     origin, here = search.origin, Sample(search.step, value, slope)
     promised = SUFFICIENT * origin.slope
     enough = value <= origin.value + here.step * promised
@@ -71,7 +70,7 @@ def search_step(search: Search, value: jax.Array, slope: jax.Array) -> tuple[Sea
     at_end = (here.step >= search.largest) & enough & (slope <= promised)
     ends = spent | at_end | (enough & (jnp.abs(slope) <= -FLATTER * origin.slope))
 
-    # Before any point fell enough, interpolate what the fall lacks instead of the value.
+    # Before the first sufficient decrease, interpolate the missing decrease instead of the value.
     tilts = ~second & (value <= search.best.value) & ~enough
     tilt = jnp.where(tilts, promised, 0.0)
     best, other, step, bracketed = _interpolated(
@@ -107,24 +106,24 @@ def _tilted(sample: Sample, slope: jax.Array) -> Sample:
 def _interpolated(
     best: Sample, other: Sample, here: Sample, bracketed: jax.Array, low: jax.Array, high: jax.Array
 ) -> tuple[Sample, Sample, jax.Array, jax.Array]:
-    """Return the new bracket's ends, the step to look at, and whether there is a bracket: the four cases."""
+    """Return the new bracket's ends, the next step, and whether there is a bracket: the four cases."""
     forward = here.step > best.step
     beyond = jnp.where(forward, high, low)
     back = best.step - here.step
     secant = here.step + here.slope / (here.slope - best.slope) * back
 
-    # The value rose: between the cubic's minimum and the parabola's, nearer to the best.
+    # The value increased: between the cubic's minimum and the parabola's, closer to the best.
     _, cubic = _cubic(here, best, forward)
     drop = (best.value - here.value) / (here.step - best.step)
     parabola = best.step - best.slope / (drop + best.slope) / 2 * back
     nearer = jnp.abs(cubic - best.step) < jnp.abs(parabola - best.step)
     rose = jnp.where(nearer, cubic, cubic + (parabola - cubic) / 2)
 
-    # The slope turned: the cubic's minimum or the secant's, whichever is farther.
+    # The slope changed sign: the cubic's minimum or the secant's, whichever is farther.
     share, cubic = _cubic(best, here, ~forward)
     turned = jnp.where(jnp.abs(cubic - here.step) > jnp.abs(secant - here.step), cubic, secant)
 
-    # The slope is flatter: the cubic counts only where its minimum lies ahead.
+    # The slope is flatter: the cubic is used only if its minimum lies ahead.
     cubic = jnp.where(share < 0, cubic, beyond)
     nearer = jnp.abs(cubic - here.step) < jnp.abs(secant - here.step)
     limit = here.step + 0.66 * (other.step - here.step)
@@ -132,7 +131,7 @@ def _interpolated(
     inside = jnp.where(forward, jnp.minimum(limit, inside), jnp.maximum(limit, inside))
     flatter = jnp.where(bracketed, inside, jnp.clip(jnp.where(nearer, secant, cubic), min=low, max=high))
 
-    # The slope is not flatter: the cubic of the bracket, or as far as allowed.
+    # The slope is not flatter: the cubic of the bracket, or the largest allowed step.
     _, cubic = _cubic(other, here, here.step < other.step)
     steeper = jnp.where(bracketed, cubic, beyond)
 
@@ -145,7 +144,7 @@ def _interpolated(
 
 
 def _cubic(far: Sample, near: Sample, ahead: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return where the cubic through both has its minimum, as share of the way from near to far and as step.
+    """Return the minimum of the cubic through both, as share of the distance from near to far and as step.
 
     Args:
         far: one end.

@@ -1,4 +1,4 @@
-"""OptMargin: the closest image whose whole neighbourhood is misclassified."""
+"""OptMargin: the closest image with a misclassified neighbourhood."""
 
 import math
 from typing import ClassVar, NamedTuple
@@ -18,7 +18,7 @@ from deepsec_jax.pytree import Struct, static, typed_key
 
 
 class OptMargin(Struct):
-    """CW2 on ``copies`` noisy copies at once: a success is one that all copies share.
+    """CW2 on ``copies`` noisy copies together; success requires all copies.
 
         minimise over w   ||x_adv - x||_2^2 + c sum over i of max(shortfall(z(x_adv + v_i)), 0),
         x_adv = (tanh(w) + 1) / 2
@@ -30,11 +30,11 @@ class OptMargin(Struct):
     Attributes:
         noise: root mean square of a noise vector, in units of the [0, 1] pixel range.
         learning_rate: Adam's, in tanh space.
-        c: first constant; under one above 50 a run starts half-way to grey, not at the clean image.
-        copies: number of copies with the clean one, static.
-        search_steps: constants tried, static.
+        c: first constant; with c above 50 a run starts half-way to grey, not at the clean image.
+        copies: number of copies including the clean one, static.
+        search_steps: number of constants, static.
         steps: Adam steps per constant, static.
-        abort_early: leave a run that gains less than 0.01 % over a tenth of its steps, static.
+        abort_early: end a run that improves by less than 0.01 % over a tenth of its steps, static.
         targeted: ``labels`` are targets to reach, static.
 
     References:
@@ -65,7 +65,7 @@ class OptMargin(Struct):
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
-        assert keys is not None  # needs_key: the call has refused to go on without
+        assert keys is not None  # needs_key: the call refuses None
         noise = copies_noise(keys, x.shape[1:], copies=self.copies, noise=self.noise)
         problem = first_problem(x, labels, split_keys(keys).model, self.c, fixed=noise)
         method = _Descent(self, model)
@@ -79,10 +79,10 @@ class OptMargin(Struct):
 
 
 def copies_noise(keys: Keys, shape: tuple[int, ...], *, copies: int, noise: Scalar) -> jax.Array:
-    """Return the noises that OptMargin adds under these keys of the call, float32 [B, copies, *shape].
+    """Return OptMargin's noises for these keys of the call, float32 [B, copies, *shape].
 
     Args:
-        keys: one key per row, as the attack was called with.
+        keys: one key per row, those of the attack's call.
         shape: of an image, (H, W, C).
         copies: number of copies; the last noise is zero.
         noise: root mean square of each of the others.
@@ -91,7 +91,7 @@ def copies_noise(keys: Keys, shape: tuple[int, ...], *, copies: int, noise: Scal
 
     def one(key: jax.Array) -> jax.Array:
         vectors = jax.random.normal(key, (size, copies), jnp.float32)
-        # More copies than dimensions cannot be orthogonal; then they are only brought to length.
+        # More copies than dimensions cannot be orthogonal; then they are only scaled.
         if copies <= size:
             vectors = jnp.linalg.qr(vectors)[0]
         vectors = vectors / jnp.linalg.norm(vectors, axis=0, keepdims=True)
@@ -115,7 +115,7 @@ class _Descent(NamedTuple):
         attack, (rows, *shape) = self.attack, x_adv.shape
         noisy = x_adv[:, None] + problem.fixed.astype(x_adv.dtype)
         steps, keys = problem.calls, problem.model_keys
-        if keys is not None:  # every copy draws for itself
+        if keys is not None:  # every copy has its own draw
             keys = jax.vmap(lambda key: jax.random.split(key, attack.copies))(keys).reshape(-1)
             steps = jnp.repeat(steps, attack.copies)
         model = at_steps(self.model, keys, steps)

@@ -1,9 +1,9 @@
-"""The replaceable parts of a gradient attack: where it starts and how a gradient becomes a step.
+"""The replaceable parts of a gradient attack: its start and its step rule.
 
 A start is a function ``start(keys, x, eps, norm) -> x0`` in the ball and the box.  A step rule is a
 pytree with ``init(x) -> state`` and ``update(gradient, state, step_size, norm) -> (step, state)``; its
-floats are traced.  Both are row by row.  ``eps`` and ``step_size`` are numbers, or [B, 1, 1, 1] where the
-attack has one per image.
+floats are traced.  Both are row by row.  ``eps`` and ``step_size`` are numbers, or [B, 1, 1, 1] if the attack
+has one per image.
 """
 
 from typing import Any, ClassVar, Protocol
@@ -19,7 +19,7 @@ from deepsec_jax.pytree import Struct, static
 
 
 class Start(Protocol):
-    """Where an attack starts; ``keys`` is None when the attack was called without a key."""
+    """The start of an attack; ``keys`` is None if the attack was called without a key."""
 
     def __call__(self, keys: Keys | None, x: Images, eps: Scalar, norm: str) -> Images: ...
 
@@ -46,7 +46,7 @@ def at_radius(keys: Keys, x: Images, eps: Scalar, norm: str) -> Images:
 
 
 class StepRule(Protocol):
-    """How a gradient becomes a step."""
+    """A step rule: gradient -> step."""
 
     def init(self, x: Images) -> Any:
         """Return the state before the first step."""
@@ -98,15 +98,14 @@ class Momentum(Struct):
 
 
 class Cosine(Struct):
-    """Steps of another rule that shrink to nothing: the t-th times (1 + cos(pi t / steps)) / 2, from t = 0.
+    """Decreasing steps of another rule: the t-th times (1 + cos(pi t / steps)) / 2, from t = 0.
 
-    Sign steps of one length never come to rest: each pixel goes on to and fro by that much.  Where success
-    hangs on pixels that must lie still, such as a detector's that measures what an autoencoder takes away,
-    they circle around it.
+    Sign steps of constant length oscillate.  This prevents success if it depends on exact pixel values, as
+    with a detector that measures the error of an autoencoder.
 
     Attributes:
-        steps: after which the length is 0, above 0; those of the attack.
-        rule: whose steps are shortened, a pytree.
+        steps: number of steps until the length is 0, above 0; those of the attack.
+        rule: the rule whose steps are shortened, a pytree.
     """
 
     steps: Scalar = 100
@@ -132,10 +131,10 @@ class Cosine(Struct):
 
 
 class Optax(Struct):
-    """Any optax transformation, such as ``optax.scale_by_adam()``, climbing with step_size.
+    """Any optax transformation, such as ``optax.scale_by_adam()``, times step_size.
 
-    The transformation is static: build it once, outside of loops.  It runs per row, so that no state
-    is shared between examples.
+    The transformation is static: build it once, outside of loops.  It runs per row, so examples share no
+    state.
     """
 
     transformation: optax.GradientTransformation = static(optax.scale_by_adam())
@@ -147,7 +146,7 @@ class Optax(Struct):
     def update(self, gradient: Images, state: Any, step_size: Scalar, norm: str) -> tuple[Images, Any]:
         """Return the transformed gradient times step_size; the norm only matters in the projection."""
         del norm
-        # optax mixes kinds of numbers in Adam's bias correction, which strict promotion refuses.
+        # optax mixes dtypes in Adam's bias correction, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
             updates, state = jax.vmap(self.transformation.update)(gradient, state)
         return step_size * updates, state

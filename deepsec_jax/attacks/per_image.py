@@ -1,8 +1,8 @@
-"""Hyperparameters with one value per image: an array eps [B] in the place of a number.
+"""Hyperparameters with one value per image: an array eps [B] instead of a number.
 
-An attack that holds one belongs to its batch, row by row: whoever cuts or sorts the batch cuts the attack
-with it, by :func:`at_rows`.  A body under ``attack_call`` gets such a field as [B, 1, 1, 1], which meets the
-images [B, H, W, C] of its batch and nothing else.
+Such an attack belongs to its batch, row by row.  Code that slices or sorts the batch does the same with the
+attack, by :func:`at_rows`.  A body under ``attack_call`` gets such a field as [B, 1, 1, 1], which broadcasts
+against the images [B, H, W, C].
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ import numpy as np
 T = TypeVar("T")
 
 SCALED = ("step_size", "alpha")
-"""Fields that stay in proportion to eps."""
+"""Fields that are scaled with eps."""
 
 PER_IMAGE = ("eps", "largest", "radius", *SCALED)
-"""Fields that may differ from image to image: radii, and the lengths of steps beside an eps."""
+"""Fields with one value per image: radii, and step lengths of attacks with an eps."""
 
 
 def map_per_image(function: Callable[[Any], Any], attack: T, others: Callable[[Any], Any] = lambda x: x) -> T:
-    """Return the attack, and the attacks it holds, with ``function`` of every field of one value per image.
+    """Return the attack and inner attacks with ``function`` applied to each field of values per image.
 
-    A model that the attack holds (a surrogate) is one leaf, and no field of it is looked at.
+    A model inside the attack (a surrogate) is one leaf; its fields are ignored.
 
     Args:
         function: applied to arrays [B].
@@ -40,7 +40,7 @@ def map_per_image(function: Callable[[Any], Any], attack: T, others: Callable[[A
 
 
 def at_rows(attack: T, rows: Any) -> T:
-    """Return the attack for these rows of its batch; an attack without values per image is returned as it is.
+    """Return the attack for these rows of its batch; unchanged without values per image.
 
     Args:
         attack: an attack.
@@ -50,7 +50,7 @@ def at_rows(attack: T, rows: Any) -> T:
 
 
 def is_model(part: Any) -> bool:
-    """Tell a classifier from an attack, which can be called as well, but names its targets."""
+    """Tell whether a callable is a classifier; an attack has ``targets``."""
     return callable(part) and not hasattr(part, "targets")
 
 
@@ -60,7 +60,7 @@ def _is_per_image(path: tuple[Any, ...], leaf: Any) -> bool:
 
 
 def meeting_images(attack: T, rows: int) -> T:
-    """Return the attack with its own values per image as [B, 1, 1, 1]; attacks that it holds keep theirs.
+    """Return the attack with its own values per image as [B, 1, 1, 1]; inner attacks keep theirs.
 
     Raises:
         ValueError: a number of the attack, or of its step rule, is an array of another shape.
@@ -82,14 +82,14 @@ def meeting_images(attack: T, rows: int) -> T:
 
 
 def one_per_row(attack: T) -> T:
-    """Return the attack with values of :func:`meeting_images` as [B] again, to be handed on to others."""
+    """Return the attack with values of :func:`meeting_images` as [B] again, for other functions."""
     given = {name: getattr(attack, name) for name in PER_IMAGE if np.ndim(getattr(attack, name, 0)) == 4}
     result: T = attack.replace(**{name: value.reshape(-1) for name, value in given.items()})  # type: ignore[attr-defined]
     return result
 
 
 def _numbers(part: Any) -> dict[str, Any]:
-    """Return name -> value of the fields that hold numbers, ``rule.decay`` for those of a part."""
+    """Return name -> value of the numeric fields; those of a part are named like ``rule.decay``."""
     if not is_dataclass(part):
         return {}
     found: dict[str, Any] = {}
@@ -97,11 +97,11 @@ def _numbers(part: Any) -> dict[str, Any]:
         value = getattr(part, field.name)
         if is_number(field.default) or field.name in PER_IMAGE:
             found[field.name] = value
-        elif not callable(value):  # an attack looks after its own fields, when it is called
+        elif not callable(value):  # an inner attack checks its own fields when it is called
             found |= {f"{field.name}.{name}": each for name, each in _numbers(value).items()}
     return found
 
 
 def is_number(default: Any) -> bool:
-    """Tell by a field's default whether the field holds a number."""
+    """Tell by a field's default whether the field is a number."""
     return isinstance(default, int | float) and not isinstance(default, bool)

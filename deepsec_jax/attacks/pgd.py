@@ -15,7 +15,7 @@ from deepsec_jax.pytree import Struct, static
 
 
 class PGD(Struct):
-    """BIM from a uniform random point of the ball; with every part replaceable.
+    """BIM from a uniform random point of the ball; every part can be replaced.
 
         x_0 ~ U(ball),   x_{i+1} = project(x_i + step_size sign(grad loss(x_i, y)))
 
@@ -28,11 +28,11 @@ class PGD(Struct):
         steps: number of steps, static.
         norm: "linf" or "l2", static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
-        start: where to start (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` this is BIM
-            and needs no key.
-        rule: how a gradient becomes a step, a pytree: ``Steepest()``, ``Momentum(decay)``,
-            ``Cosine(steps, rule)``, ``Optax(...)``.
+        loss: loss to maximise, or its name (:mod:`deepsec_jax.attacks.losses`), static.
+        start: returns the first iterate (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` this is
+            BIM and needs no key.
+        rule: converts a gradient to a step, a pytree: ``Steepest()``, ``Momentum(decay)``, ``Cosine(steps,
+            rule)``, ``Optax(...)``.
 
     References:
         Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018,

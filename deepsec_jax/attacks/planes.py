@@ -1,4 +1,4 @@
-"""The smallest step in the box that raises a linear function by a given amount: L1, L2 and L-inf."""
+"""The smallest step in the box that increases a linear function by a given amount: L1, L2 and L-inf."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,12 @@ from deepsec_jax.protocols import Images
 
 
 def step_onto_plane(point: Images, slope: Images, gap: jax.Array, norm: str) -> Images:
-    """Return the smallest d with <slope, d> = gap and point + d in [0, 1]; the farthest d where none reaches.
+    """Return the smallest d with <slope, d> = gap and point + d in [0, 1]; the farthest d if there is none.
 
-    Each entry moves along the sign of its slope as far as it has room.  In L-inf all entries move by the same
-    length, in L2 in proportion to their slope, each until its room ends; the one length is found among the
-    sorted lengths at which entries end.  In L1 the entries of steepest slope move all the way.
+    Each entry moves along the sign of its slope, at most to the bound of the box.  In L-inf all entries move
+    by the same length, in L2 in proportion to their slope, until each reaches its bound.  The common length
+    is found from the sorted lengths at which entries reach their bounds.  In L1 the entries of steepest slope
+    move to their bounds.
 
     Args:
         point: images in [0, 1], float32 [B, H, W, C].
@@ -44,13 +45,13 @@ def _together(steep: jax.Array, room: jax.Array, gap: jax.Array, norm: str) -> j
     sorted_ends, gain, rate = (
         jnp.take_along_axis(part, order, axis=1) for part in (ends, steep * room, steep * pace)
     )
-    ended = jnp.cumsum(gain, axis=1) - gain  # what entries that have ended give, before each end
+    ended = jnp.cumsum(gain, axis=1) - gain  # contribution of entries at their bounds, before each breakpoint
     moving = jnp.flip(
         jnp.cumsum(jnp.flip(rate, axis=1), axis=1), axis=1
-    )  # and those that still move, per length
+    )  # and of those that still move, per length
     length = (gap[:, None] - ended) / jnp.where(moving > 0, moving, 1.0)
     length = jnp.where(moving > 0, length, jnp.inf)
-    # The first piece whose length ends before its next entry does.
+    # The first piece whose length ends before its next breakpoint.
     fits = length <= sorted_ends
     first = jnp.argmax(fits, axis=1)
     found = jnp.take_along_axis(length, first[:, None], axis=1)

@@ -1,4 +1,4 @@
-"""Hyperparameters by name: the paper's tables, and what an honest evaluation uses today."""
+"""Hyperparameters by name: the paper's tables, and those of a reliable evaluation."""
 
 import tomllib
 from dataclasses import fields
@@ -30,7 +30,7 @@ def _tables() -> dict[str, Any]:
 
 
 def table_of(dataset: str, channels: int | None = None) -> str:
-    """Return whose values a data set takes: MNIST's with one channel, CIFAR-10's otherwise."""
+    """Return the data set whose values are used: MNIST with one channel, CIFAR-10 otherwise."""
     if dataset in ROWS:
         return dataset
     if channels is None:
@@ -41,13 +41,13 @@ def table_of(dataset: str, channels: int | None = None) -> str:
 def preset_card(
     name: str, dataset: str, kind: str = "paper", *, channels: int | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return field -> {value, source, reason} of a row, {} for an attack without one; see :func:`preset`."""
+    """Return field -> {value, source, reason} of a row, or {} without a row; see :func:`preset`."""
     rows = lookup(_tables(), kind, "kind of preset")
     column = table_of(dataset, channels)
     known = {row: values[column] for row, values in rows.items() if column in values}
     base = name.partition("@")[0]
     if name in ATTACKS and name not in known:
-        return {}  # an attack of one's own, without rows: its defaults
+        return {}  # the user's own attack, without rows: its defaults
     values = lookup(known, name, f"{kind} preset on {column}")
     return {**known.get(base, {}), **values}
 
@@ -55,7 +55,7 @@ def preset_card(
 def preset(
     name: str, dataset: str, kind: str = "paper", *, channels: int | None = None, **changes: Any
 ) -> Attack:
-    """Return an attack with the hyperparameters of a table row, its defaults where it has none.
+    """Return an attack with the hyperparameters of a table row, or its defaults without a row.
 
         preset("pgd", "cifar10", "strong", eps=8 / 255)
 
@@ -63,13 +63,13 @@ def preset(
         name: key of ``ATTACKS``, with a suffix for a variant (``fgsm@0.5``).
         dataset: data set name; sets without a table of their own take MNIST's values if their images
             have one channel and CIFAR-10's otherwise.
-        kind: ``paper`` (Table XIII with the code's bugs mended) or ``strong`` (an honest evaluation).
-        channels: channels of an image of a set not known by name; default 1 for the MNIST-like, else 3.
-        changes: fields that differ from the row; ``restarts`` is one.  With another eps, step_size and alpha
-            keep their ratio to it unless they are given too.
+        kind: ``paper`` (Table XIII with the code's errors fixed) or ``strong`` (a reliable evaluation).
+        channels: channels of an image, for a set without a known name; default 1 for MNIST-like sets, else 3.
+        changes: fields that differ from the row, also ``restarts``.  With another eps, step_size and alpha
+            keep their ratio to it unless given.
 
     Raises:
-        UnknownName: no such attack, kind, variant or field; names near matches.
+        UnknownName: no such attack, kind, variant or field, with near matches.
     """
     attack = lookup(ATTACKS, name.partition("@")[0], "attack")
     card = preset_card(name, dataset, kind, channels=channels)
@@ -84,7 +84,7 @@ def preset(
 
 
 def _in_proportion(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the lengths that go with another eps: those of the row times new eps over old."""
+    """Return the step lengths for another eps: those of the row times new eps / old eps."""
     if "eps" not in changes or not values.get("eps"):
         return {}
     ratio = changes["eps"] / values["eps"]

@@ -1,4 +1,4 @@
-"""What Square draws in L2: pyramids of pixels, and how the length of a change moves from square to square."""
+"""Square's proposals in L2: pyramids of pixels, and the transfer of length between squares."""
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,13 @@ from deepsec_jax.attacks.geometry import l2_norm
 from deepsec_jax.protocols import Images, Keys, Scalar
 
 GRID = 5
-"""Pyramids in a row and in a column of the first change."""
+"""Number of pyramids per row and per column of the first change."""
 
 
 def first_pyramids(keys: Keys, shape: tuple[int, ...]) -> Images:
     """Return a grid of 5 x 5 pyramids of random sign and direction, L2 norm 1 in each row, [B, H, W, C].
 
-    An image too small for five squares a side gets as many as have room.
+    A small image gets as many squares per side as fit.
     """
     _, height, width, channels = shape
     side = max(min(height, width) // GRID, 1)
@@ -23,7 +23,7 @@ def first_pyramids(keys: Keys, shape: tuple[int, ...]) -> Images:
 
     def one(key: jax.Array) -> jax.Array:
         sign_key, turn_key = jax.random.split(key)
-        half = jnp.float32(0.5)  # as Python's 0.5 it would be drawn with 64 bits under jax_enable_x64
+        half = jnp.float32(0.5)  # a Python 0.5 would be drawn with 64 bits under jax_enable_x64
         heads = jax.random.bernoulli(sign_key, half, (rows, columns, channels))
         signs = jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0))
         turns = jax.random.bernoulli(turn_key, half, (rows, columns))
@@ -39,15 +39,15 @@ def first_pyramids(keys: Keys, shape: tuple[int, ...]) -> Images:
 
 
 def moved_mass(keys: Keys, delta: Images, side: jax.Array, eps: Scalar) -> Images:
-    """Return the change after one proposal: a square loses its part, another one gets it as a pyramid.
+    """Return the change after one proposal: one square is set to 0, another gets its length as a pyramid.
 
-    The second square keeps the direction of its old change beside the pyramid's, channel by channel; what the
-    clip to the box has taken from the length eps is spread over it too.
+    The second square adds the direction of its old change to the pyramid's, channel by channel.  The length
+    that clipping to the box has removed from eps is also added to it.
 
     Args:
         keys: one per row [B].
         delta: float32 [B, H, W, C].
-        side: of the squares, int [B]; made odd, and at least 3 where the image has room.
+        side: of the squares, int [B]; made odd, and at least 3 if the image is large enough.
         eps: length of the whole change, a number or [B, 1, 1, 1].
     """
     lengths = jnp.broadcast_to(jnp.ravel(jnp.asarray(eps, jnp.float32)), side.shape)
@@ -91,10 +91,10 @@ def _below(number: jax.Array, end: jax.Array) -> jax.Array:
 
 
 def _pyramid(down: jax.Array, right: jax.Array, side: jax.Array, largest: int) -> jax.Array:
-    """Return the upper half of a square as one pyramid and the lower half as another one, upside down.
+    """Return a square with a pyramid in the upper half and a negative one in the lower half.
 
     The height at ring d around a half's centre is the sum of 1 / k^2 for k > d, up to the outermost ring.
-    Outside the square the values mean nothing.
+    Values outside the square are undefined.
 
     Args:
         down: rows from the square's top, int, broadcast against ``right``.

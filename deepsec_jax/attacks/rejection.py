@@ -1,4 +1,4 @@
-"""How an attack sees a model that can reject: the one place that knows of the class "rejected"."""
+"""Logits of a model that can reject, for attacks: the only place that handles the class "rejected"."""
 
 from typing import Any
 
@@ -11,23 +11,23 @@ from deepsec_jax.pytree import rejects
 
 
 def open_logits(model: Any, logits: Logits, labels: Labels, *, targeted: bool) -> Logits:
-    """Return the logits that losses and success are taken from.
+    """Return the logits for losses and success.
 
-    An untargeted attack on a model that rejects loses where the label wins, and where "rejected", K, does:
+    An untargeted attack on a model that rejects fails if the label or "rejected" (K) is predicted:
 
         z'_y = max(z_y, z_K),   z'_j = z_j for the other classes,   K is left out
 
-    so every loss, margin and prediction of z' counts both alike.  A targeted attack, and any attack on
-    another model, sees the logits as they are: what is rejected is not the target.
+    so every loss, margin and prediction of z' treats both alike.  For a targeted attack, and for other
+    models, the logits are unchanged: a rejected image is not the target.
 
     Args:
-        model: the model that gave the logits; only asked whether it rejects.
+        model: the model of the logits; only used to tell whether it rejects.
         logits: [B, K], or [B, K+1] of a model that rejects.
-        labels: true classes, or targets if ``targeted``, of these rows [B].
-        targeted: what the labels are, static.
+        labels: true classes, or targets if ``targeted``, [B].
+        targeted: whether the labels are targets, static.
 
     Returns:
-        Logits [B, K], or, targeted, as they were.
+        Logits [B, K], or unchanged if targeted.
     """
     if targeted or not rejects(model):
         return logits
@@ -37,5 +37,5 @@ def open_logits(model: Any, logits: Logits, labels: Labels, *, targeted: bool) -
 
 
 def class_logits(model: Any, logits: Logits) -> Logits:
-    """Return the logits of the classes alone [B, K]: what a class to flee or drive to is chosen from."""
+    """Return the logits of the classes only [B, K], for choosing a target class."""
     return logits[:, :-1] if rejects(model) else logits

@@ -1,4 +1,4 @@
-"""R+FGSM: a random step out of the flat spot, then FGSM with what is left of eps."""
+"""R+FGSM: a random step, then FGSM with the rest of eps."""
 
 import math
 from typing import ClassVar
@@ -22,14 +22,14 @@ class RFGSM(Struct):
         x' = clip(x + alpha sign(N(0, 1)), 0, 1)
         x_adv = clip(x' + (eps - alpha) sign(grad loss(x', y)), 0, 1)
 
-    One gradient per example.  ``eps`` is the total: the ball is FGSM's.  (The paper's Table XIII prints
-    the remainder eps - alpha as "eps".)
+    One gradient per example.  ``eps`` is the total: the ball is FGSM's.  (In the paper's Table XIII "eps" is
+    the rest eps - alpha.)
 
     Attributes:
         eps: L-inf radius of both steps together; a number, or one per image, [B].
         alpha: length of the random step, at most eps; likewise.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
+        loss: loss to maximise, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Tramer et al., "Ensemble Adversarial Training: Attacks and Defenses", ICLR 2018, arXiv:1705.07204.
@@ -62,9 +62,10 @@ class RFGSM(Struct):
 
 
 def fair_signs(keys: Keys, shape: tuple[int, ...]) -> Images:
-    """Return +1 or -1 with equal odds for every entry, [B, *shape]: the law of a standard normal's sign.
+    """Return +1 or -1 with equal probability for every entry, [B, *shape]: the sign of a standard normal.
 
-    One random byte gives eight signs; drawing normals would take a tenth of a small model's gradient.
+    One random byte gives eight signs; drawing normals would take a tenth of the time of a small model's
+    gradient.
     """
     size = math.prod(shape)
     octets = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 8),), jnp.uint8))(keys)
@@ -78,7 +79,7 @@ def check_alpha(attack: "RFGSM | object") -> None:
     concrete = int | float | np.generic | np.ndarray
     if not (isinstance(eps, concrete) and isinstance(alpha, concrete)):
         return
-    # Two arrays of unlike shapes are refused by the call.
+    # The call refuses two arrays of different shapes.
     comparable = np.ndim(eps) == 0 or np.ndim(alpha) == 0 or np.shape(eps) == np.shape(alpha)
     if comparable and np.any(np.asarray(alpha, np.float32) > np.asarray(eps, np.float32)):
         raise ValueError(f"{type(attack).__name__}.alpha must be at most eps {eps}, got {alpha}")
@@ -95,10 +96,10 @@ def random_then_gradient(
     targeted: bool,
     loss: Loss | str,
 ) -> Images:
-    """Return the R+FGSM images of a batch: the body shared with R+LLC."""
+    """Return the R+FGSM images of a batch; shared with R+LLC."""
 
     def random_signs(keys: Keys | None, x: Images, eps: Scalar, norm: str) -> Images:
-        assert keys is not None  # needs_key: the call has refused to go on without
+        assert keys is not None  # needs_key: the call refuses None
         return jnp.clip(x + alpha * fair_signs(keys, x.shape[1:]), min=0.0, max=1.0)
 
     return ascend(

@@ -22,7 +22,7 @@ class RLLC(Struct):
     Attributes:
         eps: L-inf radius of both steps together; a number, or one per image, [B].
         alpha: length of the random step, at most eps; likewise.
-        loss: loss to climb towards the target, or its name, static.
+        loss: loss to maximise towards the target, or its name, static.
 
     References:
         Kurakin, Goodfellow, Bengio, "Adversarial Machine Learning at Scale", ICLR 2017, arXiv:1611.01236.

@@ -1,4 +1,4 @@
-"""Which pair of features JSMA changes next: exact, without a map over all pairs."""
+"""The pair of features that JSMA changes next: exact, without a map over all pairs."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 CAPACITY = 64
-"""Candidates that are paired at once; random Jacobians of 3072 entries leave about 20."""
+"""Maximum number of candidates for pairing; random Jacobians of 3072 entries have about 20."""
 
 
 class Pair(NamedTuple):
-    """Two features of each row; ``found`` is False where no pair is admissible."""
+    """Two features of each row; ``found`` is False if no pair is admissible."""
 
     first: jax.Array  # int32 [B], the smaller index
     second: jax.Array  # int32 [B]
@@ -19,7 +19,7 @@ class Pair(NamedTuple):
 
 
 def top_two(gain: jax.Array, allowed: jax.Array) -> Pair:
-    """Return the two allowed features of largest gain, admissible if their gains sum to more than 0.
+    """Return the two allowed features with the largest gain, admissible if their gains sum to more than 0.
 
     Args:
         gain: float32 [B, n].
@@ -33,11 +33,11 @@ def top_two(gain: jax.Array, allowed: jax.Array) -> Pair:
 def best_pair(gain: jax.Array, loss: jax.Array, allowed: jax.Array) -> Pair:
     """Return the pair p < q that maximises (gain_p + gain_q) (loss_p + loss_q), both sums above 0.
 
-    ``gain`` is what the target wins and ``loss`` what the other classes lose.  A feature that two others
-    beat in both coordinates is in no best pair: one of the two is not its partner, and in its place the
-    product would be no smaller.  A sort by gain and the two largest losses so far find the few that are
-    left.  Where more are left than :data:`CAPACITY`, all pairs are gone through, one feature at a time.
-    Ties go to the lowest indices.
+    ``gain`` is the increase of the target and ``loss`` the decrease of the other classes.  A feature that two
+    others dominate in both coordinates is in no best pair: one of the two is not its partner, and replacing
+    the feature by it would not decrease the product.  A sort by gain and the two largest losses so far find
+    the remaining candidates.  If there are more than :data:`CAPACITY`, all pairs are evaluated, one feature
+    at a time. In a tie the lowest indices win.
 
     Args:
         gain: float32 [B, n].
@@ -59,9 +59,9 @@ def best_pair(gain: jax.Array, loss: jax.Array, allowed: jax.Array) -> Pair:
 
 
 def undominated(gain: jax.Array, loss: jax.Array, allowed: jax.Array) -> jax.Array:
-    """Return the allowed features that at most one other allowed one beats in both, bool [B, n].
+    """Return the allowed features that at most one other allowed one dominates, bool [B, n].
 
-    Equal features count as beaten by those of lower index.
+    Among equal features the one with the lower index dominates.
     """
     features = gain.shape[1]
     gain, loss = (jnp.where(allowed, part, -jnp.inf) for part in (gain, loss))
@@ -69,7 +69,7 @@ def undominated(gain: jax.Array, loss: jax.Array, allowed: jax.Array) -> jax.Arr
     _, falling_loss, order = lax.sort((-gain, -loss, index), num_keys=2, is_stable=True)
     losses = -falling_loss
     first, second = lax.associative_scan(_two_largest, (losses, jnp.full_like(losses, -jnp.inf)), axis=1)
-    # The second largest of those before: shifted by one.
+    # The second largest of the previous ones: shifted by one.
     before = jnp.concatenate([jnp.full_like(second[:, :1], -jnp.inf), second[:, :-1]], axis=1)
     del first
     keeps = losses > before
@@ -100,7 +100,7 @@ def _among(
     *,
     real: jax.Array | None = None,
 ) -> Pair:
-    """Return the best pair among the features ``index`` [B, m], in rising order."""
+    """Return the best pair among the features ``index`` [B, m], which are in increasing order."""
     gain, loss, valid = (jnp.take_along_axis(part, index, axis=1) for part in (gain, loss, allowed))
     valid = valid if real is None else valid & real
     count = index.shape[1]

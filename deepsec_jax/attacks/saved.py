@@ -22,21 +22,21 @@ ARRAYS = ("x_adv", "x", "labels")
 
 
 class SavedSetError(ValueError):
-    """A file that is no adversarial set, or cannot be written; one line with the path and the remedy."""
+    """A file that is not an adversarial set, or cannot be written; one line with the path and the remedy."""
 
 
 @dataclass(frozen=True)
 class AdversarialSet:
-    """Adversarial images with all that is needed to judge them again.
+    """Adversarial images with everything needed to judge them again.
 
     Attributes:
         x_adv: adversarial images [N, H, W, C] in [0, 1].
         x: clean images [N, H, W, C].
         labels: true classes, int [N].
-        targets: classes the images were driven to, int [N]; None where any wrong class counts.
+        targets: target classes, int [N]; None if any wrong class counts.
         attack: the attack as text, ``PGD(eps=0.1, steps=40)``; :meth:`made_by` returns it as an attack.
-        notes: what else was noted: names, seeds, figures; JSON-ready.
-        versions: package -> version of the process that saved the set.
+        notes: further facts: names, seeds, figures; JSON-ready.
+        versions: package -> version in the process that saved the set.
     """
 
     x_adv: np.ndarray
@@ -62,16 +62,16 @@ def save(
     targets: Any = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write an adversarial set to ``path``; nothing is overwritten, and a kill leaves no half file.
+    """Write an adversarial set to ``path`` atomically; an existing file is not overwritten.
 
         attacks.save("pgd.npz", x_adv, x, labels, attack=pgd, notes={"seed": 0})
 
     Args:
-        path: file to write; ``.npz`` is appended where it is missing.
+        path: file to write; ``.npz`` is appended if missing.
         x_adv: adversarial images [N, H, W, C].
         x: clean images [N, H, W, C].
         labels: true classes [N].
-        attack: what made the images; kept as text.
+        attack: the attack that made the images; stored as text.
         targets: ``attack.targets(model, x, labels)``.
         notes: further facts, JSON-ready.
 
@@ -79,7 +79,7 @@ def save(
         The path of the file.
 
     Raises:
-        SavedSetError: the file exists, or the arrays do not fit together.
+        SavedSetError: the file exists, or the arrays do not match.
     """
     path = Path(path)
     path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
@@ -121,7 +121,7 @@ def load(path: str | os.PathLike[str]) -> AdversarialSet:
         known = {name: about[name] for name in ("attack", "notes", "versions")}
     except FileNotFoundError:
         raise SavedSetError(f"{path} does not exist: give a file that attacks.save has written") from None
-    except Exception as error:  # a zip or JSON that is cut off raises many kinds
+    except Exception as error:  # a truncated zip or JSON raises many kinds of errors
         raise SavedSetError(f"{path} is no adversarial set ({' '.join(str(error).split())})") from None
     if made_with != FORMAT:
         raise SavedSetError(f"{path} has format {made_with}, this version reads {FORMAT}: make the set again")
@@ -132,7 +132,7 @@ def load(path: str | os.PathLike[str]) -> AdversarialSet:
 
 
 def _fault(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Return what does not fit together, or None."""
+    """Return the mismatch of the arrays, or None."""
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
         return f"it lacks {', '.join(missing)}"

@@ -27,13 +27,13 @@ def run_all(
         made = attacks.run_all({"pgd": PGD(), "cw2": CW2()}, model, x, labels, targets=targets, key=key)
 
     Args:
-        attacks: by name; those of a sequence go by the text that they print.
+        attacks: by name; attacks in a sequence are named by their ``repr``.
         model: a classifier in evaluation mode.
         x: images [N, H, W, C] in [0, 1].
         labels: true classes [N].
         key: of all attacks; each gets the same key.
         targets: classes to reach [N], for attacks with ``targeted=True``.
-        train_images: what a UAP is fitted to, float [M, H, W, C].
+        train_images: for fitting a UAP, float [M, H, W, C].
         batch_size: images per call.
         on_batch: called after every batch with the number of images just done.
 
@@ -41,7 +41,7 @@ def run_all(
         Name -> adversarial images [N, H, W, C].
 
     Raises:
-        ValueError: two attacks of one name, or what an attack needs is missing; seen before any compute.
+        ValueError: two attacks with one name, or a missing argument; checked before any computation.
     """
     named = dict(attacks) if isinstance(attacks, Mapping) else {repr(attack): attack for attack in attacks}
     if len(named) != len(attacks):

@@ -1,4 +1,4 @@
-"""Sigma-zero: the fewest changed entries, by gradients of a smooth count of them."""
+"""Sigma-zero: the fewest changed entries, by gradients of a smooth approximation of their number."""
 
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -30,21 +30,21 @@ from deepsec_jax.pytree import Struct, static
 
 
 class SigmaZero(Struct):
-    """Descend a smooth count of the changed entries, and drop those below a threshold in each step.
+    """Minimise a smooth count of the changed entries, and set those below a threshold to 0 in each step.
 
         minimise   max(-margin(x + delta), 0) + 1/d sum_i delta_i^2 / (delta_i^2 + sigma)
 
     by Adam on gradients scaled to L-inf norm 1.  After each step, entries below the row's threshold become 0;
-    the threshold grows where the goal is reached and falls where it is not.  Step size and threshold change
-    along a cosine.  Returns the success with the fewest changed entries, the clean image where there is
-    none.  ``steps`` gradients per example.
+    the threshold increases if the goal is reached and decreases otherwise.  Step size and threshold change
+    follow a cosine.  Returns the success with the fewest changed entries, or the clean image.  ``steps``
+    gradients per example.
 
     Attributes:
         steps: number of steps, static.
-        learning_rate: Adam's at first; it falls to a tenth of it.
-        sigma: how closely the smooth count follows the real one.
+        learning_rate: Adam's initial value; it decreases to a tenth.
+        sigma: smoothness of the count; smaller is closer to L0.
         threshold: first threshold.
-        threshold_step: what the threshold changes by, times the learning rate.
+        threshold_step: change of the threshold per step, times the learning rate.
         targeted: ``labels`` are targets to reach, static.
 
     References:
@@ -114,7 +114,7 @@ def _stepped(attack: SigmaZero, model: Classifier, state: _State) -> _State:
 
     largest = size_of(gradient, "linf")
     scaled = gradient / per_row(jnp.where(largest > 0, largest, 1.0))
-    # optax mixes kinds of numbers in Adam's bias correction, which strict promotion refuses.
+    # optax mixes dtypes in Adam's bias correction, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
         update, moments = jax.vmap(optax.scale_by_adam().update)(scaled, state.moments)
     rate = attack.learning_rate * (0.1 + 0.9 * cosine(state.steps, attack.steps))

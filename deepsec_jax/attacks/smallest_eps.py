@@ -1,4 +1,4 @@
-"""SmallestEps: the smallest budget at which an attack still succeeds, image by image."""
+"""SmallestEps: the smallest budget at which an attack succeeds, for each image."""
 
 from typing import Any, ClassVar
 
@@ -17,16 +17,16 @@ from deepsec_jax.pytree import Struct, static
 
 
 class SmallestEps(Struct):
-    """A minimum-norm attack made of a budget attack: bisection of eps, each image its own.
+    """A minimum-norm attack made of a budget attack: bisection of eps for each image.
 
-    The attack runs at ``largest`` first; where it fails the clean image comes back.  Then ``search_steps``
-    runs halve the interval.  ``step_size`` and ``alpha`` keep their ratio to eps.  An image that is
-    misclassified already comes back clean.  search_steps + 1 runs, and a forward after each.
+    The attack runs at ``largest`` first; if it fails, the clean image is returned.  Then ``search_steps``
+    runs halve the interval.  ``step_size`` and ``alpha`` keep their ratio to eps.  A misclassified clean
+    image is returned unchanged.  search_steps + 1 runs, and a forward after each.
 
     Attributes:
         attack: an attack with the field ``eps``, which may be one per image.
         largest: the largest eps to try, one number or one per image, [B].
-        search_steps: bisections, static; eps is found to largest / 2^search_steps.
+        search_steps: number of bisections, static; the precision of eps is largest / 2^search_steps.
     """
 
     attack: Attack
@@ -45,7 +45,7 @@ class SmallestEps(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """As the inner attack."""
+        """Whether the inner attack draws random numbers."""
         return bool(getattr(self.attack, "needs_key", False))
 
     def targets(
@@ -79,7 +79,7 @@ class SmallestEps(Struct):
                 keys = None if key is None else key[None]
                 return at_rows(attack, row)(model, x[None], label[None], key=keys)[0]
 
-            # A call of one's own may know no eps per image.
+            # A user's own call may not support one eps per image.
             return jax.vmap(one)(jnp.arange(rows), x, labels, streams.attack)
 
         largest = jnp.broadcast_to(jnp.ravel(jnp.asarray(self.largest, jnp.float32)), (rows,))

@@ -1,7 +1,7 @@
-"""Taking small changes back: an image that succeeds can often do without the smallest of them.
+"""Undo small changes: a successful image often remains successful without its smallest changes.
 
-A search by gradients ends with entries that moved a little on the way and matter little.  In L1 they are
-dear: what share of the norm they hold, the smallest first, can be given back is bisected, by forwards alone.
+A gradient-based search leaves small changes of little effect, which are expensive in L1.  Bisection, with
+forwards only, finds how many of the smallest changes can be undone.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,19 @@ def spare(
     rows: tuple[Any, Any, jax.Array],
     trials: int,
 ) -> tuple[Images, jax.Array]:
-    """Return ``x_adv`` with as many of its smallest changes taken back as still succeeds.
+    """Return ``x_adv`` with as many of its smallest changes undone as success permits.
 
     Args:
         x: clean images [B, H, W, C].
         x_adv: images that succeed, in the dtype of ``x``.
-        found: rows to look at, bool [B]; the others come back as they are and cost nothing.
+        found: rows to process, bool [B]; the others are returned unchanged at no cost.
         success: maps candidates and ``rows`` to bool [B], row by row.
-        rows: labels, model keys or None, and the model calls so far, int32 [B], which each trial adds to.
-        trials: forwards per row; each halves what is open between what succeeds and what does not.
+        rows: labels, model keys or None, and the number of model calls so far, int32 [B], which each trial
+            increases.
+        trials: bisection steps, one forward per row each.
 
     Returns:
-        Images that succeed, each entry either the one of ``x_adv`` or the one of ``x``; and the forwards of
-        each row, float32 [B].
+        Successful images, each entry from ``x_adv`` or from ``x``; and the forwards of each row, float32 [B].
     """
     if trials == 0:
         return x_adv, jnp.zeros(x.shape[0], jnp.float32)
@@ -68,17 +68,17 @@ def spare(
 
 class _Sparing(NamedTuple):
     x: Images
-    start: Images  # the images that succeed at first
+    start: Images  # the initial successful images
     shares: Images
-    best: Images  # what succeeds so far
-    kept: jax.Array  # float32 [B]: the largest share taken back with success
-    lost: jax.Array  # float32 [B]: the smallest that was too much
+    best: Images  # the best successful images so far
+    kept: jax.Array  # float32 [B]: the largest share undone with success
+    lost: jax.Array  # float32 [B]: the smallest share that was too large
     left: jax.Array  # int32 [B]: trials
     rows: tuple[Any, Any, jax.Array]
 
 
 def shares(change: Images) -> Images:
-    """Return the share of a row's L1 norm in each entry and all smaller ones, in [0, 1]."""
+    """Return, for each entry, the share of the row's L1 norm in it and all smaller ones, in [0, 1]."""
     sizes = jnp.abs(change).reshape(change.shape[0], -1)
     order = jnp.argsort(sizes, axis=1)
     sums = jnp.cumsum(jnp.take_along_axis(sizes, order, axis=1), axis=1)

@@ -1,4 +1,4 @@
-"""Carlini and Wagner's change of variables: any real w is an image, x = (tanh(w) + 1) / 2, and Adam on it."""
+"""Carlini and Wagner's change of variables, x = (tanh(w) + 1) / 2 for any real w, and Adam on w."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from deepsec_jax.attacks.gradient import Objective, value_and_gradient
 from deepsec_jax.protocols import Images, Scalar
 
 SHRINK = 0.999999
-"""Pulls exact zeros and ones inside, where w is finite and the gradient is not zero (C&W's value)."""
+"""Moves exact zeros and ones inside, where w is finite and the gradient is not zero (C&W's value)."""
 
 
 class AdamState(NamedTuple):
@@ -38,10 +38,10 @@ def adam_start(w: Images) -> AdamState:
 def adam_step(
     state: AdamState, objective: Objective, learning_rate: Scalar
 ) -> tuple[AdamState, jax.Array, Any]:
-    """Descend the objective of w by one Adam step; return the new state, the old values and aux."""
+    """Minimise the objective of w by one Adam step; return the new state, the old values and aux."""
     values, aux, gradient = value_and_gradient(objective, state.w)
     gradient = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
-    # optax mixes kinds of numbers in Adam's bias correction, which strict promotion refuses.
+    # optax mixes dtypes in Adam's bias correction, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
         direction, moments = jax.vmap(optax.scale_by_adam().update)(gradient, state.moments)
     return AdamState(state.w - learning_rate * direction, moments), values, aux

@@ -1,4 +1,4 @@
-"""Attacks as text: what an attack prints, read back."""
+"""Attacks as text: parsing of an attack's ``repr``."""
 
 import ast
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ HINT = "give text such as 'PGD(eps=0.1)'"
 
 
 def parse(text: str) -> Attack:
-    """Return the attack that prints as ``text``.
+    """Return the attack with this ``repr``.
 
         parse("Restarts(attack=PGD(eps=0.1, loss=dlr), n=5)")
         parse(repr(attack)) == attack
 
-    Nothing is executed: the text may come from a file or a stranger.
+    Nothing is executed, so the text may be untrusted.
 
     Args:
         text: a call of an attack's class, as :func:`repr` prints it.  Fields are numbers, texts, True, False,
@@ -28,8 +28,8 @@ def parse(text: str) -> Attack:
             models (``Perturbation``, ``Transfer``) cannot be read back.
 
     Raises:
-        UnknownName: a name that is none of these; near matches are named.
-        ValueError: no such call.
+        UnknownName: an unknown name; the error lists near matches.
+        ValueError: not such a call.
     """
     try:
         expression = ast.parse(text, mode="eval").body
@@ -43,7 +43,7 @@ def parse(text: str) -> Attack:
 
 
 def _names() -> Mapping[str, Any]:
-    from deepsec_jax import attacks  # for its combinators; this module is a part of it
+    from deepsec_jax import attacks  # for its combinators; a circular import at module level
 
     exported = {name: part for name, part in vars(attacks).items() if hasattr(part, "targets")}
     classes = {attack.__name__: attack for attack in ATTACKS.values()}

@@ -27,7 +27,7 @@ class TMIFGSM(Struct):
         decay: share of the momentum kept at each step.
         norm: "linf" or "l2", static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
+        loss: loss to maximise, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, arXiv:1710.06081.

@@ -1,4 +1,4 @@
-"""Transfer: images made on one model, to be judged on another."""
+"""Transfer: images made on one model and judged on another."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,19 +9,19 @@ from deepsec_jax.pytree import Struct, is_randomised
 
 
 class Transfer(Struct):
-    """Make the images on ``surrogate``, whatever model the call is given: what an attacker without it can do.
+    """Make the images on ``surrogate`` instead of the model of the call.
 
         Transfer(attack, surrogate)(model, x, labels) = attack(surrogate, x, labels)
 
-    Whoever judges does so on the model of the call.  The surrogate is a part of the attack, traced like any
-    other: its weights do not recompile, and the inner attack's compiled code is shared.  ``Transfer(
-    Restarts(attack), surrogate)`` keeps the restart that is best on the surrogate; ``Restarts(Transfer(
-    attack, surrogate))`` the one that is best on the model of the call, and so asks that model.
+    Success is judged on the model of the call.  The surrogate is a part of the attack and traced: other
+    weights do not recompile, and the inner attack's compiled code is shared. ``Transfer(Restarts(attack),
+    surrogate)`` keeps the restart that is best on the surrogate. ``Restarts(Transfer(attack, surrogate))``
+    keeps the one that is best on the model of the call, and so queries that model.
 
     Attributes:
         attack: any attack; its hyperparameters and, if random, its key are used on the surrogate.
-        surrogate: the classifier that the attacker has: a pytree callable in evaluation mode, from the same
-            images to logits over the same classes.
+        surrogate: the attacker's classifier: a callable pytree in evaluation mode, from the same images to
+            logits over the same classes.
     """
 
     attack: Attack
@@ -41,9 +41,9 @@ class Transfer(Struct):
 
     @property
     def fit(self) -> Callable[..., "Transfer"]:
-        """Fit the inner attack to training images on the surrogate; not there if it is not fitted.
+        """Fit the inner attack to training images on the surrogate; absent if it needs no fit.
 
-        Called as an attack's own ``fit(model, images, *, key, ...)``, by ``prepare``.
+        Called by ``prepare``, like ``fit(model, images, *, key, ...)`` of an attack.
         """
         attack: Any = self.attack
         inner = attack.fit  # AttributeError: this attack needs no fit
@@ -59,8 +59,7 @@ class Transfer(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets on the surrogate, int [B], or None.
 
-        An attack that finds its target itself (LLC, R+LLC, ILLC) looks at the model it has: it drives to
-        the surrogate's least likely class, and no other class would be its success.
+        An attack that finds its own target (LLC, R+LLC, ILLC) uses the surrogate's least likely class.
         """
         del model
         return self.attack.targets(self.surrogate, x, labels, key=key)
@@ -68,10 +67,10 @@ class Transfer(Struct):
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Images:
-        """Return the inner attack's images on the surrogate; ``model`` is not asked.
+        """Return the inner attack's images on the surrogate; ``model`` is ignored.
 
-        The inner attack checks arrays, key and surrogate.  There is no jit around it: one would hand the
-        surrogate's scalars over as hyperparameters, in float32, and its images could differ in a bit.
+        The inner attack checks arrays, key and surrogate.  There is no jit around it: it would convert the
+        surrogate's scalars to float32 like hyperparameters, and images could differ in the last bit.
         """
         check_model(model)
         return self.attack(self.surrogate, x, labels, key=key)

@@ -28,7 +28,7 @@ from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
 
 class Perturbation(Struct):
-    """An attack that adds the same ``delta`` to every image, and stays in the box.
+    """An attack that adds the same ``delta`` to every image and clips to the box.
 
     Attributes:
         delta: float32 [H, W, C].
@@ -51,23 +51,23 @@ class Perturbation(Struct):
 class UAP(Struct):
     """A universal adversarial perturbation: fitted to training images, then added to any image.
 
-    For every batch, DeepFool finds what each image that v does not fool yet lacks, and
+    For every batch, DeepFool finds the missing change of each image that v does not fool yet, and
 
-        v <- project(v + sum of what they lack, eps)
+        v <- project(v + sum of missing changes, eps)
 
-    Images are visited in a new order in every pass.  The v that fools most training images after a pass
-    is kept; fitting ends when it fools ``fooling_rate`` of them.  An image is fooled when its prediction
-    changes; one on which the model gives no answer (NaN) never is, and moves nothing.  (The authors visit one
-    image at a time; a batch does the same work in parallel.)
+    Images are visited in a new order in every pass.  The v that fools most training images after a pass is
+    kept; fitting ends when it fools ``fooling_rate`` of them.  An image is fooled when its prediction
+    changes. An image without an answer (NaN) is never fooled and contributes no change.  (The authors visit
+    one image at a time; a batch does the same work in parallel.)
 
     Attributes:
         eps: radius of the ball that holds v, one number.
         overshoot: of the inner DeepFool.
-        fooling_rate: share of the training images that is enough.
-        passes: passes over the training images at most.
-        inner_steps: steps of the inner DeepFool at most, static.
+        fooling_rate: sufficient share of fooled training images.
+        passes: maximum number of passes over the training images.
+        inner_steps: maximum number of steps of the inner DeepFool, static.
         norm: "linf" or "l2", static.
-        k: wrong classes that the inner DeepFool looks at, static.
+        k: number of wrong classes of the inner DeepFool, static.
 
     References:
         Moosavi-Dezfooli et al., "Universal adversarial perturbations", CVPR 2017, arXiv:1610.08401.
@@ -118,9 +118,9 @@ class UAP(Struct):
 
         Args:
             model: a classifier in evaluation mode.
-            images: training images, float [N, H, W, C] in [0, 1]; all of them lie on the device.
-            key: decides the order of the images, and a randomised model's draws.
-            batch_size: images that move v together; N is cut to whole batches in each pass.
+            images: training images, float [N, H, W, C] in [0, 1]; all are on the device.
+            key: of the order of the images, and of a randomised model's draws.
+            batch_size: images per update of v; N is cut to whole batches in each pass.
             on_pass: called after every pass with its number, from 1, and its fooling rate.
 
         Raises:
@@ -141,8 +141,8 @@ class UAP(Struct):
         batch_size = min(batch_size, images.shape[0])
         attack, key = one_float_kind(attack, images.dtype), typed_key(key)
         clean = _predict(model, images, batch_size=batch_size)
-        # Beside the weights from the start: what the first pass returns lies there, and another place would
-        # be another compile.
+        # On the weights' device from the start, like the result of the first pass; another device would be
+        # another compilation.
         v = best = _beside(model, jnp.zeros(images.shape[1:], jnp.float32))
         rates: list[float] = []
         for number, pass_key in enumerate(jax.random.split(key, self.passes), start=1):
@@ -158,21 +158,21 @@ class UAP(Struct):
 
 
 def prepare(attack: Attack, model: Classifier, train_images: Any, *, key: Key, **options: Any) -> Attack:
-    """Return the attack ready to be called: a UAP fitted to ``train_images``, any other as it is.
+    """Return the attack ready to be called: a UAP is fitted to ``train_images``, any other is unchanged.
 
     Args:
         attack: any attack.
         model: the classifier to attack.
-        train_images: float [N, H, W, C] in [0, 1]; only looked at by attacks that are fitted.
-        key: decides what fitting draws.
-        options: passed on to ``fit``.
+        train_images: float [N, H, W, C] in [0, 1]; only used by attacks that are fitted.
+        key: of the fit.
+        options: keyword arguments of ``fit``.
     """
     fit = getattr(attack, "fit", None)
     return attack if fit is None else fit(model, train_images, key=key, **options)
 
 
 def _beside(model: Classifier, array: jax.Array) -> jax.Array:
-    """Put an array on the device that has all of the model's weights, if one has."""
+    """Put an array on the device with all of the model's weights, if there is one."""
     places = {leaf.sharding for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.Array)}
     one = places.pop() if len(places) == 1 else None
     return jax.device_put(array, one) if isinstance(one, jax.sharding.SingleDeviceSharding) else array
@@ -184,7 +184,7 @@ def _added(x: Images, delta: jax.Array) -> Images:
 
 
 def _logits(model: Classifier, x: Images) -> Logits:
-    # A randomised model is judged under fixed keys, the same for the clean and the fooled image.
+    # A randomised model is judged with fixed keys, the same for the clean and the fooled image.
     return reseed(model, example_keys(root_key(0), x.shape[0]))(x)
 
 
@@ -231,7 +231,7 @@ def _one_pass(
     def visit(v: jax.Array, chosen: jax.Array) -> tuple[jax.Array, None]:
         at_v = _added(images[chosen], v)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(draw_key, chosen)
-        # DeepFool leaves an image that is fooled already where it is, at no cost.
+        # DeepFool returns an image that is fooled already unchanged, at no cost.
         before = clean[chosen]
         lacking = inner(model, at_v, jnp.maximum(before, 0), key=keys) - at_v
         lacking = jnp.where((before != NO_CLASS)[:, None, None, None], lacking, 0.0)
@@ -242,7 +242,7 @@ def _one_pass(
 
 
 def _into_ball(v: jax.Array, eps: Scalar, norm: str) -> jax.Array:
-    """Return v [H, W, C] projected to the ball around 0; a perturbation alone knows no box."""
+    """Return v [H, W, C] projected to the ball around 0, without clipping to the box."""
     if norm == "linf":
         return jnp.clip(v, min=-eps, max=eps)
     length = jnp.linalg.norm(v.ravel())

@@ -13,7 +13,7 @@ from deepsec_jax.pytree import Struct, static
 
 
 class UMIFGSM(Struct):
-    """BIM along an accumulated gradient, which carries it over small bumps.
+    """BIM along an accumulated gradient, which passes small local maxima.
 
         g <- decay g + grad / ||grad||_1,   x_{i+1} = project(x_i + step_size sign(g))
 
@@ -27,7 +27,7 @@ class UMIFGSM(Struct):
         decay: share of the momentum kept at each step.
         norm: "linf" or "l2", static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
+        loss: loss to maximise, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, arXiv:1710.06081.

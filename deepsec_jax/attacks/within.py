@@ -1,4 +1,4 @@
-"""Within: a minimum-norm attack as one with a budget."""
+"""Within: a minimum-norm attack as an attack with a budget."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from deepsec_jax.pytree import Struct, static
 
 
 class Within(Struct):
-    """Return an attack's image where it lies within eps, and the clean image where it does not.
+    """Return an attack's image if it is within eps, and the clean image otherwise.
 
     Attributes:
         attack: any attack, such as ``FAB(norm="linf")``.
@@ -39,7 +39,7 @@ class Within(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """As the inner attack."""
+        """Whether the inner attack draws random numbers."""
         return bool(getattr(self.attack, "needs_key", False))
 
     def targets(
