@@ -1,4 +1,4 @@
-"""deepsec_jax: attacks, defenses and honest security evaluation of image classifiers, on JAX.
+"""deepsec_jax: attacks, defenses and security evaluation of image classifiers, on JAX.
 
 Sub-packages are imported when they are first used: after ``import deepsec_jax``, both
 ``deepsec_jax.attacks.PGD`` and ``from deepsec_jax import attacks`` work, and ``import deepsec_jax`` alone

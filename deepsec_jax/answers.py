@@ -1,8 +1,8 @@
-"""Labels, and what logits say: whether they are an answer, which class, and whether a goal is reached.
+"""Labels and predictions: whether logits are an answer, their class, and whether a goal is reached.
 
-The one definition that attacks, judge, metrics, candidates, detectors and training share.  A logit of -inf is
-legitimate: a masked class, which the model never names.  NaN and +inf are faults of the model: such a row is
-neither right nor fooled, and whoever counts, counts it apart.
+Attacks, judge, metrics, candidates, detectors and training share this definition.  A logit of -inf is valid:
+a masked class, which is never predicted.  NaN and +inf are errors of the model: such a row is neither correct
+nor fooled, and is counted separately.
 """
 
 from typing import Any
@@ -14,23 +14,23 @@ import numpy as np
 from deepsec_jax.protocols import Labels, Logits
 
 NO_CLASS = -1
-"""The class that is named where there is no answer; no label is equal to it."""
+"""The predicted class without an answer; no label is equal to it."""
 
 
 def as_labels(labels: Any) -> Labels:
-    """Return integer labels as an int32 array, whatever integers they came as.
+    """Return integer labels of any dtype as an int32 array.
 
-    A uint8 cannot count to 1000: the columns that ``one_hot`` compares it with would wrap around, and two
-    classes would be the label.  Every function that takes labels from a caller passes them through here.
-    What is not integers comes back as it is, for the caller's check to refuse.
+    uint8 is too small for 1000 classes: in ``one_hot`` the class indices would wrap around, and two classes
+    would match the label.  Every function that takes labels from a caller converts them here.  Other dtypes
+    are returned unchanged, for the caller's check.
     """
-    # A NumPy array is cast where it lies: one transfer, no compile.
+    # A NumPy array is cast on the host: one transfer, no compilation.
     labels = labels if isinstance(labels, jax.Array) else np.asarray(labels)
     return jnp.asarray(labels.astype(np.int32) if jnp.issubdtype(labels.dtype, jnp.integer) else labels)
 
 
 def answered(logits: Logits) -> jax.Array:
-    """Return bool [...]: the logits are an answer: no NaN, no +inf, and one class at least is not masked.
+    """Return bool [...]: the logits are an answer: no NaN, no +inf, and at least one unmasked class.
 
     Args:
         logits: [..., K].
@@ -41,7 +41,7 @@ def answered(logits: Logits) -> jax.Array:
 
 
 def named(logits: Logits) -> Labels:
-    """Return the class of the largest logit, int32 [...], the lower class of equals; NO_CLASS without answer.
+    """Return the class of the largest logit, int32 [...], in a tie the lower; NO_CLASS without an answer.
 
     Args:
         logits: [..., K].
@@ -50,19 +50,19 @@ def named(logits: Logits) -> Labels:
 
 
 def succeeded(logits: Logits, labels: Labels, *, targeted: bool) -> jax.Array:
-    """Return bool [B]: the logits are an answer, and it is the target, or, untargeted, not the label.
+    """Return bool [B]: the logits are an answer, and it is the target, or, if untargeted, not the label.
 
     Args:
         logits: [B, K].
-        labels: targets, or the classes to flee from, [B].
-        targeted: which of the two.
+        labels: targets, or true classes, [B].
+        targeted: whether ``labels`` are targets.
     """
     hit = jnp.argmax(logits, axis=-1) == labels
     return answered(logits) & (hit if targeted else ~hit)
 
 
 def least_likely(logits: Logits) -> Labels:
-    """Return the class of the smallest logit, int [...]; a masked class is none, for nothing leads there.
+    """Return the class of the smallest logit, int [...], without masked classes.
 
     Args:
         logits: [..., K].

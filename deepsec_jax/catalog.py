@@ -1,4 +1,4 @@
-"""Looking names up in the tables of the house, with a helpful word when a name is not there."""
+"""Lookup of names in tables, with near matches for an unknown name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
-    """Return ``table[name]``; raise KeyError that names near matches and all known names."""
+    """Return ``table[name]``; the KeyError for an unknown name lists near matches and all known names."""
     if name in table:
         return table[name]
     near = get_close_matches(str(name), table, n=2, cutoff=0.5)
@@ -18,7 +18,7 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 class UnknownName(KeyError):
-    """A name that is in no table; prints as one plain line (KeyError would show it quoted)."""
+    """An unknown name; prints as one plain line (a KeyError would be quoted)."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -26,17 +26,17 @@ class UnknownName(KeyError):
 
 @dataclass(frozen=True)
 class Card:
-    """What a table row says about an algorithm.
+    """The description of an algorithm in a table.
 
     Attributes:
         name: name in the paper.
         title: one line.
         reference: authors, title, venue, arXiv.
-        goal: "untargeted" or "targeted", as the paper files it.
+        goal: "untargeted" or "targeted", as in the paper.
         kind: "budget" (stays within eps), "minimum-norm", or "universal".
-        budget: the field that bounds a minimum-norm attack all the same; None where nothing does.
-        version: of the results.  Raise it with every change that moves them: cells of earlier versions are
-            then computed again.  ``tests/test_golden.py`` fails where one was forgotten.
+        budget: the field that bounds a minimum-norm attack; None if unbounded.
+        version: of the results.  Increase it with every change of results: cells of earlier versions are then
+            computed again.  ``tests/test_golden.py`` fails if an increase was forgotten.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Card:
 
 
 def versions(algorithm: Any) -> dict[str, int]:
-    """Return class name -> version of an attack, defense or detector and of all that it holds.
+    """Return class name -> version of an attack, defense or detector and of its parts.
 
-    It decides results, and so it stands in a cell's config.  A class has its version in its ``card``, or,
-    without a card, in a class attribute ``version``.  A class with neither is left out.  One that makes
-    others when it is called names their classes in ``made_of``.
+    Versions are in a cell's config, because they determine results.  A class has its version in its ``card``,
+    or, without a card, in a class attribute ``version``.  A class with neither is left out.  A class that
+    creates others in its call lists them in ``made_of``.
     """
     if isinstance(algorithm, tuple | list):
         return {name: number for part in algorithm for name, number in versions(part).items()}

@@ -1,6 +1,6 @@
-"""What keeps a model from being attacked as it stands, and which adapter of ``deepsec_jax.models`` mends it.
+"""Why an object is not a model, and which adapter of ``deepsec_jax.models`` converts it.
 
-Other libraries are told by the names of their classes' modules: none of them is imported here.
+Other libraries are recognised by the module names of their classes: none of them is imported here.
 """
 
 from textwrap import shorten
@@ -26,7 +26,7 @@ _REMEDIES = {
 
 
 def library_of(thing: Any) -> str | None:
-    """Return the library whose class something is, or is derived from: "Keras", "Equinox" ...; else None."""
+    """Return the library of an object's class or base classes: "Keras", "Equinox" ...; else None."""
     for base in type(thing).__mro__:
         for start, library in _LIBRARIES.items():
             if base.__module__.startswith(start):
@@ -35,9 +35,9 @@ def library_of(thing: Any) -> str | None:
 
 
 def why_no_model(model: Any) -> str | None:
-    """Return why something is no pytree callable with arrays as leaves, and the remedy, in one line.
+    """Return why an object is not a callable pytree of arrays, and the remedy, in one line.
 
-    None of a model that is one.  Only structure and types are looked at.
+    None for a valid model.  Only structure and types are checked.
     """
     library = library_of(model)
     if library in _REMEDIES:
@@ -54,9 +54,9 @@ def why_no_model(model: Any) -> str | None:
 
 
 def in_training(model: Any) -> str | None:
-    """Return which part of a model is in training mode and how to leave it, in one line; None if none is.
+    """Return which part of a model is in training mode, and the remedy, in one line; None if none is.
 
-    Parts are ``nnx`` and Equinox modules, wherever in the pytree they lie.
+    Parts are ``nnx`` and Equinox modules anywhere in the pytree.
     """
     for path, leaf in jax.tree.leaves_with_path(model, is_leaf=_is_nnx):
         if _is_nnx(leaf):
@@ -65,7 +65,7 @@ def in_training(model: Any) -> str | None:
                 if any(flag is False for flag in flags):
                     where = ".".join(map(str, names)) or type(module).__name__
                     return f"the model is in training mode ({where}): call model.eval() first"
-        elif leaf is False and getattr(path[-1], "name", None) == "inference":  # how Equinox's layers say it
+        elif leaf is False and getattr(path[-1], "name", None) == "inference":  # Equinox's attribute
             where = jax.tree_util.keystr(path[:-1]).lstrip(".") or type(model).__name__
             return f"the model is in training mode ({where}): take equinox.nn.inference_mode(model) first"
     return None
@@ -89,9 +89,9 @@ def _why_no_pytree(model: Any) -> str:
 
 
 def _why_bad_leaf(model: Any) -> str | None:
-    """Return what is wrong with the first leaf that jit takes for no array.
+    """Return the problem of the first leaf that jit does not accept as an array.
 
-    A flag (bool) is one to jit.  Equinox's layers decide by theirs, which they cannot once it is traced.
+    jit accepts a flag (bool).  But Equinox's layers branch on theirs, which fails if it is traced.
     """
     for path, part in jax.tree.leaves_with_path(model, is_leaf=lambda node: _is_nnx(node) or _is_eqx(node)):
         for inner, leaf in jax.tree.leaves_with_path(part, is_leaf=_is_nnx):
@@ -107,7 +107,7 @@ def _why_bad_leaf(model: Any) -> str | None:
 
 
 def described(value: Any) -> str:
-    """Return a function by module and name, anything else as it prints."""
+    """Return a function's module and name, or the ``repr`` of another object."""
     name = getattr(value, "__qualname__", None)
     return f"{getattr(value, '__module__', '')}.{name}" if name else repr(value)
 
@@ -125,6 +125,6 @@ def _is_eqx(node: Any) -> bool:
 
 
 def _is_number(leaf: Any) -> bool:
-    """Tell what jit traces as nobody minds: arrays and numbers, not flags; an nnx module has no other."""
+    """Tell whether a leaf may be traced: arrays and numbers, not flags (nnx has no flags as leaves)."""
     traced = isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex)
     return _is_nnx(leaf) or (traced and not isinstance(leaf, bool))

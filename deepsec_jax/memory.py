@@ -1,8 +1,8 @@
-"""How the process keeps its memory: on a CPU, half of a gradient's time can go into page faults.
+"""Keep freed memory in the process: on a CPU, page faults can take half of a gradient's time.
 
-XLA:CPU asks for the temporaries of every call anew, hundreds of megabytes in large pieces.  glibc returns
-such pieces to the system at once and gets them back zeroed, page by page.  Kept, a gradient of the paper's
-MNIST network at batch 128 took 0.78 ms an image on one core instead of 1.48.
+XLA:CPU allocates the temporaries of every call anew, hundreds of megabytes in large blocks.  glibc returns
+such blocks to the system immediately, and gets them back zeroed, page by page.  With memory kept, a gradient
+of the paper's MNIST network at batch 128 took 0.78 ms per image on one core instead of 1.48.
 """
 
 import ctypes
@@ -11,11 +11,11 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's malloc to keep what is freed for the next call; returns whether it could be told.
+    """Make glibc's malloc keep freed memory for the next call; returns whether it succeeded.
 
-    For a process that computes on a CPU, before it imports jax.  Peak memory stays what it was, but memory
-    that was used once is not given back until the process ends.  The same without Python:
-    ``MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184``.
+    Call it before jax is imported, in a process that computes on a CPU.  Peak memory does not change, but
+    used memory is not returned until the process ends.  The same without Python: ``MALLOC_ARENA_MAX=1
+    MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184``.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

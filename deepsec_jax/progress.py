@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(title: str, total: int, *, done_before: int = 0, log_every: float = 30.0) -> Iterator[Advance]:
-    """Show progress of ``total`` units on stderr; ``done_before`` of them do not count for the rate.
+    """Show progress of ``total`` units on stderr; ``done_before`` of them are not part of the rate.
 
     On a terminal this is one live bar; elsewhere a plain line every ``log_every`` seconds, so that a
     log file of a background run stays readable.

@@ -1,7 +1,7 @@
-"""The words every room of the house uses: array aliases and the protocols of model and attack.
+"""Shared types: array aliases and the protocols of models, attacks, defenses and detectors.
 
-Images are float arrays in [0, 1], height x width x channels; whatever a model wants done to them
-(mean, scale, resize) belongs to the model.  A model is a pytree, so weights are traced, never baked in.
+Images are float arrays in [0, 1], height x width x channels.  Preprocessing (mean, scale, resize) is part of
+the model.  A model is a pytree, so its weights are traced and never constants.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -25,7 +25,7 @@ class Classifier(Protocol):
 
 @runtime_checkable
 class Attack(Protocol):
-    """A frozen pytree of hyperparameters whose call makes adversarial examples."""
+    """A frozen pytree of hyperparameters; its call makes adversarial examples."""
 
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
@@ -34,58 +34,58 @@ class Attack(Protocol):
 
         Args:
             model: a pytree callable in evaluation mode.
-            x: float images [B, H, W, C] in [0, 1].  A jax that works in float32 makes float32 of float64
-                ones and gives float32 back; :func:`deepsec_jax.attacks.run_in_batches` gives float64.
-            labels: classes [B], of any integers; the targets of a targeted attack.
+            x: float images [B, H, W, C] in [0, 1].  Without ``jax_enable_x64`` float64 images become float32,
+                and so is the result; :func:`deepsec_jax.attacks.run_in_batches` returns float64.
+            labels: classes [B], of any integer dtype; the targets of a targeted attack.
             key: one key, or one per image; needed by random attacks and models.
 
         Raises:
-            ValueError: shapes or dtypes that do not fit, a model in training mode, no key where one is
-                needed; NumPy images outside [0, 1], NumPy labels below 0.  Arrays on a device are not looked
-                at, since that would wait for it: an image outside [0, 1] by more than 0.001 comes back as
-                NaN, and nobody sees a label that is no class.  ``run_in_batches`` sees all of it.
+            ValueError: shapes or dtypes that do not match, a model in training mode, a missing key; NumPy
+                images outside [0, 1], NumPy labels below 0.  Arrays on a device are not checked, since that
+                would wait for the device: an image outside [0, 1] by more than 0.001 is returned as NaN, and
+                an invalid label is not detected.  ``run_in_batches`` checks all of this.
         """
         ...
 
     def targets(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
     ) -> Labels | None:
-        """Return the class each row is driven to, or None when any wrong class counts."""
+        """Return the target class of each row, or None if any wrong class counts."""
         ...
 
 
 @runtime_checkable
 class Defense(Protocol):
-    """A frozen pytree of hyperparameters that makes a classifier which is harder to attack."""
+    """A frozen pytree of hyperparameters; its ``fit`` makes a classifier that is harder to attack."""
 
     def fit(self, base: Any, data: Any, *, key: Key, folder: Any = None) -> Classifier:
         """Return the defended classifier: a pytree callable like any model.
 
         Args:
             base: :class:`deepsec_jax.defenses.Base`: the undefended model, its network and recipe.
-            data: :class:`deepsec_jax.data.Dataset`; its test split is not looked at but for the accuracy.
-            key: decides all that is drawn.
-            folder: model folder to write, where an interrupted training goes on; None keeps nothing.
+            data: :class:`deepsec_jax.data.Dataset`; its test split is only used for the accuracy.
+            key: of all random numbers.
+            folder: model folder to write, in which an interrupted training resumes; or None.
         """
         ...
 
     def surrogate(self, classifier: Classifier) -> Classifier:
-        """Return what an adaptive attacker differentiates instead of the defended classifier."""
+        """Return the model that an adaptive attacker differentiates instead of the defended classifier."""
         ...
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """A frozen pytree of hyperparameters that makes a score of how suspicious an image is."""
+    """A frozen pytree of hyperparameters; its ``fit`` makes a score of how suspicious an image is."""
 
     def fit(self, base: Any, data: Any, *, key: Key, folder: Any = None) -> Any:
-        """Return a :class:`deepsec_jax.defenses.FittedDetector`, its threshold set on clean images.
+        """Return a :class:`deepsec_jax.defenses.FittedDetector` with a threshold set on clean images.
 
         Args:
             base: :class:`deepsec_jax.defenses.Base`: the model to guard.
-            data: :class:`deepsec_jax.data.Dataset`; its test split is not looked at but for the accuracy.
-            key: decides all that is drawn.
-            folder: model folder to write, where an interrupted training goes on; None keeps nothing.
+            data: :class:`deepsec_jax.data.Dataset`; its test split is only used for the accuracy.
+            key: of all random numbers.
+            folder: model folder to write, in which an interrupted training resumes; or None.
         """
         ...
 

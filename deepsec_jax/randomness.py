@@ -1,4 +1,4 @@
-"""Where all random numbers come from: keys, one per example, and the models that draw from them."""
+"""Random numbers: keys, one per example, and randomised models."""
 
 import math
 from collections.abc import Callable
@@ -20,27 +20,29 @@ def is_key(leaf: Any) -> bool:
 
 
 IMPLEMENTATION = "threefry2x32"
-"""How all numbers here are drawn.  With ``rbg``, jax's other way, a vmapped draw depends on the batch."""
+"""The only key implementation used here.  With ``rbg``, jax's other one, a vmapped draw depends on the
+batch.
+"""
 
 
 def root_key(seed: int) -> Key:
-    """Return the key of a seed: ``jax.random.key``, whatever ``jax_default_prng_impl`` says."""
+    """Return the key of a seed: ``jax.random.key``, independent of ``jax_default_prng_impl``."""
     return jax.random.key(seed, impl=IMPLEMENTATION)
 
 
 def typed_key(key: Any) -> Key:
-    """Return one key or an array of keys as threefry keys, the only ones whose rows are independent.
+    """Return one key or an array of keys as threefry keys, the only ones with independent rows.
 
-    A threefry key stays as it is.  Of any other a threefry key is derived: ``rbg`` makes its key of a seed
-    by writing the threefry key twice, and keeps it so through ``split`` and ``fold_in``, so the
-    same seed draws the same numbers; of a key without this form every word counts.
+    A threefry key is returned unchanged.  From any other key a threefry key is derived.  ``rbg`` makes its
+    key from a seed by repeating the threefry key, also in ``split`` and ``fold_in``, so the same seed draws
+    the same numbers.  For a key without this form all words are used.
 
     Args:
         key: typed keys of any implementation; or raw uint32 ones of ``jax.random.PRNGKey``, two words
             (threefry) or four (rbg) along the last axis.
 
     Raises:
-        TypeError: no key.
+        TypeError: not a key.
     """
     if is_key(key):
         if jax.random.key_impl(key) == IMPLEMENTATION:
@@ -58,7 +60,7 @@ def typed_key(key: Any) -> Key:
 
 
 def _threefry(words: jax.Array) -> Key:
-    """Return the threefry key of another implementation's key, uint32 [words]."""
+    """Return the threefry key derived from another implementation's key, uint32 [words]."""
     first = jax.random.wrap_key_data(jnp.resize(words, (2,)), impl=IMPLEMENTATION)
     mixed = first
     for word in words[2:]:
@@ -69,13 +71,13 @@ def _threefry(words: jax.Array) -> Key:
 def example_keys(key: Key | Keys, rows: int, *, first: int | jax.Array = 0) -> Keys:
     """Return one key per example, [rows], threefry.
 
-    One key gives row i of the data set ``fold_in(key, i)``, whatever batch it stands in; keys that
-    are one per example already are returned as they are.
+    From one key, row i of the data set gets ``fold_in(key, i)``, independent of its batch.  Keys that are one
+    per example are returned unchanged.
 
     Args:
         key: one key, or ``rows`` keys; see :func:`typed_key`.
         rows: number of examples.
-        first: index in the data set of the first of them.
+        first: index of the first one in the data set.
 
     Raises:
         ValueError: another number of keys than examples.
@@ -89,14 +91,14 @@ def example_keys(key: Key | Keys, rows: int, *, first: int | jax.Array = 0) -> K
 
 
 def first_keys() -> Keys:
-    """Return the keys [1] of a randomised model that nobody has reseeded; see :func:`one_per_row`."""
+    """Return the initial keys [1] of a randomised model; see :func:`one_per_row`."""
     return jax.random.split(root_key(0), 1)
 
 
 def one_per_row(keys: Keys, rows: int) -> Keys:
     """Return one key per row of a batch [rows]; a single one is folded with the row's index.
 
-    For a randomised model that can be called before it is reseeded.
+    It lets a randomised model be called before it is reseeded.
 
     Raises:
         ValueError: neither one key nor one per row.
@@ -112,27 +114,27 @@ def one_per_row(keys: Keys, rows: int) -> Keys:
 def is_randomised(model: Any) -> bool:
     """Tell whether a model draws random numbers: a class somewhere in it names fields of keys, one per row.
 
-    A class says so by ``row_keys: ClassVar[tuple[str, ...]] = ("keys",)``, and by ``row_keys = ()`` that none
-    of its keys is one per row.  Streams of nnx (Dropout's) need no word: evaluation mode does not draw.
+    A class declares this with ``row_keys: ClassVar[tuple[str, ...]] = ("keys",)``.  ``row_keys = ()``
+    declares that none of its keys is one per row.  Streams of nnx (Dropout) need no declaration: evaluation
+    mode does not draw.
 
     Raises:
-        ValueError: a named field is no array of keys [B], or an array of keys [n] is in no class that says
-            what it is.
+        ValueError: a named field is not an array of keys [B], or no class declares an array of keys [n].
     """
     return any(_row_keys(model))
 
 
 def reseed(model: T, keys: Keys) -> T:
-    """Return the model with fresh randomness, one key per row; any other model is returned as it is.
+    """Return the model with new keys, one per row; a deterministic model is returned unchanged.
 
     A model with several fields of keys gets different numbers in each.
 
     Args:
-        model: a classifier, or any pytree that holds some.
+        model: a classifier, or any pytree of classifiers.
         keys: one per row [B]; see :func:`typed_key`.
 
     Raises:
-        ValueError: as :func:`is_randomised`.
+        ValueError: as for :func:`is_randomised`.
     """
 
     def fresh(old: Keys, order: int) -> Keys:
@@ -143,12 +145,12 @@ def reseed(model: T, keys: Keys) -> T:
 
 
 def with_row_keys(model: T, change: Callable[[Keys, int], Keys]) -> T:
-    """Return the model with other keys of its rows; one that has none is returned as it is.
+    """Return the model with changed row keys; one without row keys is returned unchanged.
 
     Args:
         model: any pytree.
-        change: ``change(keys, order)`` returns what takes the place of the keys [B], of which there
-            are ``order`` others before them.
+        change: ``change(keys, order)`` returns the new keys [B]; ``order`` is the number of previous key
+            fields.
     """
     chosen = _row_keys(model)
     if not any(chosen):
@@ -161,7 +163,7 @@ def with_row_keys(model: T, change: Callable[[Keys, int], Keys]) -> T:
 
 
 def _row_keys(tree: Any, path: tuple[Any, ...] = ()) -> list[bool]:
-    """Return of every leaf whether a class says that it is one key per row."""
+    """Return for every leaf whether a class declares it as one key per row."""
     if _speaks(tree):
         return _said(tree, path)
     found = []
@@ -183,7 +185,7 @@ def _row_keys(tree: Any, path: tuple[Any, ...] = ()) -> list[bool]:
 
 
 def _said(node: Any, path: tuple[Any, ...]) -> list[bool]:
-    """Return of every leaf of a node whether it is one key per row, as the node's class says."""
+    """Return for every leaf of a node whether the node's class declares it as one key per row."""
     kind, names = type(node).__name__, type(node).row_keys
     if not isinstance(names, tuple):
         raise ValueError(f"{kind}.row_keys must be a tuple of names of fields, ('keys',), got {names!r}")
@@ -205,7 +207,7 @@ def _said(node: Any, path: tuple[Any, ...]) -> list[bool]:
                 )
             found.append(True)
             continue
-        # The class speaks for keys in its own fields, also in lists and dicts there; not for models inside.
+        # The class declares keys in its own fields, also in lists and dicts there; not in inner models.
         for inner, part in jax.tree_util.tree_leaves_with_path(field, is_leaf=_is_no_container):
             own = jax.tree_util.all_leaves([part])
             found += [False] if own else _row_keys(part, (*path, *place, *inner))
@@ -225,7 +227,7 @@ def _is_no_container(node: Any) -> bool:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """Return the name of the first step of a path; "" where it is a number."""
+    """Return the name of the first step of a path; "" if it is a number."""
     name = getattr(path[0], "name", getattr(path[0], "key", "")) if path else ""
     return name if isinstance(name, str) else ""
 

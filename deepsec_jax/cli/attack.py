@@ -17,8 +17,8 @@ COLUMNS = ("mr", "mr_8bit", "clean_error", "l0", "l2", "linf", "cc", "cc_gradien
 class Attack(Options):
     """Attack a model: a table, a page with pictures, and the adversarial examples.
 
-    The same as deepsec evaluate attacks with fewer images and columns, and its report. The same command
-    goes on where it was interrupted.
+    The same as deepsec evaluate attacks with fewer images and columns, and its report. If it is interrupted,
+    run it again.
 
     Attributes:
         n: Number of correctly classified test images to attack.
@@ -31,7 +31,7 @@ class Attack(Options):
     export: Literal["nothing", "npz"] = "nothing"
 
     def run(self) -> int:
-        """Attack, or go on with what an interrupted run left; return 1 if an attack failed."""
+        """Attack, or resume an interrupted run; return 1 if an attack failed."""
         self.check()
         from deepsec_jax.cli.evaluate import execute, open_run
         from deepsec_jax.studies.attacks.jobs import jobs_of, presets
@@ -52,7 +52,7 @@ class Attack(Options):
 
 
 def write_page(run_dir: Path, out: Path) -> None:
-    """Write the report of a run directory and say where its page is."""
+    """Write the report of a run directory and print the path of its page."""
     from deepsec_jax.studies.report import write_run_report
 
     for path in write_run_report(run_dir, out):

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Defend:
-    """Make a model harder to attack; a training that was interrupted goes on, a finished one is only shown.
+    """Fit a defense; an interrupted training resumes, a finished one is only shown.
 
     Attributes:
         defense: Name of a defense, e.g. pat or pat@free, see deepsec list defenses.
         model: Folder of the model to defend, which deepsec train has written; or --model. rt, pd, rc, lid, fs
-            and magnet also go around a network that nat, eat, pat, dd or igr has trained.
+            and magnet can also be put around a network that nat, eat, pat, dd or igr has trained.
         data: Data set name or path of an .npz; default the set that the model was trained on.
-        data_dir: Where TFDS sets lie; default TFDS's own folder.
-        preset: Hyperparameters: the paper's, the origin paper's, or what two cores can train.
-        seed: Seed of initial weights, order, and all that is drawn.
+        data_dir: Folder of TFDS sets; default TFDS's own.
+        preset: Hyperparameters: DEEPSEC's, the original paper's, or small ones for two cores.
+        seed: Seed of all random numbers.
         run_dir: Model folder to write; default runs/defenses/DEFENSE-PRESET-MODEL.
-        spec: TOML file with these options, by these names; what the command line says goes first.
-        dry_run: Print what is left to train and how long it will take, and write nothing.
+        spec: TOML file with these options, by these names; the command line takes precedence.
+        dry_run: Print the remaining training and its estimated time, and write nothing.
     """
 
     defense: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DEFENSE")]
@@ -77,7 +77,7 @@ class Defend:
 
 
 def _accuracy(found: "ModelFolder") -> str:
-    """Return the accuracy of a fitted defense in words."""
+    """Return the accuracy of a fitted defense as text."""
     from deepsec_jax.defenses.base import REJECTED
 
     figures = found.saved.figures
@@ -88,7 +88,7 @@ def _accuracy(found: "ModelFolder") -> str:
 
 
 def _base_folder(model: str) -> "ModelFolder":
-    """Return what the folder of the model to defend holds.
+    """Return the contents of the folder of the model to defend.
 
     Raises:
         InputError: a function, or a model that is more than its network.
@@ -104,7 +104,7 @@ def _base_folder(model: str) -> "ModelFolder":
 
 
 def _check_stack(model: str, found: "ModelFolder", defense: Any) -> None:
-    """Raise InputError for a defense of a defended network that would leave nothing of the first defense."""
+    """Raise InputError for a second defense that would replace the first one's network."""
     if found.defended is None or getattr(defense, "keeps_network", False):
         return
     from deepsec_jax.defenses import DEFENSES
@@ -118,7 +118,7 @@ def _check_stack(model: str, found: "ModelFolder", defense: Any) -> None:
 
 
 def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
-    """Print the epochs that are left and about how long they take."""
+    """Print the remaining epochs and their estimated time."""
     from deepsec_jax import models
     from deepsec_jax.cli.dry_run import time_bare_gradient
     from deepsec_jax.cli.train import epochs_left
@@ -155,7 +155,7 @@ def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> N
 
 
 def _show_pixelcnn(defense: Any, dataset: "Dataset", folder: Path) -> None:
-    """The same for PD, which trains no classifier: a step of its PixelCNN is timed."""
+    """The same for PD, which trains no classifier: one step of its PixelCNN is timed."""
     from deepsec_jax.cli.train import epochs_left
     from deepsec_jax.defenses.base import changed_recipe
     from deepsec_jax.defenses.cost import pixelcnn_seconds

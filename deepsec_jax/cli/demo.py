@@ -7,10 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a small network on digits, attack it with everything, and write a report; needs no network.
+    """Train a small network on digits, run every attack, and write a report; works offline.
 
     Attributes:
-        run_dir: Where the model, the run and the report go; each is made once.
+        run_dir: Folder of the model, the run and the report; each is made once.
         n: Number of test images to attack.
     """
 
@@ -41,7 +41,7 @@ class Demo:
 
 
 def shortened(attack: Any) -> Any:
-    """Return a search over constants cut to 4 x 60 longer steps; any other attack as it is."""
+    """Return a search over constants with 4 x 60 longer steps; any other attack unchanged."""
     if not hasattr(attack, "search_steps"):
         return attack
     changes: dict[str, Any] = {"search_steps": 4, "steps": min(60, attack.steps), "c": 0.1}

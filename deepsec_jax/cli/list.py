@@ -16,7 +16,7 @@ What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "da
 
 @dataclass(frozen=True)
 class List:
-    """Show what there is: attacks, defenses, metrics, models, recipes, data sets.
+    """List attacks, defenses, metrics, models, recipes and data sets.
 
     Attributes:
         what: Which table to show.

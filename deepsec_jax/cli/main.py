@@ -1,4 +1,4 @@
-"""From the words of a command line to one verb, and from known errors to one line."""
+"""Parse a command line to one verb, and report known errors in one line."""
 
 import functools
 import operator
@@ -37,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``deepsec`` with these arguments (default: the process's) and return the exit code.
 
     Returns:
-        0; 1 where part of the work failed and the rest is done; 2 for input that cannot be used; 130
-        where it was interrupted.
+        0; 1 if a part of the work failed and the rest is done; 2 for invalid input; 130 if interrupted.
     """
     keep_freed_memory()
     convolve_for_gradients()
@@ -46,29 +45,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(_parse(words))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: run the same command again to resume", file=sys.stderr)
         return 130
     except OSError as error:
         print(f"error: {_system_error(error)}", file=sys.stderr)
         return 2
     except Exception as error:
         if type(error).__module__.partition(".")[0] != "deepsec_jax":
-            raise  # a bug keeps its traceback; our own errors say what to do
+            raise  # a bug keeps its traceback; our own errors name the remedy
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
 def _run(verb: Any) -> int:
-    """Run a verb; options of a study have no method of their own for it."""
+    """Run a verb, or a study from its options."""
     return (verb.run() if hasattr(verb, "run") else evaluate.evaluate(verb)) or 0
 
 
 def _parse(words: list[str]) -> Any:
-    """Return the verb with its options, after those of a spec file."""
+    """Return the verb with its options; options of a spec file are the defaults."""
     verbs, program, spoken = VERBS, "deepsec", words
     if words[:1] == ["evaluate"]:
         verbs, program, spoken = evaluate.verbs(), "deepsec evaluate", words[1:]
-        study = next((word for word in spoken if word in verbs), None)  # options may stand before it
+        study = next((word for word in spoken if word in verbs), None)  # options may precede it
         if study is not None:
             spoken.remove(study)
             spoken.insert(0, study)
@@ -86,13 +85,13 @@ def _parse(words: list[str]) -> Any:
     return tyro.cli(
         any_of_them,
         prog=program,
-        description="Attack, defend and honestly evaluate image classifiers, on JAX.",
+        description="Attack, defend and evaluate image classifiers, on JAX.",
         args=spoken,
     )
 
 
 def _model_first(words: list[str], verb: Any) -> list[str]:
-    """Return ``VERB --model M`` as ``VERB M``: the model may be given either way."""
+    """Return ``VERB --model M`` as ``VERB M``; both forms are allowed."""
     model = spec.option("--model", words)
     if model is None or "model" not in {field.name for field in fields(verb)}:
         return words

@@ -17,14 +17,14 @@ class Prepare:
 
     Attributes:
         name: Name of a TFDS image classification set, e.g. mnist, cifar10, fashion_mnist.
-        data_dir: Where to put it; default TFDS's own folder.
+        data_dir: Folder of TFDS sets; default TFDS's own.
     """
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     data_dir: Path | None = None
 
     def run(self) -> None:
-        """Prepare the set and print where it lies."""
+        """Prepare the set and print its path."""
         if self.name == "digits":
             print("digits is embedded: nothing to prepare")
             return

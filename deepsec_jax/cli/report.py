@@ -9,12 +9,12 @@ import tyro
 
 @dataclass(frozen=True)
 class Report:
-    """Make tables and a page of a run directory: terminal, CSV, JSON, LaTeX, HTML. It only reads cells.
+    """Write the tables and pages of a run directory: terminal, CSV, JSON, LaTeX, HTML. Runs no model.
 
     Attributes:
         run_dir: Folder that deepsec evaluate attacks, defenses or detectors has written.
         out: Folder for the files; default RUN_DIR/report.
-        times: Keep what depends on the clock; without it, runs of one plan give the same bytes.
+        times: Include values that depend on the clock; without them, runs of one plan give the same bytes.
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
@@ -22,7 +22,7 @@ class Report:
     times: bool = True
 
     def run(self) -> None:
-        """Print the tables, write the files, and say where they are."""
+        """Print the tables, write the files, and print their paths."""
         from rich.console import Console
 
         from deepsec_jax.runs.store import read_cells

@@ -22,16 +22,16 @@ _NOT_IN_A_FILE = ("spec", "dry_run")
 
 
 def defaults(verb: type, words: Sequence[str]) -> Any | None:
-    """Return the verb with the values of the file that ``--spec`` names, or None without one.
+    """Return the verb with the values of the ``--spec`` file, or None without one.
 
-    Options that must be given and are not in the file are ``tyro.MISSING``.
+    Required options that are not in the file are ``tyro.MISSING``.
 
     Args:
         verb: dataclass of the verb.
         words: command line after ``deepsec``.
 
     Raises:
-        InputError: no such file, no TOML, an unknown name or a value of another type.
+        InputError: no such file, not TOML, an unknown name or a value of another type.
     """
     path = option("--spec", words)
     if path is None or "spec" not in {field.name for field in fields(verb)}:
@@ -44,7 +44,7 @@ def defaults(verb: type, words: Sequence[str]) -> Any | None:
 
 
 def option(name: str, words: Sequence[str]) -> str | None:
-    """Return the value of ``--name VALUE`` or ``--name=VALUE``; None if it is not there."""
+    """Return the value of ``--name VALUE`` or ``--name=VALUE``; None if missing."""
     for word, following in zip(words, (*words[1:], None), strict=True):
         if word == name:
             return following
@@ -81,7 +81,7 @@ def read(path: Path, verb: type) -> dict[str, Any]:
 
 
 def _fit(value: Any, hint: Any) -> Any | None:
-    """Return a TOML value as the type asks for it; None if it is none of that type."""
+    """Return a TOML value converted to the type; None if it does not match."""
     if get_origin(hint) in (Union, UnionType):
         fitted = (_fit(value, part) for part in get_args(hint) if part is not NoneType)
         return next((part for part in fitted if part is not None), None)
@@ -94,11 +94,11 @@ def _fit(value: Any, hint: Any) -> Any | None:
         return Path(value) if isinstance(value, str) else None
     if hint is float and type(value) is int:
         return float(value)
-    return value if type(value) is hint else None  # TOML's true is no 1
+    return value if type(value) is hint else None  # TOML's true is not 1
 
 
 def _in_words(hint: Any) -> str:
-    """Return what a type hint asks for, as an error says it."""
+    """Return the description of a type hint for errors."""
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_in_words(part) for part in get_args(hint) if part is not NoneType)
     if get_origin(hint) is Literal:

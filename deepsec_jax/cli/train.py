@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model from a recipe; a run that was interrupted goes on, a finished one is only shown.
+    """Train a model from a recipe; an interrupted run resumes, a finished one is only shown.
 
     Attributes:
         recipe: Name of a recipe, see deepsec list recipes.
-        data_dir: Where TFDS sets lie; default TFDS's own folder.
+        data_dir: Folder of TFDS sets; default TFDS's own.
         run_dir: Model folder to write; default runs/models/RECIPE.
-        spec: TOML file with these options, by these names; what the command line says goes first.
-        dry_run: Print what is left to train and how long it will take, and write nothing.
+        spec: TOML file with these options, by these names; the command line takes precedence.
+        dry_run: Print the remaining training and its estimated time, and write nothing.
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
@@ -52,7 +52,7 @@ class Train:
 
 
 def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
-    """Print the epochs that are left and about how long they take."""
+    """Print the remaining epochs and their estimated time."""
     from deepsec_jax import models, training
     from deepsec_jax.cli.dry_run import time_bare_gradient
     from deepsec_jax.runs.estimate import duration
@@ -77,7 +77,7 @@ def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
 
 
 def epochs_left(folder: Path, epochs: int) -> int:
-    """Return how many of the epochs an unfinished training has still to do."""
+    """Return the number of remaining epochs of an unfinished training."""
     kept = folder.with_name(folder.name + ".partial") / "epochs"
     finished = [int(path.name) for path in kept.iterdir() if path.name.isdigit()] if kept.is_dir() else []
     return epochs - (1 + max(finished, default=-1))

@@ -1,4 +1,4 @@
-"""The cells of an attack evaluation as jobs: what each is made of, how it is computed and measured."""
+"""The cells of an attack evaluation as jobs: config, computation and measurement of each."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,19 +33,19 @@ def attack_config(
     seed: int,
     train_digest: Callable[[], str],
 ) -> dict[str, Any]:
-    """Return the config of a cell: all that decides its arrays, and nothing else.
+    """Return the config of a cell: everything that determines its arrays.
 
     Args:
         name: name of the preset row, e.g. ``fgsm@0.5``.
         attack: the attack of that row.
         preset: ``paper`` or ``strong``.
         data: data set name.
-        model: what the model is called (``name``), and what else is known of it.
+        model: its ``name``, and further known facts.
         candidates: name of the candidate set, a hash over the model's weights, the test split, n and seed.
         images: hash of the test split, see :func:`deepsec_jax.evaluation.sample.split_name`.
         n: number of candidates.
         seed: of candidates, targets and random attacks.
-        train_digest: tells the data set from others; called for an attack that is fitted to training images.
+        train_digest: returns the data set's digest; called for an attack that is fitted to training images.
     """
     fitted = {"fitted_to": train_digest()} if hasattr(attack, "fit") else {}
     return {
@@ -56,10 +56,10 @@ def attack_config(
 
 
 def column_groups(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return group -> columns: those on the device together, each host column alone.
+    """Return group -> columns: device columns together, each host column separately.
 
     Raises:
-        UnknownName: no such column; names near matches.
+        UnknownName: no such column, with near matches.
     """
     columns = [lookup(METRICS, name, "metric") for name in names]
     device = tuple(column.name for column in columns if not column.host)
@@ -81,20 +81,20 @@ def attack_job(
     train_images: Callable[[], np.ndarray],
     notes: Callable[[], dict[str, Any]] = dict,
 ) -> Job:
-    """Return the job that makes one cell and measures its columns.
+    """Return the job that computes one cell and measures its columns.
 
     Args:
         config: the cell's config.
         attack: the attack that the config describes.
         model: the model under attack.
-        candidates: gives the set that the config names.
-        groups: columns wanted, see :func:`column_groups`.
+        candidates: returns the set that the config names.
+        groups: requested columns, see :func:`column_groups`.
         image_shape: height, width, channels.
         classes: number of classes.
         batch_size: images per call.
-        gradient_seconds: gives the wall time per image of one bare gradient.
+        gradient_seconds: returns the wall time per image of one bare gradient.
         train_images: gives the images that a UAP is fitted to.
-        notes: what the environment says of device, classes and findings.
+        notes: the environment's entries for device, classes and findings.
     """
     rows = int(config["n"])
     batch_size = min(batch_size, rows)
@@ -137,21 +137,21 @@ def attacked(
     batch_size: int,
     on_batch: OnBatch = silent,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Run one attack on a candidate set, and judge its images from outside.
+    """Run one attack on a candidate set, and judge its images independently.
 
-    A targeted attack is given the candidates' targets; any other is given the true labels.
+    A targeted attack gets the candidates' targets, any other the true labels.
 
     Args:
         attack: the attack.
         model: the model under attack.
-        candidates: what to attack.
+        candidates: to attack.
         key: root of everything that is drawn.
         train_images: gives the images that a UAP is fitted to.
         batch_size: images per call.
-        on_batch: told of the images of each batch.
+        on_batch: called with the number of images of each batch.
 
     Returns:
-        What it cost, and the arrays of an attack's cell, see :data:`deepsec_jax.runs.cells.KINDS`.
+        Its cost, and the arrays of an attack's cell, see :data:`deepsec_jax.runs.cells.KINDS`.
     """
     targeted = bool(getattr(attack, "targeted", False))
     found = generate(
@@ -184,14 +184,14 @@ def judge_all(
     *,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
-    """Return what the judge says of all images, batch by batch: success, prediction, confidence ... [N].
+    """Return the judge's results on all images, batch by batch: success, prediction, confidence ... [N].
 
     Args:
         model: the model that was attacked.
         x: clean images [N, H, W, C].
         x_adv: adversarial images [N, H, W, C].
         labels: true classes [N].
-        targets: classes that the images were driven to [N]; -1 for an untargeted attack.
+        targets: target classes [N]; -1 for an untargeted attack.
         batch_size: images per call.
     """
     targeted = len(x) > 0 and int(targets.min()) >= 0

@@ -1,4 +1,4 @@
-"""What an attack is, in plain values, and how many model calls it makes."""
+"""An attack as plain values, and its number of model calls."""
 
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from deepsec_jax.catalog import versions
 def hyperparameters(attack: Any) -> dict[str, Any]:
     """Return field -> plain value of an attack: functions by name, nested attacks written out.
 
-    ``Restarts`` shows the fields of what it repeats and ``restarts``, as a preset names them.
+    ``Restarts`` has the fields of its inner attack and ``restarts``, as in a preset.
     """
     if isinstance(attack, Restarts):
         return {**hyperparameters(attack.attack), "restarts": attack.n}
@@ -21,14 +21,14 @@ def hyperparameters(attack: Any) -> dict[str, Any]:
 
 
 def described(attack: Any) -> dict[str, Any]:
-    """Return what a config says of an attack: ``class``, ``hyperparameters``, ``versions``."""
+    """Return an attack's entries in a config: ``class``, ``hyperparameters``, ``versions``."""
     return {
         "class": class_of(attack), "hyperparameters": hyperparameters(attack), "versions": versions(attack)
     }  # fmt: skip
 
 
 def class_of(attack: Any) -> str:
-    """Return the name of an attack's class; of ``Restarts``, that of what it repeats."""
+    """Return the name of an attack's class; for ``Restarts``, that of its inner attack."""
     return type(attack.attack if isinstance(attack, Restarts) else attack).__name__
 
 
@@ -46,7 +46,7 @@ def _plain(value: Any) -> Any:
 
 
 def gradients(attack: Any) -> int | None:
-    """Return the gradients per image of an attack whose work is the same for every image; else None."""
+    """Return the gradients per image of an attack with equal work for every image; else None."""
     if isinstance(attack, Restarts):
         each = gradients(attack.attack)
         return None if each is None else each * attack.n
@@ -59,7 +59,7 @@ def gradients(attack: Any) -> int | None:
 
 
 def most_gradients(attack: Any, size: int) -> int | None:
-    """Return the most gradients per image that an attack can take; None if that is not known.
+    """Return the maximum number of gradients per image of an attack; None if unknown.
 
     Args:
         attack: the attack.
@@ -77,10 +77,10 @@ def most_gradients(attack: Any, size: int) -> int | None:
 
 
 def forwards(attack: Any) -> int | None:
-    """Return the forward passes per image beside those in the gradients; None if not known.
+    """Return the forward passes per image, without those in gradients; None if unknown.
 
-    More than one step ends with one, for the last iterate; finding the least likely class costs one (on a
-    deterministic model), and so does judging each restart.
+    An attack of more than one step needs one for the last iterate.  Finding the least likely class needs one
+    (on a deterministic model), and so does judging each restart.
     """
     if isinstance(attack, Restarts):
         each = forwards(attack.attack)

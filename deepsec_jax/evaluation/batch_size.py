@@ -1,4 +1,4 @@
-"""``--batch-size auto``: a fixed size on the CPU, on an accelerator what its memory holds."""
+"""``--batch-size auto``: a fixed size on the CPU, on an accelerator as much as memory permits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ class BatchSizeError(ValueError):
 
 _CPU_BATCH = 64
 _CPU_VALUES = 32 * 32 * 3
-"""On CPUs 16 to 64 small images a batch are as fast per image as hundreds; larger images take fewer."""
+"""On a CPU batches of 16 to 64 small images are as fast per image as hundreds; use fewer larger images."""
 
 _SMALLEST, _LARGEST = 16, 4096
 
@@ -19,14 +19,14 @@ _SMALLEST, _LARGEST = 16, 4096
 def choose(size: int | Literal["auto"], model: Any, image_shape: Sequence[int], n: int) -> int:
     """Return images per call.
 
-    ``auto`` is :func:`on_cpu` where jax computes on the CPU; elsewhere the largest batch of which one
-    gradient fits into memory is looked for, and half of it taken.
+    ``auto`` is :func:`on_cpu` if jax computes on the CPU.  Elsewhere it is half of the largest batch for
+    which one gradient fits into memory.
 
     Args:
         size: a number, or ``auto``.
         model: the model under attack.
         image_shape: height, width, channels.
-        n: number of images; more than them is never taken.
+        n: number of images, the maximum.
     """
     if size != "auto":
         return size
@@ -38,15 +38,15 @@ def choose(size: int | Literal["auto"], model: Any, image_shape: Sequence[int], 
 
 
 def on_cpu(image_shape: Sequence[int]) -> int:
-    """Return 64 for images of up to 32 x 32 x 3 values, in proportion fewer for larger ones, at least 1."""
+    """Return 64 for images of up to 32 x 32 x 3 values, proportionally fewer for larger ones, at least 1."""
     return max(1, min(_CPU_BATCH, _CPU_BATCH * _CPU_VALUES // math.prod(image_shape)))
 
 
 def largest_fitting(fits: Callable[[int], bool], n: int) -> int:
-    """Double from 16 until memory refuses, or 4096 or ``n`` is reached; halve from 16 where that is refused.
+    """Double from 16 until memory is exhausted, or 4096 or ``n`` is reached; halve if 16 is too large.
 
-    An attack and its metrics hold more than the one gradient that was tried, so after a refusal half of
-    the largest batch that fitted is taken.
+    An attack and its metrics need more memory than one gradient, so half of the largest fitting batch is
+    used.
 
     Args:
         fits: tells whether a batch of this many images fits.

@@ -1,4 +1,4 @@
-"""Adversarial images of a whole set, and what they cost; nothing here says whether they succeed."""
+"""Adversarial images of a whole set and their cost; success is measured elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -22,12 +22,12 @@ class Generated:
 
     Attributes:
         x_adv: float32 [N, H, W, C].
-        targets: classes that the images were driven to, int32 [N]; -1 for an untargeted attack.
+        targets: target classes, int32 [N]; -1 for an untargeted attack.
         seconds: wall time of all N images, without compilation.
-        compile_seconds: wall time of tracing and compilation, 0 where an earlier call had compiled.
+        compile_seconds: wall time of tracing and compilation, 0 if compiled before.
         fit_seconds: wall time of fitting the attack to training images (UAP), compilation included.
-        gradients: gradients of the model per image, the mean where an attack counts; NaN if not known.
-        forwards: forward passes per image beside those in the gradients; NaN if not known.
+        gradients: mean number of gradients of the model per image; NaN if unknown.
+        forwards: forward passes per image, without those in gradients; NaN if unknown.
     """
 
     x_adv: np.ndarray
@@ -57,10 +57,10 @@ def generate(
         model: the model under attack; a randomised one gets a key per row.
         images: clean images [N, H, W, C].
         labels: true classes [N], or the targets of a targeted attack.
-        key: root of everything that is drawn.
+        key: root of all random numbers.
         batch_size: images per call.
         train_images: gives the images that an attack with ``fit`` (UAP) is fitted to.
-        on_batch: told of the images of each batch.
+        on_batch: called with the number of images of each batch.
     """
     model = reseed(model, example_keys(key, batch_size))
     started, fit_seconds = time.perf_counter(), 0.0
@@ -94,10 +94,10 @@ def _known(count: int | None) -> float:
 
 
 class _Counter(Struct):
-    """An attack that keeps the counts of every batch; host code.
+    """An attack that records the counts of every batch; host code.
 
     Attributes:
-        attack: what is run.
+        attack: the attack.
         parts: list of the forwards and gradients [B] of each batch so far, one for all copies, static.
     """
 

@@ -1,4 +1,4 @@
-"""Success and distance, measured from outside: no attack says how well it did."""
+"""Success and distances, measured independently of the attack."""
 
 import math
 from functools import partial
@@ -16,38 +16,38 @@ from deepsec_jax.pytree import Struct, classes_of, jit_per_class, logits_shape
 from deepsec_jax.randomness import example_keys, is_randomised, root_key, typed_key
 
 DRAWS = 10
-"""Draws over which a randomised model is judged."""
+"""Number of draws for judging a randomised model."""
 
-_JUDGE = 0x6A756467  # "judg": a root of its own, so that judging draws are none an attack has seen
+_JUDGE = 0x6A756467  # "judg": a separate root, so that no attack has seen these draws
 
 
 class Outcome(Struct):
-    """What became of each image.
+    """The result for each image.
 
     Attributes:
-        success: 1 or 0 [B]: the goal is reached on the adversarial image and was not on the clean one; on a
-            randomised model the share of draws in which it is so; NaN of a row whose image or label is none
-            (see :func:`judge`).
-        before: 1 or 0 [B], or the share of draws: the goal is reached on the clean image already, which is
-            no success.
-        correct: 1 or 0 [B], or the share of draws: the adversarial image gets its true class.  The mean is
-            the accuracy under attack, in which clean errors count as errors; NaN as ``success``.
-        predicted: class of the adversarial image, int32 [B]: that of most draws, of those that succeeded
-            where at least half did; K says "rejected", -1 that there is no answer.
-        confidence: probability of that class, a mean over draws, of those that succeeded where at least half
-            did [B]; NaN of a model without confidences.
+        success: 1 or 0 [B]: the goal is reached on the adversarial image and not on the clean one; on a
+            randomised model the share of such draws; NaN for a row with an invalid image or label (see
+            :func:`judge`).
+        before: 1 or 0 [B], or the share of draws: the clean image already reaches the goal, which is no
+            success.
+        correct: 1 or 0 [B], or the share of draws: the model predicts the true class on the adversarial
+            image.  The mean is the accuracy under attack, including clean errors; NaN like ``success``.
+        predicted: class of the adversarial image, int32 [B]: the most frequent one, over the draws that
+            succeeded if at least half did; K means "rejected", -1 no answer.
+        confidence: probability of that class, a mean over the same draws [B]; NaN for a model without
+            confidences.
         logits: logits on the adversarial image [B, K], [B, K+1] of a model that rejects; on a randomised
             model their mean.
-        probabilities: softmax of those of the classes [B, K]; on a randomised model the mean of each draw's;
-            NaN of a model without confidences (:func:`deepsec_jax.pytree.gives_confidences`).
+        probabilities: softmax of the logits of the classes [B, K]; on a randomised model the mean over draws;
+            NaN for a model without confidences (:func:`deepsec_jax.pytree.gives_confidences`).
         l0: share of entries (pixels x channels) that changed [B].
         l1: sum of absolute changes [B].
         l2: Euclidean norm of the change [B].
         linf: largest absolute change [B].
-        rejected: 1 or 0 [B], or the share of draws in which the image is refused, which is no success; NaN of
-            a model that cannot reject.
-        no_answer: 1 or 0 [B], or the share of draws in which the logits are no answer (NaN or +inf): neither
-            right nor a success.
+        rejected: 1 or 0 [B], or the share of draws in which the image is rejected, which is no success; NaN
+            for a model that cannot reject.
+        no_answer: 1 or 0 [B], or the share of draws without an answer (NaN or +inf): neither correct nor a
+            success.
     """
 
     success: jax.Array
@@ -76,22 +76,22 @@ def judge(
     draws: int | None = None,
     first: int = 0,
 ) -> Outcome:
-    """Classify clean and adversarial images and measure how far they are from each other.
+    """Classify clean and adversarial images and measure their distances.
 
-    An attack that changes nothing has no success, on any model: what the clean image says counts before it.
+    An attack that changes nothing has no success on any model.
 
-    What an attack refuses is refused here: a model in training mode, arrays that do not fit together, values
-    outside [0, 1], labels that are no classes.  Looking at values on a device would wait for it; there such a
-    row has a success of NaN.
+    Like an attack it refuses a model in training mode, arrays that do not match, values outside [0, 1], and
+    invalid labels.  Values on a device are not checked, since that would wait for it; there such a row has
+    success NaN.
 
     Args:
         model: the model under attack.
         x: clean images [B, H, W, C].
         x_adv: adversarial images [B, H, W, C].
         labels: true classes [B].
-        targets: classes the images were driven to [B], ``attack.targets(model, x, labels)``; None counts
-            any class but the label, and "rejected" is none.
-        key: root of the draws of a randomised model; default a fixed key that no attack draws from.
+        targets: target classes [B], ``attack.targets(model, x, labels)``; with None any class except the
+            label counts, but not "rejected".
+        key: root of the draws of a randomised model; default a fixed key that no attack uses.
         draws: number of draws of a randomised model; default :func:`draws_of` it.
         first: index of the first image in its data set, so that its draws do not depend on the batch.
 
@@ -99,7 +99,7 @@ def judge(
         An :class:`Outcome`.
 
     Raises:
-        TypeError: the model is no pytree callable; says which adapter makes one of it.
+        TypeError: the model is not a callable pytree; the error names the adapter.
         ValueError: see above.
     """
     for images in (x, x_adv):
@@ -131,7 +131,7 @@ def judge(
 
 
 def _check_classes(name: str, given: np.ndarray, classes: int) -> None:
-    """Raise ValueError for labels that are no classes of a model."""
+    """Raise ValueError for labels that are not classes of a model."""
     low, high = (int(given.min()), int(given.max())) if len(given) else (0, 0)
     if low < 0 or high >= classes:
         raise ValueError(f"{name} range over {low} .. {high}, but the model has classes 0 .. {classes - 1}")
@@ -139,7 +139,7 @@ def _check_classes(name: str, given: np.ndarray, classes: int) -> None:
 
 @partial(jax.jit, static_argnames=("classes",))
 def _valid(x: Images, x_adv: Images, labels: Labels, goal: Labels, *, classes: int) -> jax.Array:
-    """Return bool [B]: both images lie in [0, 1], but for a hair, and label and goal are classes."""
+    """Return bool [B]: both images are in [0, 1] up to rounding, and label and goal are classes."""
     fits = [jnp.all((each >= -OUTSIDE) & (each <= 1.0 + OUTSIDE), axis=(1, 2, 3)) for each in (x, x_adv)]
     fits += [(each >= 0) & (each < classes) for each in map(as_labels, (labels, goal))]
     return fits[0] & fits[1] & fits[2] & fits[3]
@@ -156,18 +156,18 @@ def answers_of(
     draws: int | None = None,
     first: int | jax.Array = 0,
 ) -> Answers:
-    """Return what a model says of images, under the judge's draws.
+    """Return a model's outputs on images, under the judge's draws.
 
-    One program for images with and without ``before``: two could round apart, and an image that was not
-    changed must get the same answer.
+    One program for images with and without ``before``: two programs could round differently, and an unchanged
+    image must get the same answer.
 
     Args:
         model: the model.
         images: [B, H, W, C].
         labels: true classes [B].
-        targets: classes that are the goal [B]; None for any class but the label.
-        before: ``reached`` of the images before the attack, bool [draws, B]; None counts nothing as reached.
-        key: root of the draws; default a fixed one that no attack draws from.
+        targets: target classes [B]; None for any class except the label.
+        before: ``reached`` of the images before the attack, bool [draws, B]; None means nowhere.
+        key: root of the draws; default a fixed one that no attack uses.
         draws: number of draws of a randomised model; default :func:`draws_of` it.
         first: index of the first image in its data set.
     """
@@ -180,7 +180,7 @@ def answers_of(
 
 
 def confidence_of(answers: Answers) -> jax.Array:
-    """Return the mean probability [B] of the class predicted; NaN of "rejected", no answer or votes."""
+    """Return the mean probability [B] of the predicted class; NaN for "rejected", no answer or votes."""
     classes = answers.probabilities.shape[-1]
     chosen = jnp.clip(answers.predicted, min=0, max=classes - 1)[:, None]
     mean = jnp.take_along_axis(answers.probabilities, chosen, axis=-1)[:, 0]
@@ -189,9 +189,9 @@ def confidence_of(answers: Answers) -> jax.Array:
 
 
 def draws_of(model: Classifier) -> int:
-    """Return how often a model is asked per image: once, or :data:`DRAWS` times if it draws.
+    """Return the number of draws per image: 1, or :data:`DRAWS` for a randomised model.
 
-    A model whose one answer is an average over many draws already says so by an attribute ``judged_draws``.
+    A model whose single output is already an average over many draws has an attribute ``judged_draws``.
     """
     return int(getattr(model, "judged_draws", DRAWS)) if is_randomised(model) else 1
 
@@ -204,13 +204,13 @@ def judging_keys(
     root: Key | None = None,
     draws: int | None = None,
 ) -> Keys | None:
-    """Return the keys [draws, rows] under which a randomised model is judged; None for any other model.
+    """Return the keys [draws, rows] for judging a randomised model; None for other models.
 
     Args:
         model: the model.
         rows: number of images.
-        first: index of the first of them in its data set, so that draws do not depend on the batch.
-        root: where the keys come from; default a fixed one that no attack draws from.
+        first: index of the first one in its data set, so that draws do not depend on the batch.
+        root: root of the keys; default a fixed one that no attack uses.
         draws: number of draws per image; default :func:`draws_of` the model.
     """
     if not is_randomised(model):

@@ -1,4 +1,4 @@
-"""A cell's arrays through the metric columns, batch by batch, and what one bare gradient costs."""
+"""The metric columns of a cell's arrays, batch by batch, and the cost of one bare gradient."""
 
 import statistics
 import time
@@ -32,15 +32,15 @@ def record_of(
     forwards: float = float("nan"),
     gradient_seconds: float = float("nan"),
 ) -> AttackRecord:
-    """Return the record of an attack's result that metrics read; success is judged from outside.
+    """Return the record of an attack's result for metrics; success is measured independently.
 
     Args:
         model: the classifier that was attacked.
         x: clean images [B, H, W, C].
         x_adv: adversarial images [B, H, W, C].
         labels: true classes [B].
-        targets: classes the images were driven to [B], or None.
-        first: index of the first image in its set; decides the draws of a randomised model.
+        targets: target classes [B], or None.
+        first: index of the first image in its set, for the draws of a randomised model.
         seconds: wall time of the attack per image.
         gradients: gradients of the model per image.
         forwards: further forward passes per image.
@@ -81,16 +81,16 @@ def measure_cell(
         model: the classifier that was attacked.
         arrays: ``x``, ``x_adv`` [N, H, W, C], ``labels`` and ``targets`` [N] (-1: untargeted).
         names: columns of ``deepsec_jax.metrics.METRICS``.
-        batch_size: images per call; the last batch is filled up and cut, so that it shares the compile.
+        batch_size: images per call; the last batch is padded and cut, to share the compiled program.
         seconds: wall time of the attack per image.
         gradients: gradients per image.
         forwards: further forward passes per image.
         gradient_seconds: wall time per image of one bare gradient.
-        on_batch: called after every batch with the number of images just done.
+        on_batch: called after every batch with its number of images.
     """
     rows = len(arrays["x"])
     batch_size = max(1, min(batch_size, rows))
-    model = reseed(model, example_keys(root_key(0), batch_size))  # a key per row; draws replace them
+    model = reseed(model, example_keys(root_key(0), batch_size))  # one key per row; draws replace them
     targeted = rows > 0 and int(arrays["targets"].min()) >= 0
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for first in range(0, rows, batch_size):
@@ -110,13 +110,13 @@ def measure_cell(
 
 
 def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repeats: int = 5) -> float:
-    """Return the wall time per image of one compiled gradient of the loss, alone: the unit of CC.
+    """Return the wall time per image of one compiled gradient of the loss: the unit of CC.
 
     Args:
         model: the classifier.
         x: one batch [B, H, W, C].
         labels: its classes [B].
-        repeats: runs after the first; the median counts.
+        repeats: number of runs after the first; the result is their median.
     """
     rows = len(x)
     if not rows:

@@ -1,4 +1,4 @@
-"""A random sample of the test split: what defenses are attacked on, right on clean images or not."""
+"""A random sample of the test split for attacks on defenses, correctly classified or not."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from deepsec_jax.pytree import hash_array
 
 @dataclass(frozen=True)
 class Sample:
-    """Images of a test split in the order in which they were drawn.
+    """Images of a test split in random order.
 
     Attributes:
         images: float32 [N, H, W, C] in [0, 1].
@@ -28,13 +28,13 @@ class Sample:
 
 
 def draw_sample(split: Split, n: int, seed: int) -> Sample:
-    """Return the first ``n`` images of a random order; a smaller n is the beginning of a larger one."""
+    """Return the first ``n`` images of a random order; a larger n extends a smaller one."""
     rows = np.random.default_rng(seed).permutation(len(split))[:n]
     return whole(split.take(rows), rows)
 
 
 def whole(split: Split, rows: np.ndarray | None = None) -> Sample:
-    """Return all images of a split, in its own order unless ``rows`` say what they are."""
+    """Return all images of a split in its order; ``rows`` are their indices, by default 0, 1, ..."""
     chosen = np.arange(len(split)) if rows is None else rows
     return Sample(unit_images(split.images), np.asarray(split.labels, np.int32), chosen.astype(np.int32))
 
@@ -49,7 +49,7 @@ def split_name(split: Split) -> str:
 
 
 EXAMPLES = 8
-"""Images shown of each attack or defense."""
+"""Number of example images of each attack or defense."""
 
 
 def examples_of(labels: np.ndarray) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a defended model makes of an image: what its network sees, and what both models answer."""
+"""The input of a defended model's network, and the outputs of both models."""
 
 from typing import Any
 
@@ -12,13 +12,14 @@ from deepsec_jax.protocols import Classifier, Images
 from deepsec_jax.pytree import rejects
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
-_LOOK = 0x6C6F6F6B  # "look": the draw that is shown is none of an attack's or the judge's
+_LOOK = 0x6C6F6F6B  # "look": a separate root from those of attacks and the judge
 
 
 def seen(model: Classifier, x: Images) -> Images:
-    """Return the images that the network inside a defended model sees, under one draw where it draws.
+    """Return the inputs of the network inside a defended model, under one draw if it is randomised.
 
-    ``model.seen(x)`` where the model says it, as pictures in [0, 1] of any size; else the images themselves.
+    ``model.seen(x)`` if the model has this method, images in [0, 1] of any size; otherwise the images
+    themselves.
     """
     look = getattr(model, "seen", None)
     return x if look is None else look(x)
@@ -47,7 +48,7 @@ def sight_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.n
 
 
 def _answered(answers: Answers, model: Classifier) -> np.ndarray:
-    """Return the probabilities of the classes, with one more for "rejected" where the model can, float32."""
+    """Return the probabilities of the classes, and of "rejected" if the model can reject, float32."""
     classes = answers.probabilities
     if rejects(model):
         share = answers.rejected[:, None]

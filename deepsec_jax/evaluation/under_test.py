@@ -1,4 +1,4 @@
-"""Defended models and detectors under test: loaded from their folders and checked before any compute."""
+"""Defended models and detectors under test, loaded from folders and checked before any computation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,11 +21,11 @@ from deepsec_jax.randomness import example_keys, reseed, root_key
 
 
 class UnfitError(ValueError):
-    """A model or a detector that cannot be evaluated as asked; one line with the remedy."""
+    """A model or a detector that cannot be evaluated; one line with the remedy."""
 
 
 def check_fits(model: Any, dataset: Dataset) -> int:
-    """Check a model against the images before any compute: kind, mode, shapes, NaN in the weights.
+    """Check a model with the images before any computation: type, mode, shapes, NaN in the weights.
 
     Returns:
         The number of its classes.
@@ -38,7 +38,7 @@ def check_fits(model: Any, dataset: Dataset) -> int:
     _ours(where, lambda: check_model(model))
     model = _ours(where, lambda: reseed(model, example_keys(root_key(0), 2)))
     _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
-    for leaf in map(jnp.asarray, jax.tree.leaves(model)):  # a wrapper's factor is a plain number
+    for leaf in map(jnp.asarray, jax.tree.leaves(model)):  # for example a wrapper's factor
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
             raise UnfitError("the model has NaN or infinite weights: train it again or load another one")
     classes = classes_of(model, images)
@@ -55,7 +55,7 @@ def check_fits(model: Any, dataset: Dataset) -> int:
 
 
 def _ours(where: str, check: Callable[[], Any]) -> Any:
-    """Return the result of a check of the library, whose ValueError or TypeError says what to do."""
+    """Return the result of a library check, with ValueError and TypeError as UnfitError."""
     try:
         return check()
     except (ValueError, TypeError) as error:
@@ -67,13 +67,13 @@ def defended_model(folder: str, base: str, dataset: Dataset) -> DefendedModel:
     """Return the defended model of a folder.
 
     Args:
-        folder: what ``deepsec defend`` has written.
+        folder: written by ``deepsec defend``.
         base: name of the undefended model.
-        dataset: whose images it will be asked about.
+        dataset: of the evaluation.
 
     Raises:
         UnfitError: made from another model or other images, or it cannot be attacked on this set.
-        DefenseError: no defended model, or a damaged one.
+        DefenseError: not a defended model, or a damaged one.
     """
     defended = load_defended(folder)
     _check_card(folder, defended, "fit the defense again")
@@ -100,21 +100,21 @@ _OF_THE_NETWORK = (
     "trained_on", "history", "best_epoch", "validation", "test_accuracy", "test_images", "detector",
     "threshold", "clean_images", "threshold_images",
 )  # fmt: skip
-"""Figures of a folder that say nothing of fitting the detector, or that tables show anyway."""
+"""Figures of a folder that are not about the fit, or that tables show elsewhere."""
 
 
 def detector_under_test(folder: str, base: str, model: Classifier, dataset: Dataset) -> DetectorUnderTest:
     """Return the fitted detector of a folder.
 
     Args:
-        folder: what ``deepsec defend`` has written for a detector.
+        folder: of a detector, written by ``deepsec defend``.
         base: name of the model that it guards.
         model: that model.
-        dataset: whose images it will score.
+        dataset: of the evaluation.
 
     Raises:
-        UnfitError: made from another model, no detector, or one that does not score this set.
-        DefenseError: no defended model, or a damaged one.
+        UnfitError: made from another model, not a detector, or unable to score this set.
+        DefenseError: not a defended model, or a damaged one.
     """
     defended = load_defended(folder)
     card, detector = defended.card, defended.detector
@@ -148,7 +148,7 @@ def _check_card(folder: str, defended: Defended, remedy: str) -> None:
 
 
 def _check_scores(folder: str, detector: Any, dataset: Dataset) -> None:
-    """Raise UnfitError where the detector does not give one score for each image of a data set."""
+    """Raise UnfitError unless the detector returns one score per image of a data set."""
     images = jax.ShapeDtypeStruct((2, *dataset.image_shape), jnp.float32)
     try:
         shape = jax.eval_shape(lambda fitted, x: fitted.score(x), detector, images).shape

@@ -1,4 +1,4 @@
-"""What the undefended and the defended model say of clean test images, and the paper's metrics of it."""
+"""Outputs of the undefended and the defended model on clean test images, and the paper's metrics."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,10 +36,10 @@ REJECTED = Column(
 
 
 def utility_columns(*, rejecting: bool = False) -> dict[str, Column]:
-    """Return the columns of Table IV by name, in its order, then other metrics of defenses.
+    """Return the columns of Table IV by name, in its order, then other defense metrics.
 
     Args:
-        rejecting: also those that only a model has that can reject.
+        rejecting: whether to include columns of models that can reject.
     """
     every = {ACCURACY.name: ACCURACY, **DEFENSE_METRICS}
     return every | {REJECTED.name: REJECTED} if rejecting else every
@@ -55,13 +55,13 @@ def compare(
     draws: int,
     on_batch: Callable[[int], Any],
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a ``utility`` cell: what both models say, averaged over judging draws.
+    """Return the arrays of a ``utility`` cell: both models' outputs, averaged over the judge's draws.
 
     Args:
         raw: the undefended model.
         defended: the defended one.
         sample: clean test images.
-        confidences: whether the softmax of the defended model's logits means confidence.
+        confidences: whether the softmax of the defended model's logits is a confidence.
         batch_size: images per call.
         draws: of a randomised model.
         on_batch: called after every batch with the number of images just done.
@@ -87,7 +87,7 @@ def compare(
 
 
 def record_of_arrays(arrays: Mapping[str, np.ndarray], *, confidences: bool) -> DefenseRecord:
-    """Return the record that the arrays of a ``utility`` cell were taken from."""
+    """Return the record of the arrays of a ``utility`` cell."""
     kind = KINDS[UTILITY]
     there = [name for name in kind.optional if name in arrays]
     fields = {name: jnp.asarray(arrays[name]) for name in (*kind.arrays, *there)}

@@ -1,4 +1,4 @@
-"""How long missing cells will take, and where that figure comes from."""
+"""Estimated time of missing cells, and the basis of the estimate."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ class Estimate:
     """Time of missing cells, without compilation and metrics.
 
     Attributes:
-        seconds: sum over the cells whose work is known.
-        recorded: cells whose attack has run in this run directory before.
-        counted: cells estimated as gradients x the time of one.
-        timed: cells whose work on a few images was timed.
-        most_seconds: sum over the cells of which only an upper bound is known.
+        seconds: sum over cells with known work.
+        recorded: number of cells whose attack has run in this run directory before.
+        counted: number of cells estimated as gradients x the time of one.
+        timed: number of cells timed on a few images.
+        most_seconds: sum over cells with only an upper bound.
         most: number of these cells.
         gradient_seconds: time of one gradient per image; None if no cell needed it.
-        measured: whether it was measured now; else it is a finished cell's.
-        unknown: names of the attacks with neither.
+        measured: whether it was measured now; otherwise it is from a finished cell.
+        unknown: names of attacks without an estimate.
     """
 
     seconds: float = 0.0
@@ -61,12 +61,12 @@ def estimate(
     finished: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     gradient_seconds: Callable[[], float],
 ) -> Estimate:
-    """Estimate missing cells from finished ones, or else from one bare gradient.
+    """Estimate missing cells from finished ones, or from one bare gradient.
 
     Args:
-        wanted: the jobs of the missing cells.
+        wanted: jobs of the missing cells.
         finished: config and environment of each finished cell.
-        gradient_seconds: measures one bare gradient, per image; called only if no cell has recorded it.
+        gradient_seconds: measures one bare gradient per image; called only if no cell has recorded it.
     """
     per_image: dict[str, float] = {}
     gradients: list[float] = []
@@ -103,13 +103,13 @@ def estimate(
 
 
 def _name(job: Job) -> str:
-    """Return what the work of a job is called: its detector or its attack."""
+    """Return the name of a job's detector or attack."""
     about = job.config.get("detector") or job.config["attack"]
     return str(about["name"])
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in the two units that fit it: ``1 h 5 min``, ``3 min 20 s``, ``0.4 s``."""
+    """Return a time span in at most two units: ``1 h 5 min``, ``3 min 20 s``, ``0.4 s``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -125,6 +125,6 @@ def _cells(count: int) -> str:
 
 
 def _same_work(config: Mapping[str, Any]) -> str:
-    """Return what two cells share that cost the same per image: attack, model and data."""
+    """Return a key for equal cost per image: attack, model and data."""
     attack = config["attack"]
     return repr((attack["class"], sorted(attack["hyperparameters"].items()), config["model"], config["data"]))

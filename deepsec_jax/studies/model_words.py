@@ -1,4 +1,4 @@
-"""What tables and configs say of a model that lies in a folder."""
+"""The description of a model folder for tables and configs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,15 +8,15 @@ from deepsec_jax.defenses.base import itself
 
 
 def about_folder(found: ModelFolder, name: str) -> dict[str, Any]:
-    """Return what a config says of a folder's model: all that decides it but the weights.
+    """Return a config's entries for a folder's model: everything except the weights.
 
     Args:
-        found: what the folder holds.
-        name: what tables and cells call it.
+        found: contents of the folder.
+        name: for tables and cells.
 
     Returns:
-        ``name``, ``network``, ``recipe`` with all its fields; where they are known ``trained_on``, the digest
-        of the data, and ``test_accuracy``; of a defended model ``defense``: its card.
+        ``name``, ``network``, ``recipe`` with all its fields; if known ``trained_on``, the digest of the
+        data, and ``test_accuracy``; for a defended model ``defense``: its card.
     """
     saved = found.saved
     about: dict[str, Any] = {
@@ -35,7 +35,7 @@ def about_folder(found: ModelFolder, name: str) -> dict[str, Any]:
 
 
 def facts_of(found: ModelFolder) -> dict[str, str]:
-    """Return what a page says about a folder's model, label -> text."""
+    """Return facts about a folder's model for a page, label -> text."""
     saved, figures = found.saved, found.saved.figures
     facts = {"Model": f"{saved.recipe.model}, recipe {saved.recipe.name}"}
     if found.defended is not None:
@@ -47,20 +47,20 @@ def facts_of(found: ModelFolder) -> dict[str, str]:
 
 
 def defense_in_words(card: Mapping[str, Any]) -> str:
-    """Return a defense's card in words, e.g. ``RC of mnist-small, preset small``."""
+    """Return a defense's card as text, e.g. ``RC of mnist-small, preset small``."""
     variant = str(card.get("name") or "").partition("@")[2]
     words = ", ".join(filter(None, (card["class"], variant)))
     return f"{words} of {card.get('base') or 'a model'}, preset {card.get('preset')}"
 
 
 def not_adaptive(about: Mapping[str, Any]) -> list[str]:
-    """Return what to know of attacks on a model that do not use what is known of its defense.
+    """Return a warning about attacks that do not use knowledge of the model's defense.
 
     Args:
-        about: what a config says of the model, see :func:`about_folder`.
+        about: a config's entries for the model, see :func:`about_folder`.
 
     Returns:
-        One sentence with the remedy; none for an undefended model, and for a defense with honest gradients.
+        One sentence with the remedy; none for an undefended model, or a defense with an exact gradient.
     """
     card = about.get("defense")
     kinds = {kind.__name__: kind for kind in DEFENSES.values()}

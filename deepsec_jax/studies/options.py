@@ -24,7 +24,7 @@ class RunOptions:
         data_dir: Where TFDS sets lie; default TFDS's own folder.
         batch_size: Images per call; auto is 64 on a CPU (fewer where images are large), elsewhere what fits.
         run_dir: Run directory; default runs/evaluate/MODEL-DATA.
-        spec: TOML file with these options, by these names; what the command line says goes first.
+        spec: TOML file with these options, by these names; the command line takes precedence.
         dry_run: Check everything, print the plan and the time it will take, and write nothing.
     """
 

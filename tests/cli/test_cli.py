@@ -74,7 +74,7 @@ def test_attack_goes_on_where_it_was_interrupted(attack, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(attack_jobs, "attacked", watched)
     assert attack(*names) == 130
-    assert "goes on" in capsys.readouterr().err and not (tmp_path / "run" / "report").exists()
+    assert "to resume" in capsys.readouterr().err and not (tmp_path / "run" / "report").exists()
     assert attack(*names) == 0
     assert ran == ["FGSM", "BIM", "BIM"]
     before = contents(tmp_path / "run")
