@@ -1,4 +1,4 @@
-"""``deepsec evaluate STUDY``: every study by the same steps."""
+"""``deepsec evaluate STUDY``: the same steps for every study."""
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from deepsec_jax.studies.study import Study
 
 Stages = Mapping[str, Mapping[str, tuple[str, ...]]]
-"""Cell name -> stage -> columns that are missing."""
+"""Cell name -> stage -> missing columns."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate attacks, defenses or detectors: deepsec evaluate STUDY --help says how.
+    """Evaluate attacks, defenses or detectors; see deepsec evaluate STUDY --help.
 
     Attributes:
         study: attacks, defenses or detectors.
@@ -40,7 +40,7 @@ def verbs() -> dict[str, type[RunOptions]]:
 
 
 def evaluate(options: RunOptions) -> int:
-    """Carry out the study that has these options; return 1 if something failed."""
+    """Run the study with these options; return 1 if something failed."""
     from deepsec_jax.studies.report import STUDIES
 
     study = next(study for study in STUDIES.values() if study.options is type(options))
@@ -50,19 +50,19 @@ def evaluate(options: RunOptions) -> int:
 
 
 def execute(jobs: "Sequence[Job]", run: "Run", *, unit: str = "cells", dry_run: bool = False) -> int:
-    """Compute what is missing of cells and print their tables.
+    """Compute the missing cells and print the tables.
 
     Args:
-        jobs: the cells that are wanted.
+        jobs: of all cells.
         run: model, data and run directory.
-        unit: what a cell is called, in the plural.
-        dry_run: print the plan and the time it will take, and write nothing.
+        unit: plural name of a cell.
+        dry_run: print the plan and its estimated time, and write nothing.
 
     Returns:
-        0, or 1 where a cell failed.
+        0, or 1 if a cell failed.
 
     Raises:
-        ValueError: input that cannot be used, before any compute is spent.
+        ValueError: invalid input, before any computation.
     """
     from deepsec_jax.runs.atomic import check_room
     from deepsec_jax.runs.runner import CELL, missing
@@ -70,7 +70,7 @@ def execute(jobs: "Sequence[Job]", run: "Run", *, unit: str = "cells", dry_run: 
     todo = {job.name: missing(run.store, job.name, job.groups) for job in jobs}
     waiting = [job for job in jobs if todo[job.name]]
     for job in waiting:
-        job.notes()  # warns of what is wrong with a model, before compute is spent
+        job.notes()  # warns of problems of a model before any computation
     if dry_run:
         _show(run, jobs, todo)
         return 0
@@ -83,10 +83,10 @@ def execute(jobs: "Sequence[Job]", run: "Run", *, unit: str = "cells", dry_run: 
 
 
 def open_run(study: "Study", options: RunOptions) -> "Run":
-    """Return model, data and run directory as a study needs them, checked.
+    """Return the checked model, data and run directory of a study.
 
     Raises:
-        ValueError: no such model or data set, they do not fit together, or the run directory is none.
+        ValueError: no such model or data set, they do not match, or the run directory is invalid.
     """
     from deepsec_jax import data
     from deepsec_jax.runs.store import Store
@@ -107,7 +107,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
 
 
 def _carry_out(store: "Store", jobs: "Sequence[Job]", todo: Stages, unit: str) -> int:
-    """Compute what is missing, print failures and tables, and return the exit code."""
+    """Compute the missing cells, print failures and tables, and return the exit code."""
     from deepsec_jax.progress import progress
     from deepsec_jax.runs.runner import run_plan, work
 
@@ -133,7 +133,7 @@ def _print_tables(store: "Store", names: Collection[str]) -> None:
 
 
 def _show(run: "Run", jobs: "Sequence[Job]", todo: Stages) -> None:
-    """Print of each cell whether it is there, what it lacks, how it failed before, and the time all take."""
+    """Print the state of each cell, its missing columns, earlier failures, and the total time."""
     from deepsec_jax.runs.estimate import estimate
     from deepsec_jax.runs.runner import CELL
 

@@ -1,4 +1,4 @@
-"""From what the command line calls a model to a checked one."""
+"""Load and check a model by its command-line name."""
 
 import importlib
 import sys
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model as the command line names it.
+    """A model named on the command line.
 
     Attributes:
-        model: what answers, a pytree callable in evaluation mode; of a defended model's folder that model.
-        about: ``name`` (what tables and folders call it), and what else a model folder says: ``network``,
+        model: a callable pytree in evaluation mode; for the folder of a defense the defended model.
+        about: ``name`` (in tables and folders), and further entries of a model folder: ``network``,
             ``recipe`` (all of it), ``trained_on`` (the data's digest), ``test_accuracy``, ``defense``.
-        facts: the same in words for a page, label -> text.
-        data: name of its data set, or what --data says.
-        folder: what the folder holds; None of a function's model.
+        facts: the same for a page, label -> text.
+        data: name of its data set, or the value of --data.
+        folder: contents of the folder; None for a function's model.
     """
 
     model: Any
@@ -34,13 +34,13 @@ class Loaded:
 
     @property
     def warnings(self) -> list[str]:
-        """What to know before it is attacked, one sentence each."""
+        """Warnings before it is attacked, one sentence each."""
         from deepsec_jax.studies.model_words import not_adaptive
 
         return not_adaptive(self.about)
 
     def warn(self) -> None:
-        """Say so, before compute is spent."""
+        """Print them before any computation."""
         for warning in self.warnings:
             print(f"warning: {warning}", file=sys.stderr)
 
@@ -48,11 +48,11 @@ class Loaded:
 def load(name: str, data: str | None) -> Loaded:
     """Return the model of a folder, or of a function ``package.module:function``.
 
-    A folder that ``deepsec defend`` has written gives the defended model.
+    From a folder of ``deepsec defend`` it returns the defended model.
 
     Args:
         name: folder or function.
-        data: data set; default the one that a folder's model was trained on.
+        data: data set; default that of the folder's training.
 
     Raises:
         InputError: no such function, or no data set named.
@@ -72,16 +72,16 @@ def load(name: str, data: str | None) -> Loaded:
 
 
 def load_base(name: str, data: str | None) -> Loaded:
-    """Return a model that defenses are built on: one that is its network and nothing more.
+    """Return an undefended base for a defense: a model that is only its network.
 
-    A network whose training was its defense may get another defense around it.
+    A network that was defended by its training may get another defense around it.
 
     Args:
         name: folder or function.
-        data: data set; default the one that a folder's model was trained on.
+        data: data set; default that of the folder's training.
 
     Raises:
-        InputError: as :func:`load`, or the folder's model is more than its network.
+        InputError: as for :func:`load`, or the folder's model is more than its network.
     """
     loaded = load(name, data)
     if loaded.folder is not None and not loaded.folder.is_network:
@@ -94,13 +94,13 @@ def load_base(name: str, data: str | None) -> Loaded:
 
 
 def _call(name: str) -> Any:
-    """Return what ``package.module:function`` returns; the current folder is searched too."""
+    """Return the result of ``package.module:function``; the current folder is on the search path."""
     module_name, _, function_name = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything
+    except Exception as error:  # a user's module may raise any error
         raise InputError(
             f"cannot import {module_name or 'nothing'} ({_line(error)}): give package.module:function"
         ) from error
@@ -116,7 +116,7 @@ def _call(name: str) -> Any:
 
 
 def check(model: Any, dataset: "Dataset") -> int:
-    """Return the number of a model's classes, after :func:`deepsec_jax.evaluation.under_test.check_fits`."""
+    """Check a model (:func:`deepsec_jax.evaluation.under_test.check_fits`); return its number of classes."""
     from deepsec_jax.evaluation.under_test import check_fits
 
     return check_fits(model, dataset)

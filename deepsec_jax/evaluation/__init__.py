@@ -1,11 +1,11 @@
-"""Evaluation: judging from outside, what metrics read, and whole evaluations in memory.
+"""Evaluation: independent measurement of success, records for metrics, evaluations in memory.
 
     results = evaluation.evaluate(model, ["fgsm", "pgd"], "digits", n=100, key=jax.random.key(0))
     outcome = evaluation.judge(model, x, x_adv, labels)
     record = evaluation.record_of(model, x, x_adv, labels)
 
-``evaluate``, ``read`` and ``Results`` are about tables, which are made above this package
-(:mod:`deepsec_jax.studies`): they are imported when they are first used.
+``evaluate``, ``read`` and ``Results`` need tables and come from :mod:`deepsec_jax.studies`, which imports this
+package.  They are imported when first used.
 """
 
 import importlib
@@ -20,7 +20,7 @@ ABOVE = {
     "evaluate": "deepsec_jax.studies.evaluate",
     "read": "deepsec_jax.studies.results",
 }
-"""Names of the public list that stand above this package, and where."""
+"""Public names defined in packages that import this one -> their modules."""
 
 __all__ = ["Outcome", "Results", "evaluate", "judge", "read", "record_of"]
 

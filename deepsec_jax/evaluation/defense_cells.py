@@ -1,11 +1,13 @@
-"""What the cells of a defense are asked: on clean test images, and on a sample under attack.
+"""The cells of a defense: on clean test images, and on a sample under attack.
 
-A config of both kinds has ``kind``, ``version``, ``data``, ``model`` (the undefended one, as in a cell of an
-attack), ``defense`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``,
-``versions``, ``recipe``, ``base``), ``weights`` (digests of the models), ``images`` (a hash over the test
-split) and ``draws`` (of a randomised model).  A cell of kind ``utility`` that asks about a part of the test
-split also has that part's ``n`` and ``seed``.  A cell of kind ``robustness`` also has ``access``, ``attack``,
-``eps``, ``n`` and ``seed``; that of the undefended model has no ``defense``.
+A config of both kinds has ``kind``, ``version``, ``data`` and ``model`` (the undefended one, as in a cell of
+an attack).  Its ``defense`` has ``name`` of the preset row, ``preset`` kind, ``class``, ``settings``,
+``versions``, ``recipe`` and ``base``.  It also has ``weights`` (digests of the models), ``images`` (a hash
+over the test split) and ``draws`` (of a randomised model).
+
+A cell of kind ``utility`` on a part of the test split also has that part's ``n`` and ``seed``.  A cell of
+kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and ``seed``; that of the undefended model
+has no ``defense``.
 """
 
 from collections.abc import Mapping
@@ -23,43 +25,43 @@ from deepsec_jax.pytree import gives_confidences, hash_tree, is_randomised, reje
 from deepsec_jax.runs.cells import KINDS, ROBUSTNESS, SIGHT, UTILITY
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
-"""Access: PGD made on the undefended model and judged there; the same images judged on the defended one; PGD
-made on the defended model; the strongest attack made through the defense's surrogate."""
+"""Access: PGD on the undefended model, judged there; the same images judged on the defended model; PGD on the
+defended model; the strongest attack, through the defense's surrogate.
+"""
 
 
 LOSSES = ("max_margin", "dlr")
-"""What the adaptive attack climbs, one after the other."""
+"""Losses of the adaptive attack, in order."""
 
 FIRST = 0.125
-"""Length of the adaptive attack's first step, in radii; longer where so few follow that they lead nowhere."""
+"""Length of the adaptive attack's first step, in radii; longer with few steps."""
 
 DECAY = 0.75
-"""Of its momentum.  With it and 100 such steps the joint attack reaches, from most starts, nine tenths of the
-margin that linear programming finds under a linear detector; along single gradients hardly ever eight."""
+"""Decay of its momentum.  Under a linear detector the joint attack with 100 such steps reaches nine tenths of
+the optimal margin (linear programming) from most starts; without momentum it rarely reaches eight tenths."""
 
 WEIGHTS = (1.0, 3.0, 0.3, 10.0)
-"""How much a detector weighs in the joint attack, one restart after the other: by half decades, for of one
-detector most images fall at 3 and of the next at 1, and some of either at no weight but the others."""
+"""Detector weights of the joint attack, cycled over restarts; the best one differs by detector and image."""
 
 SEARCH, SEARCH_ON = "guided squares", "guided squares, all queries"
-"""What ends the adaptive attack on a model without a gradient: a search that stops where the surrogate is
-fooled, and one that goes on, for where an expectation is fooled single draws may still be right."""
+"""The final search of the adaptive attack on a model without a gradient.  The first stops if the surrogate is
+fooled.  The second spends all queries, since single draws may be correct if the expectation is fooled."""
 
 
 @dataclass(frozen=True)
 class DefendedModel:
-    """A defended model, and what tables say of it.
+    """A defended model, and its description for tables.
 
     Attributes:
         about: ``name``, ``preset``, ``class``, ``settings``, ``versions``, ``recipe``, ``base``.
         classifier: the defended model, in evaluation mode.
         surrogate: what an adaptive attacker differentiates.
-        confidences: whether its confidences can be compared with those of the undefended model: it has some
-            (:func:`deepsec_jax.pytree.gives_confidences`), and does not reject.
+        confidences: whether its confidences are comparable with those of the undefended model: it has
+            confidences (:func:`deepsec_jax.pytree.gives_confidences`) and does not reject.
         differentiable: whether the defended model has a gradient of its own.
-        training: ``test_accuracy``, ``history`` and what else training has noted.
-        folder: where it lies.
-        findings: what :func:`deepsec_jax.attacks.check_model_outputs` says of it and of the surrogate.
+        training: ``test_accuracy``, ``history`` and further figures of the training.
+        folder: its path.
+        findings: of :func:`deepsec_jax.attacks.check_model_outputs` about it and the surrogate.
     """
 
     about: dict[str, Any]
@@ -73,7 +75,7 @@ class DefendedModel:
 
     @property
     def rejects(self) -> bool:
-        """Whether the defended model can refuse an image."""
+        """Whether the defended model can reject an image."""
         return rejects(self.classifier)
 
     @cached_property
@@ -88,14 +90,14 @@ class DefendedModel:
 
 
 def subject_of(defended: Defended, folder: str = "") -> DefendedModel:
-    """Return the subject that a defended model's folder holds."""
+    """Return the subject of a defended model's folder."""
     card, saved = defended.card, defended.saved
     about = {
         "name": card["name"], "preset": card["preset"], "class": card["class"],
         "settings": card["settings"], "versions": card["versions"], "base": card["base"],
         "recipe": saved.recipe.to_dict(),
     }  # fmt: skip
-    # A detector leaves the confidences as they are, or refuses: CCV and COS would read as perfect.
+    # A detector leaves confidences unchanged or rejects: CCV and COS would look perfect.
     confidences = gives_confidences(defended.classifier) and not rejects(defended.classifier)
     differentiable = bool(getattr(defended.defense, "differentiable", True))
     return DefendedModel(
@@ -105,7 +107,7 @@ def subject_of(defended: Defended, folder: str = "") -> DefendedModel:
 
 @dataclass(frozen=True)
 class Threat:
-    """What the attacker may do, in the L-inf ball, and how hard they try.
+    """The threat model: the L-inf ball and the effort of the attacks.
 
     Attributes:
         eps: radius, in units of the [0, 1] pixel range.
@@ -113,7 +115,7 @@ class Threat:
         seed: of the sample and of all attacks.
         steps: of each run of the adaptive attack.
         restarts: its runs per loss.
-        queries: of the search that follows on models without a gradient; 0 for none.
+        queries: of the final search on models without a gradient; 0 for none.
     """
 
     eps: float
@@ -126,10 +128,10 @@ class Threat:
 
 @dataclass(frozen=True)
 class Subset:
-    """Clean test images drawn at random, where all of them would take too long.
+    """A random part of the clean test images, if all would take too long.
 
     Attributes:
-        n: how many.
+        n: number of images.
         seed: of the draw.
     """
 
@@ -138,12 +140,12 @@ class Subset:
 
 
 def default_eps(channels: int) -> float:
-    """Return the usual radius: 0.3 for grey images, 8/255 for coloured ones."""
+    """Return the usual radius: 0.3 for grey images, 8/255 for colour images."""
     return 0.3 if channels == 1 else 8 / 255
 
 
 def paper_pgd(dataset: str, eps: float, *, channels: int | None = None) -> PGD:
-    """Return PGD at the paper's settings of a data set; at another eps its step shrinks or grows with it."""
+    """Return PGD with the paper's settings for a data set; the step size is scaled with eps."""
     pgd: Any = preset("pgd", dataset, "paper", channels=channels)
     if pgd.eps == eps:
         return pgd
@@ -156,7 +158,7 @@ def losses_for(classes: int) -> tuple[str, ...]:
 
 
 def search_for(subject: DefendedModel) -> str:
-    """Return the search that ends the adaptive attack on a defended model; empty for none."""
+    """Return the final search of the adaptive attack on a defended model; empty for none."""
     if subject.differentiable:
         return ""
     return SEARCH_ON if is_randomised(subject.surrogate) else SEARCH
@@ -169,13 +171,13 @@ def digest(model: Classifier) -> str:
 
 @dataclass(frozen=True)
 class Question:
-    """What all configs of one evaluation share.
+    """Common entries of all configs of one evaluation.
 
     Attributes:
         data: data set name.
-        model: what the undefended model is called (``name``), and what else is known of it.
+        model: ``name`` of the undefended model, and further known facts.
         raw: the undefended model's digest.
-        raw_draws: draws that judge it.
+        raw_draws: number of draws for judging it.
         images: hash of the test split.
         classes: number of classes.
         channels: of an image.
@@ -190,12 +192,12 @@ class Question:
     channels: int
 
     def utility(self, subject: DefendedModel, part: Subset | None = None) -> dict[str, Any]:
-        """Return the config of a defense on clean test images: all, or a part."""
+        """Return the config of a defense on clean test images, all or a part."""
         drawn = {} if part is None else {"n": part.n, "seed": part.seed}
         return {**self._shared(UTILITY), **self._defended(subject), **drawn}
 
     def under(self, access: str, subject: DefendedModel | None, threat: Threat) -> dict[str, Any]:
-        """Return the config of one access; the undefended model's has no subject."""
+        """Return the config of one access; that of the undefended model has no subject."""
         if subject is None:
             return self.undefended(threat)
         found: dict[str, Any] = getattr(self, access)(subject, threat)
@@ -225,13 +227,13 @@ class Question:
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
     def sight(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
-        """Return the config of what a defended model makes of a few images of the adaptive attack."""
+        """Return the config of a defended model's inputs for a few images of the adaptive attack."""
         made = self.adaptive(subject, threat)
         shared = {name: value for name, value in made.items() if name != "access"}
         return {**shared, "kind": SIGHT, "version": KINDS[SIGHT].version}
 
     def cascade(self, threat: Threat, *, joint: bool = False, search: str = "") -> dict[str, Any]:
-        """Return what the adaptive attack is, ``joint`` on model and detector, with this ``search`` last."""
+        """Return a description of the adaptive attack: ``joint`` on model and detector, then ``search``."""
         detector = {"weights": list(WEIGHTS), "confident": 1} if joint else {}
         queries = {"search": search, "queries": threat.queries} if search and threat.queries else {}
         return {

@@ -1,4 +1,4 @@
-"""The cells of an evaluation of defenses as jobs: how each is computed and measured."""
+"""The cells of an evaluation of defenses as jobs: computation and measurement of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,15 +46,15 @@ from deepsec_jax.runs.store import Store
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 Notes = Callable[[DefendedModel | None], dict[str, Any]]
-"""Defended model (None: the undefended one) -> what its cells' environments say."""
+"""Defended model (None: the undefended one) -> its entries in environments."""
 
 
 def question_of(raw: Classifier, about: dict[str, Any], dataset: Dataset, classes: int) -> Question:
-    """Return what all configs of an evaluation share.
+    """Return the common entries of all configs of an evaluation.
 
     Args:
         raw: the undefended model.
-        about: its ``name``, and what else is known of it.
+        about: its ``name``, and further known facts.
         dataset: whose test split is asked.
         classes: number of the model's classes.
     """
@@ -69,12 +69,12 @@ class Defenses:
     """Makes the jobs of one evaluation of defenses.
 
     Attributes:
-        question: what all configs share.
+        question: common entries of all configs.
         raw: the undefended model.
         dataset: whose test split is asked.
-        store: where the images to replay lie.
+        store: has the images to replay.
         batch_size: images per call.
-        notes: what environments say.
+        notes: entries of environments.
     """
 
     question: Question
@@ -87,12 +87,12 @@ class Defenses:
     def jobs(
         self, subjects: Sequence[DefendedModel], threat: Threat | None, part: Subset | None = None
     ) -> list[Job]:
-        """Return the jobs of all cells, the cheap ones first; each attack on all defenses in turn.
+        """Return the jobs of all cells, cheap ones first; each attack on all defenses in turn.
 
         Args:
             subjects: defended models.
-            threat: what they are attacked with; None asks about clean images only.
-            part: the clean test images that are asked about; None for all.
+            threat: threat model; None for clean images only.
+            part: of the clean test images; None for all.
         """
         tested = cache(partial(self._clean, part))
         utility = [self.utility(each, part, tested) for each in subjects]
@@ -112,7 +112,7 @@ class Defenses:
         return whole(test) if part is None else draw_sample(test, part.n, part.seed)
 
     def utility(self, subject: DefendedModel, part: Subset | None, tested: Callable[[], Sample]) -> Job:
-        """Return the job that asks both models about clean images."""
+        """Return the job that evaluates both models on clean images."""
         config = self.question.utility(subject, part)
         images = len(self.dataset.test) if part is None else part.n
         columns = tuple(utility_columns(rejecting=subject.rejects))
@@ -140,13 +140,13 @@ class Defenses:
     def robustness(
         self, access: str, subject: DefendedModel | None, threat: Threat, sample: Callable[[], Sample]
     ) -> Job:
-        """Return the job that attacks a model and asks it about the images.
+        """Return the job that attacks a model and evaluates it on the images.
 
         Args:
-            access: who made the images, and with what knowledge; see :mod:`.defense_cells`.
+            access: the attacker's knowledge, see :mod:`.defense_cells`.
             subject: the defended model; None for the undefended one.
-            threat: what it is attacked with.
-            sample: gives the clean images.
+            threat: threat model.
+            sample: returns the clean images.
         """
         config = self.question.under(access, subject, threat)
         model = self.raw if subject is None else subject.classifier
@@ -178,7 +178,7 @@ class Defenses:
         )  # fmt: skip
 
     def sight(self, subject: DefendedModel, threat: Threat) -> Job:
-        """Return the job that looks at what a defended model makes of a few images of the adaptive attack."""
+        """Return the job for a defended model's inputs on a few images of the adaptive attack."""
         source = cell_name(self.question.adaptive(subject, threat))
 
         def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
@@ -192,7 +192,7 @@ class Defenses:
         )  # fmt: skip
 
     def _gradients(self, config: dict[str, Any], threat: Threat) -> int:
-        """Return the gradients per image, at most."""
+        """Return the maximum number of gradients per image."""
         if config["access"] == REPLAYED:
             return 1
         if config["access"] != ADAPTIVE:
@@ -217,7 +217,7 @@ class Defenses:
 
 
 def column_of(access: str) -> str:
-    """Return the column that a cell's answer stands in: PGD on the undefended model is white-box there."""
+    """Return the column of a cell: PGD on the undefended model is its white-box column."""
     return WHITE_BOX if access == UNDEFENDED else access
 
 
@@ -232,7 +232,7 @@ def _comparable(raw: Classifier, subject: DefendedModel) -> bool:
 
 
 def _arrays(model: Classifier, sample: Sample, x_adv: np.ndarray, batch_size: int) -> Arrays:
-    """Return the arrays of a ``robustness`` cell: what a model says of clean and attacked images."""
+    """Return the arrays of a ``robustness`` cell: a model's outputs on clean and attacked images."""
     clean = ask(model, sample.images, sample.labels, batch_size=batch_size)
     answers = ask(model, x_adv, sample.labels, batch_size=batch_size)
     refuses = {"rejected": answers.rejected, "clean_rejected": clean.rejected} if rejects(model) else {}
@@ -248,7 +248,7 @@ def _made(
     config: dict[str, Any], subject: DefendedModel | None, model: Classifier, sample: Sample, batch_size: int,
     on_batch: OnBatch,
 ) -> Made:  # fmt: skip
-    """Return the adversarial images of one access that attacks."""
+    """Return the adversarial images of one access."""
     access, key = config["access"], root_key(config["seed"])
     if access == WHITE_BOX and not has_gradient(model, sample, key=key, batch_size=batch_size):
         on_batch(len(sample))

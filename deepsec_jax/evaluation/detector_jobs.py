@@ -1,10 +1,11 @@
 """The cells of a detector as jobs: scores of clean images, of an attack's images, of a sweep of FGSM.
 
-A config of the three kinds has ``kind``, ``version``, ``data``, ``model`` (the guarded one, as in a cell of
-an attack), ``detector`` (``name`` of the preset row, ``preset`` kind, ``class``, ``settings``, ``versions``,
-``base``), ``threshold``, ``weights`` (digests of model and fitted detector) and ``images`` (a hash over the
-test split).  A cell of kind ``detection`` also has ``source`` (the name of the attack's cell) and its
-``attack``, ``n``, ``seed`` and ``candidates``; one of kind ``sweep`` has these without a source, and ``eps``.
+A config of the three kinds has ``kind``, ``version``, ``data`` and ``model`` (the guarded one, as in a cell
+of an attack).  Its ``detector`` has ``name`` of the preset row, ``preset`` kind, ``class``, ``settings``,
+``versions`` and ``base``.  It also has ``threshold``, ``weights`` (digests of model and fitted detector) and
+``images`` (a hash over the test split).  A cell of kind ``detection`` also has ``source`` (the name of the
+attack's cell) and its ``attack``, ``n``, ``seed`` and ``candidates``; one of kind ``sweep`` has these without
+a source, and ``eps``.
 """
 
 import math
@@ -42,15 +43,15 @@ _COPIED = ("success", "rows", "no_answer")
 
 @dataclass(frozen=True)
 class DetectorUnderTest:
-    """A fitted detector, and what tables say of it.
+    """A fitted detector, and its description for tables.
 
     Attributes:
-        about: ``name``, ``preset``, ``class``, ``settings``, ``versions``, ``base``: what decides it.
-        detector: with its one threshold.
-        fpr: false positive rate that the threshold was set for.
+        about: ``name``, ``preset``, ``class``, ``settings``, ``versions``, ``base``.
+        detector: with its threshold.
+        fpr: nominal false positive rate of the threshold.
         validation: number of clean images that set it.
-        folder: where it lies.
-        training: what fitting has noted.
+        folder: its path.
+        training: figures of the fit.
     """
 
     about: dict[str, Any]
@@ -68,11 +69,11 @@ class DetectorUnderTest:
 
 @dataclass(frozen=True)
 class Asked:
-    """What all configs of one evaluation of detectors share.
+    """Common entries of all configs of one evaluation of detectors.
 
     Attributes:
         data: data set name.
-        model: what the guarded model is called (``name``), and what else is known of it.
+        model: ``name`` of the guarded model, and further known facts.
         raw: the model's digest.
         images: hash of the test split.
     """
@@ -83,13 +84,13 @@ class Asked:
     images: str
 
     def clean(self, watcher: DetectorUnderTest) -> dict[str, Any]:
-        """Return the config of all clean test images."""
+        """Return the config for all clean test images."""
         return self._shared(CLEAN, watcher)
 
     def detection(
         self, watcher: DetectorUnderTest, source: str, attacked: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the config of an attack's images.
+        """Return the config for an attack's images.
 
         Args:
             watcher: the detector.
@@ -102,7 +103,7 @@ class Asked:
     def sweep(
         self, watcher: DetectorUnderTest, eps: float, *, channels: int, candidates: str, n: int, seed: int
     ) -> dict[str, Any]:
-        """Return the config of FGSM's images at one radius."""
+        """Return the config for FGSM's images at one radius."""
         attack = {
             "name": "fgsm", "preset": "paper", **described(swept_fgsm(self.data, eps, channels=channels)),
         }  # fmt: skip
@@ -124,7 +125,7 @@ def threshold_of(detector: FittedDetector) -> float:
     """Return the threshold.
 
     Raises:
-        DefenseError: it was never set.
+        DefenseError: it was not set.
     """
     threshold = float(detector.threshold)
     if not math.isfinite(threshold):
@@ -133,7 +134,7 @@ def threshold_of(detector: FittedDetector) -> float:
 
 
 def swept_fgsm(dataset: str, eps: float, *, channels: int) -> FGSM:
-    """Return the paper's FGSM of a data set at another radius."""
+    """Return the paper's FGSM for a data set at another radius."""
     attack: Any = preset("fgsm", dataset, "paper", channels=channels)
     return attack.replace(eps=eps)
 
@@ -147,7 +148,7 @@ class Sweep:
         name: of the candidate set.
         n: number of candidates.
         seed: of the set.
-        candidates: gives the set.
+        candidates: returns the set.
     """
 
     eps: tuple[float, ...]
@@ -162,12 +163,12 @@ class Detectors:
     """Makes the jobs of one evaluation of detectors.
 
     Attributes:
-        asked: what all configs share.
+        asked: common entries of all configs.
         model: the guarded classifier.
-        dataset: whose test images are the clean ones.
-        store: where the attacks' images lie.
+        dataset: its test images are the clean ones.
+        store: has the attacks' images.
         batch_size: images per call.
-        notes: what environments say of device and findings.
+        notes: entries of environments for device and findings.
     """
 
     asked: Asked
@@ -183,7 +184,7 @@ class Detectors:
         attacks: Mapping[str, Mapping[str, Any]],
         sweep: Sweep | None,
     ) -> list[Job]:
-        """Return the jobs of all cells, those of one detector together.
+        """Return the jobs of all cells, grouped by detector.
 
         Args:
             watchers: the detectors.
@@ -259,7 +260,7 @@ class Detectors:
                 "validation": watcher.validation, "training": dict(watcher.training or {}), **self.notes(),
             }  # fmt: skip
 
-        # What a table shows follows from scores of two cells, so no cell has columns.
+        # Figures of tables need the scores of two cells, so no cell has columns.
         return Job(
             config, compute, images=images, gradients=None, after=after, bytes=12 * images + 65536,
             seconds=partial(self._seconds, watcher), notes=notes,
@@ -272,7 +273,7 @@ class Detectors:
     def _scored(
         self, watcher: DetectorUnderTest, images: np.ndarray, on_batch: OnBatch
     ) -> tuple[Environment, np.ndarray]:
-        """Return what scoring cost, compilation apart, and the scores, float32 [N]."""
+        """Return the cost of scoring, without compilation, and the scores, float32 [N]."""
         batch_size = max(1, min(self.batch_size, len(images)))
         parts = [np.zeros(0, np.float32)]
         started = time.perf_counter()
@@ -287,12 +288,12 @@ class Detectors:
 
 
 def _copied(cell: Arrays) -> Arrays:
-    """Return what a cell of scores keeps of an attack's; earlier versions have no ``no_answer``."""
+    """Return the arrays that a cell of scores copies from an attack's; old versions have no ``no_answer``."""
     return {name: cell[name] for name in _COPIED if name in cell}
 
 
 def scoring_seconds(watcher: DetectorUnderTest, images: np.ndarray, *, repeats: int = 3) -> float:
-    """Return the median wall time of scoring these images, per image; compilation happens before.
+    """Return the median wall time of scoring these images, per image, without compilation.
 
     Args:
         watcher: the detector.

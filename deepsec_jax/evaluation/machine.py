@@ -17,9 +17,9 @@ _COMPILE_EVENTS = "/jax/core/compile/"
 
 @contextmanager
 def compile_clock() -> Iterator[Callable[[], float]]:
-    """Measure the wall time inside in which jax traces, lowers or compiles.
+    """Measure the wall time that jax spends on tracing, lowering and compiling inside.
 
-    A nested trace reports its own duration inside its caller's, so the spans are merged, not added.
+    A nested trace reports a duration inside its caller's, so the intervals are merged, not added.
     """
     spans: list[tuple[float, float]] = []
 
@@ -43,7 +43,7 @@ def compile_clock() -> Iterator[Callable[[], float]]:
 
 
 def machine_facts() -> dict[str, str]:
-    """Return what a page says about where its times come from."""
+    """Return facts about the machine for a page."""
     devices = jax.devices()
     return {
         "Device": f"{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
