@@ -1,1 +1,1 @@
-"""Studies: one evaluation each, as the tables that its cells make, the checks of them, and a page."""
+"""Studies: one evaluation each, with its tables, checks and page."""

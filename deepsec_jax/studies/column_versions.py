@@ -1,4 +1,4 @@
-"""The version of every metric column that a run directory may hold."""
+"""The version of every metric column of run directories."""
 
 from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.utility import utility_columns
@@ -10,7 +10,7 @@ _TABLES = (METRICS, utility_columns(rejecting=True), ROBUSTNESS_COLUMNS, REJECTI
 def column_versions() -> dict[str, int]:
     """Return column -> version, for :class:`deepsec_jax.runs.store.Store`.
 
-    Of two columns of one name, in cells of two kinds, the higher version counts for both.
+    If cells of two kinds have columns of one name, the higher version is used for both.
     """
     found: dict[str, int] = {}
     columns: list[Column] = [column for table in _TABLES for column in table.values()]

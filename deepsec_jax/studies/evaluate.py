@@ -1,4 +1,4 @@
-"""An evaluation in one call, in memory: what ``deepsec evaluate attacks`` does, without a run directory."""
+"""An evaluation in one call, in memory: ``deepsec evaluate attacks`` without a run directory."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from deepsec_jax.studies.results import Results
 from deepsec_jax.studies.run import Run
 
 OWN = "own"
-"""What stands for a kind of preset where an attack brings its own hyperparameters."""
+"""The kind of preset of an attack with its own hyperparameters."""
 
 
 def evaluate(
@@ -45,35 +45,35 @@ def evaluate(
     times: bool = True,
     show_progress: bool = False,
 ) -> Results:
-    """Attack a model, judge it from outside, measure it, and return the tables.
+    """Attack a model, measure success and metrics independently, and return the tables.
 
         results = evaluation.evaluate(model, ["pgd", CW2(steps=100)], "digits", n=100, key=jax.random.key(0))
         print(results)
         results.figure("pgd", "mr").summary.mean
 
-    All attacks run on the same ``n`` test images, which the model classifies correctly.  The numbers are
-    those of ``deepsec evaluate attacks --seed S`` for ``key=jax.random.key(S)``.  Nothing is written; for a
-    run that outlives an interruption use the command line.
+    All attacks run on the same ``n`` correctly classified test images.  The numbers are those of ``deepsec
+    evaluate attacks --seed S`` for ``key=jax.random.key(S)``.  Nothing is written; for a run that can resume
+    use the command line.
 
     Args:
-        model: a pytree callable in evaluation mode; or a model folder, of a defense as well.
+        model: a callable pytree in evaluation mode; or a model folder, also of a defense.
         attacks: names of preset rows (``pgd``, ``fgsm@0.5``), attacks, or both; a dict gives them names.
         dataset: a name or path that :func:`deepsec_jax.data.load` takes, a
             :class:`~deepsec_jax.data.Dataset`, or test images [N, H, W, C] and labels [N].
         n: number of images to attack.
-        key: decides which images are drawn, the targets and all random numbers; an int is a seed.
+        key: of the drawn images, the targets and all random numbers; an int is a seed.
         preset: ``paper`` or ``strong``: the hyperparameters of names.
-        metrics: columns of ``metrics.METRICS``; default all that the model can have.
+        metrics: columns of ``metrics.METRICS``; default all that apply to the model.
         batch_size: images per call.
-        model_name: what tables call the model; default the name of its class or folder.
-        times: whether tables keep what depends on the clock and the machine's load.
+        model_name: name of the model in tables; default that of its class or folder.
+        times: whether tables keep values that depend on the clock and the machine's load.
         show_progress: whether to show progress on stderr.
 
     Raises:
-        UnknownName: no such attack, preset, data set or metric; names near matches.
+        UnknownName: no such attack, preset, data set or metric, with near matches.
         DataError: fewer than ``n`` images are classified correctly.
-        ValueError: two attacks of one name; a model or images that no attack takes.
-        Exception: what an attack raises, with a note that names it.
+        ValueError: two attacks with one name; an invalid model or images.
+        Exception: an error of an attack, with a note that names the attack.
     """
     images = _dataset(dataset)
     about: dict[str, Any] = {"name": model_name or type(model).__name__}
@@ -114,7 +114,7 @@ def _dataset(given: str | Dataset | tuple[Any, Any]) -> Dataset:
 
 
 def _attacks(given: Any, dataset: Dataset, preset: str) -> tuple[dict[str, Attack], str]:
-    """Return name -> attack, and where the hyperparameters come from."""
+    """Return name -> attack, and the source of the hyperparameters."""
     if isinstance(given, Mapping):
         pairs = list(given.items())
     else:
@@ -138,18 +138,18 @@ def _attacks(given: Any, dataset: Dataset, preset: str) -> tuple[dict[str, Attac
 
 
 def _name(attack: Attack) -> str:
-    """Return the table's name of an attack, else what it prints."""
+    """Return the table's name of an attack, or its ``repr``."""
     return next((name for name, known in KNOWN.items() if type(attack) is known), repr(attack))
 
 
 def seed_of(key: Key | int) -> int:
-    """Return the seed that a key stands for: ``S`` for ``jax.random.key(S)``, else one made of all its words.
+    """Return the seed of a key: ``S`` for ``jax.random.key(S)``, otherwise one derived from all its words.
 
     Args:
         key: one key, or a seed.
 
     Raises:
-        TypeError: several keys, or no key.
+        TypeError: several keys, or not a key.
     """
     if isinstance(key, int):
         return key

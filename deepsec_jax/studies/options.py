@@ -1,4 +1,4 @@
-"""What every study is told on the command line; a study adds options of its own."""
+"""Common options of all studies on the command line; a study adds its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ BatchSize = int | Literal["auto"]
 
 
 class InputError(ValueError):
-    """Something on the command line that cannot be used; one line with the value and the remedy."""
+    """An invalid value on the command line; one line with the value and the remedy."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What to evaluate, on which images, and where the results go.
+    """Model, images and run directory of an evaluation.
 
     Attributes:
         model: Model folder, or package.module:function that returns a pytree model in eval mode; or --model.
         data: Data set name or path of an .npz; default the set that the model folder was trained on.
-        data_dir: Where TFDS sets lie; default TFDS's own folder.
-        batch_size: Images per call; auto is 64 on a CPU (fewer where images are large), elsewhere what fits.
+        data_dir: Folder of TFDS sets; default TFDS's own.
+        batch_size: Images per call; auto is 64 on a CPU (fewer for large images), elsewhere as many as fit.
         run_dir: Run directory; default runs/evaluate/MODEL-DATA.
         spec: TOML file with these options, by these names; the command line takes precedence.
-        dry_run: Check everything, print the plan and the time it will take, and write nothing.
+        dry_run: Check everything, print the plan and its estimated time, and write nothing.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -37,12 +37,12 @@ class RunOptions:
     dry_run: bool = False
 
     def check(self) -> None:
-        """Raise InputError for values that no run can use; nothing is loaded for it."""
+        """Raise InputError for invalid values; nothing is loaded for it."""
         check_batch_size(self.batch_size)
 
 
 def at_least(option: str, value: int | None, least: int) -> None:
-    """Raise InputError for a number below the least that makes sense; None is no number."""
+    """Raise InputError for a number below the minimum; None is allowed."""
     if value is not None and value < least:
         raise InputError(f"{option} must be at least {least}, got {value}")
 
@@ -55,7 +55,7 @@ def once(option: str, names: Sequence[str]) -> None:
 
 
 def check_radius(option: str, eps: float | None) -> None:
-    """Raise InputError for a radius outside (0, 1]; None is no radius."""
+    """Raise InputError for a radius outside (0, 1]; None is allowed."""
     if eps is not None and not 0 < eps <= 1:
         raise InputError(f"{option} must lie above 0 and be at most 1, the range of a pixel, got {eps:g}")
 

@@ -1,7 +1,7 @@
-"""Whether a run may stand under the title of a table of the paper: only where everything is the paper's.
+"""Whether a run may carry the title of a table of the paper: only if everything is the paper's.
 
-Names decide nothing.  The recipe is compared field by field, the data by digests, and every attack and
-defense setting by setting with the preset of the paper's.
+Names are not sufficient.  The recipe is compared field by field, the data by digests, and every attack and
+defense setting by setting with the paper's preset.
 """
 
 import math
@@ -23,26 +23,26 @@ DIGESTS = {
     "mnist": ("f54321beefcc63da", "test-1cdae03be9312fe5"),
     "cifar10": ("0b45a39ad90f05fb", "test-cbf6a66a8eed585f"),
 }
-"""Data set -> ``Dataset.digest`` and ``sample.split_name`` as TFDS has it (mnist 3.0.1, cifar10 3.0.2)."""
+"""Data set -> ``Dataset.digest`` and ``sample.split_name`` of TFDS (mnist 3.0.1, cifar10 3.0.2)."""
 
 LABELS = ("name", "source", "seed")
-"""Fields of a recipe that do not make another one of it."""
+"""Fields of a recipe that are not compared."""
 
 CLASS, TRAINING = "class", "training"
-"""What stands among the names of changed settings where another class, or another training, was used."""
+"""Entries among the changed settings for another class, or another training."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """What a section of a report was made with.
+    """The model, data and settings of a section of a report.
 
     Attributes:
         data: name of the data set.
         model: ``model`` of its configs, see :func:`deepsec_jax.studies.model_words.about_folder`.
-        images: ``images`` of its configs, the hash of the test split; None where they do not say.
-        kinds: words before a kind of preset, e.g. ``the defenses are of preset`` -> that kind.
-        changed: words before names, e.g. ``settings of`` -> the paper's names of attacks or defenses whose
-            settings are not their preset's.
+        images: ``images`` of its configs, the hash of the test split; None if missing.
+        kinds: text before a kind of preset, e.g. ``the defenses are of preset`` -> that kind.
+        changed: text before names, e.g. ``settings of`` -> the paper's names of attacks or defenses with
+            other settings than their preset's.
     """
 
     data: str
@@ -53,11 +53,11 @@ class Used:
 
 
 def why_untitled(paper: Published, used: Used) -> str:
-    """Return why a run does not stand under the paper's title, one sentence; empty if it does.
+    """Return why a run does not carry the paper's title, one sentence; empty if it does.
 
     Args:
         paper: the paper's numbers.
-        used: what the run used.
+        used: by the run.
     """
     if not paper.title(used.data):
         return f"The paper has no {paper.covers} {used.data}."
@@ -75,7 +75,7 @@ def why_untitled(paper: Published, used: Used) -> str:
 
 
 def _of_model(model: Any, about: str, wanted: str, data: str) -> list[str]:
-    """Return what is not the paper's about a model: its recipe, what it was trained on, a defense."""
+    """Return the differences of a model from the paper's: recipe, training data, a defense."""
     said = model if isinstance(model, Mapping) else {}
     recipe = said.get("recipe")
     if recipe is None:
@@ -108,7 +108,7 @@ def _of_images(used: Used) -> list[str]:
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], without: Sequence[str] = ()) -> list[str]:
-    """Return ``field ours, not theirs`` of each field that differs; fields that one side lacks differ."""
+    """Return ``field ours, not theirs`` for each different field; missing fields count as different."""
     missing = "nothing"
     return [
         f"{name.replace('_', ' ')} {ours.get(name, missing)}, not {theirs.get(name, missing)}"
@@ -120,16 +120,16 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], without: Seq
 def changed_hyperparameters(
     attack: Card, data: str, kind: str, *, eps: float | None = None
 ) -> tuple[str, ...]:
-    """Return the names of an attack's hyperparameters that are not its preset's.
+    """Return the names of an attack's hyperparameters that differ from its preset's.
 
     Args:
         attack: ``attack`` of a config: ``name``, ``class``, ``hyperparameters``.
         data: data set name.
         kind: of preset.
-        eps: what replaces the preset's radius, in a sweep.
+        eps: replacement of the preset's radius, in a sweep.
 
     Returns:
-        Names, and ``class`` where it is another attack; none for an attack without a preset.
+        Names, and ``class`` for another attack class; none for an attack without a preset.
     """
     try:
         usual: Any = attacks.preset(str(attack["name"]), data, kind)
@@ -143,18 +143,18 @@ def changed_hyperparameters(
 def changed_settings(
     about: Card, data: str, kind: str, channels: int | None, base: Any = None
 ) -> tuple[str, ...]:
-    """Return the names of a defense's settings that are not its preset's.
+    """Return the names of a defense's settings that differ from its preset's.
 
     Args:
         about: ``defense`` or ``detector`` of a config: ``name``, ``class``, ``settings``, ``recipe``.
         data: data set name.
         kind: of preset.
-        channels: of an image, for data sets not known by name.
-        base: recipe of the undefended model, all its fields; None where it is not known.
+        channels: of an image, for data sets without a known name.
+        base: recipe of the undefended model, all its fields; None if unknown.
 
     Returns:
-        Names; ``class`` where it is another defense, ``training`` where the network was not trained as the
-        settings say; none for a defense without a preset.
+        Names; ``class`` for another defense class, ``training`` if the network's training does not match the
+        settings; none for a defense without a preset.
     """
     try:
         usual: Any = defenses.preset(str(about["name"]), data, kind, channels=channels)

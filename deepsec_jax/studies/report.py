@@ -1,6 +1,6 @@
-"""The report of a run directory: every study's tables in every format.  It reads cells, no model.
+"""The report of a run directory: every study's tables in every format.  It reads cells and runs no model.
 
-The same folders give the same bytes; with ``times=False`` so do two runs that differ in their clocks only.
+The same folders give the same bytes; with ``times=False`` so do two runs of the same plan.
 """
 
 import os
@@ -33,14 +33,14 @@ def write_run_report(
     Args:
         run_dir: a run directory; see :mod:`deepsec_jax.runs.cells`.
         out_dir: folder of the files.
-        times: whether to keep what depends on the clock and the machine's load; without it two runs of the
-            same plan have the same bytes.
+        times: whether to keep values that depend on the clock and the machine's load; without them two runs
+            of the same plan have the same bytes.
 
     Returns:
         The paths, each page before its tables.
 
     Raises:
-        StoreError: ``run_dir`` is no run directory or damaged, or ``out_dir`` cannot be written.
+        StoreError: ``run_dir`` is not a run directory or damaged, or ``out_dir`` cannot be written.
     """
     paths = []
     for name, text in render_run(read_cells(run_dir, column_versions()), times=times).items():
@@ -55,7 +55,7 @@ def _writer(text: str) -> Callable[[Path], Any]:
 
 
 def render_run(cells: Sequence[Cell], *, times: bool = True) -> dict[str, str]:
-    """Return file name -> text; a run without any cell has the page of the first study, which says so."""
+    """Return file name -> text; a run without cells has an empty page of the first study."""
     studies = [study for study in STUDIES.values() if study.of(cells)] or [ATTACKS]
     return {name: text for study in studies for name, text in render(study, cells, times=times).items()}
 
@@ -64,7 +64,7 @@ def render(study: Study, cells: Sequence[Cell], *, times: bool = True) -> dict[s
     """Return file name -> text of a study's four files.
 
     Args:
-        study: whose tables.
+        study: of the tables.
         cells: finished and failed ones, of any kind.
         times: see :func:`write_run_report`.
     """

@@ -1,4 +1,4 @@
-"""The tables of a study in memory: as text, dicts, CSV, JSON, LaTeX, a page, or in a notebook."""
+"""The tables of a study in memory: as text, dicts, CSV, JSON, LaTeX, HTML, or in a notebook."""
 
 import os
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from deepsec_jax.tables.table import Figure, Row, Section
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """Tables of one study, and the cells that they are made of.
+    """Tables of one study, and their cells.
 
     A notebook shows the tables; ``print(results)`` prints those of the terminal.
 
     Attributes:
-        study: whose tables.
-        cells: what was measured: each has ``config``, ``environment``, ``arrays`` (``x_adv``, ``success``,
-            ...) and ``columns`` (one value per image).
+        study: of the tables.
+        cells: the results: each has ``config``, ``environment``, ``arrays`` (``x_adv``, ``success``, ...) and
+            ``columns`` (one value per image).
         times: whether to keep what depends on the clock and the machine's load.
     """
 
@@ -38,7 +38,7 @@ class Results:
 
     @cached_property
     def warnings(self) -> tuple[tuple[str, ...], ...]:
-        """What to know before trusting the tables of each section, one sentence each."""
+        """Warnings about the tables of each section, one sentence each."""
         return tuple(tuple(checks.warnings(section, self.study.checks)) for section in self.sections)
 
     def figure(self, row: str, column: str, key: str = "") -> Figure:
@@ -47,7 +47,7 @@ class Results:
         Args:
             row: name of the row, such as ``pgd``.
             column: name of the column, such as ``mr``.
-            key: of the span, where rows have several: an attacker, or a detector.
+            key: of the span, if rows have several: an attacker, or a detector.
 
         Raises:
             KeyError: there is none, or there are several; says what there is.
@@ -61,11 +61,11 @@ class Results:
         return found[0]
 
     def cell(self, row: str, key: str = "") -> Cell:
-        """Return what a row is made of: ``results.cell("pgd").arrays["x_adv"]``.
+        """Return the cell of a row: ``results.cell("pgd").arrays["x_adv"]``.
 
         Args:
             row: name of the row.
-            key: of the span, where rows have several.
+            key: of the span, if rows have several.
 
         Raises:
             KeyError: there is none, or there are several; says what there is.
@@ -85,27 +85,27 @@ class Results:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one flat dict per figure, as the lines of the CSV; ``pandas.DataFrame`` takes the list."""
+        """Return one flat dict per figure, like the lines of the CSV, e.g. for ``pandas.DataFrame``."""
         return data_files.lines(self.sections)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the JSON holds as plain values; None where there is no number."""
+        """Return the JSON's content as plain values; None for missing numbers."""
         return data_files.to_dict(self.sections, self.warnings)
 
     def to_json(self) -> str:
-        """Return all figures with configs, reasons and warnings, as the JSON file of the report."""
+        """Return all figures with configs, reasons and warnings, like the JSON file of the report."""
         return data_files.to_json(self.sections, self.warnings)
 
     def to_csv(self) -> str:
-        """Return one line per figure, as the CSV file of the report."""
+        """Return one line per figure, like the CSV file of the report."""
         return data_files.to_csv(self.sections, self.study.fields, self.study.fields_after)
 
     def to_latex(self) -> str:
-        """Return the tables for LaTeX, which needs booktabs and graphicx."""
+        """Return the LaTeX tables, which need booktabs and graphicx."""
         return latex.to_latex(self.sections)
 
     def to_html(self) -> str:
-        """Return the whole page of the report, with pictures and details; it needs no network."""
+        """Return the whole page of the report, with pictures and details; it loads nothing."""
         return render(self.study, self.cells, times=self.times)[f"{self.study.name}.html"]
 
     def _repr_html_(self) -> str:
@@ -119,7 +119,7 @@ class Results:
 
 
 def read(run_dir: str | os.PathLike[str], *, times: bool = True) -> dict[str, Results]:
-    """Return study name -> results of a run directory that ``deepsec evaluate`` has written.
+    """Return study name -> results of a run directory of ``deepsec evaluate``.
 
         results = evaluation.read("runs/evaluate/digits-small-digits")["attacks"]
 
@@ -128,12 +128,12 @@ def read(run_dir: str | os.PathLike[str], *, times: bool = True) -> dict[str, Re
         times: whether to keep what depends on the clock and the machine's load.
 
     Raises:
-        StoreError: it is no run directory, or damaged.
+        StoreError: not a run directory, or a damaged one.
     """
     return results_of(read_cells(run_dir), times=times)
 
 
 def results_of(cells: Sequence[Cell], *, times: bool = True) -> dict[str, Results]:
-    """Return study name -> results, of the studies that have cells."""
+    """Return study name -> results of the studies that have cells."""
     found = {study.name: Results(study, tuple(study.of(cells)), times) for study in STUDIES.values()}
     return {name: results for name, results in found.items() if results.cells}

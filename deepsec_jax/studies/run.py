@@ -1,4 +1,4 @@
-"""What the jobs of a study are made from: one model, one data set, one run directory."""
+"""The context of a study's jobs: one model, one data set, one run directory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,17 +30,17 @@ from deepsec_jax.studies.options import BatchSize
 
 @dataclass(frozen=True)
 class Run:
-    """One model, one data set, one run directory; what is costly is made at the first call and kept.
+    """One model, one data set, one run directory; costly values are computed once and cached.
 
     Attributes:
         model: the model, in evaluation mode.
-        about: what a config says of it: ``name``, and what else is known.
-        dataset: whose test split is asked.
+        about: its entries in a config: ``name``, and further known facts.
+        dataset: of the evaluation.
         classes: number of classes.
         store: the run directory.
         size: images per call, or ``auto``.
-        warn: told of what is found wrong with a model, one line each.
-        keeps: whether candidate sets are kept in the run directory; False writes nothing.
+        warn: called with problems of a model, one line each.
+        keeps: whether candidate sets are stored in the run directory; False writes nothing.
     """
 
     model: Classifier
@@ -54,7 +54,7 @@ class Run:
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what ``make`` gave at the first call under this key."""
+        """Return the cached result of ``make`` for this key."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
@@ -69,17 +69,17 @@ class Run:
         return str(self.once("images", lambda: split_name(self.dataset.test)))
 
     def batch_size(self, n: int) -> int:
-        """Return images per call, where ``n`` are asked about."""
+        """Return images per call for ``n`` images."""
         make = partial(choose, self.size, self.model, self.dataset.image_shape, n)
         return int(self.once(("batch", n), make))
 
     def candidates_name(self, n: int, seed: int) -> str:
-        """Return the name of a candidate set, without drawing it."""
+        """Return the name of a candidate set without drawing it."""
         make = partial(candidates_name, self.model, self.dataset, n, seed)
         return str(self.once(("name", n, seed), make))
 
     def candidates(self, n: int, seed: int) -> Candidates:
-        """Return a candidate set, kept in the run directory if there is one."""
+        """Return a candidate set, stored in the run directory if there is one."""
         make = partial(draw_candidates, self.model, self.dataset, n, seed)
         if self.keeps:
             folder = self.store.folder / "candidates"
@@ -88,7 +88,7 @@ class Run:
         return found
 
     def training_images(self, seed: int) -> np.ndarray:
-        """Return the images that a UAP is fitted to."""
+        """Return the images for fitting a UAP."""
         return np.asarray(training_sample(self.dataset, seed))
 
     def gradient_seconds(self, n: int) -> float:
@@ -99,17 +99,17 @@ class Run:
         return float(self.once("gradient", measure))
 
     def notes(self, **more: Any) -> dict[str, Any]:
-        """Return what every cell's environment says, and ``more``."""
+        """Return the common entries of cells' environments, and ``more``."""
         device = self.once("device", machine_facts)["Device"]
         return {"device": device, "class_names": list(self.dataset.class_names), **more}
 
     def look(self, model: Classifier, who: str, *, gradients: bool = True) -> list[str]:
-        """Return what is wrong with a model's answers on the first test images; warn of it once.
+        """Return problems of a model's outputs on the first test images; warn once.
 
         Args:
-            model: a pytree callable in evaluation mode.
-            who: what the model is called.
-            gradients: whether attacks will follow its gradients.
+            model: a callable pytree in evaluation mode.
+            who: name of the model.
+            gradients: whether attacks will use its gradients.
         """
 
         def find() -> list[str]:

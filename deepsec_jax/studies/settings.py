@@ -1,4 +1,4 @@
-"""Settings of an attack, a defense or a detector as a page shows them: value, source, reason."""
+"""Settings of an attack, a defense or a detector for a page: value, source, reason."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def card_of(preset_card: Callable[..., Card], *names: str, channels: int | None)
 
 
 def settings_block(used: Mapping[str, Any], card: Card, changed: Collection[str]) -> Block:
-    """Return the settings with their sources; those that are not the preset's are said to be set."""
+    """Return the settings with their sources; those that differ from the preset's are marked as set."""
     own = {"source": "set for this run", "reason": ""}
     usual = {"source": "default of the class", "reason": ""}
     rows = [
@@ -32,7 +32,7 @@ def settings_block(used: Mapping[str, Any], card: Card, changed: Collection[str]
 
 
 def said(value: Any) -> str:
-    """Return a setting in words: numbers with few digits, pairs as name = value, lists with commas."""
+    """Return a setting as text: numbers with few digits, pairs as name = value, lists with commas."""
     if isinstance(value, list | tuple):
         if value and all(isinstance(part, list | tuple) and len(part) == 2 for part in value):
             return ", ".join(f"{name} = {said(part)}" for name, part in value)
@@ -41,13 +41,13 @@ def said(value: Any) -> str:
 
 
 def defense_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a page says of the defense of the model itself; nothing of one without."""
+    """Return facts about the model's own defense for a page; empty without one."""
     model = config.get("model")
     card = model.get("defense") if isinstance(model, Mapping) else None
     return {"Defense": defense_in_words(card)} if isinstance(card, Mapping) else {}
 
 
 def described(kind: Any) -> str:
-    """Return title and reference of what a card describes; empty for a class without one."""
+    """Return title and reference of a class's card; empty without a card."""
     card = getattr(kind, "card", None)
     return ". ".join(filter(None, (card.title, card.reference))) if card is not None else ""

@@ -1,4 +1,4 @@
-"""What a study declares; ``cli/evaluate.py`` and ``report.py`` do the rest."""
+"""The declaration of a study, used by ``cli/evaluate.py`` and ``report.py``."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ class Study:
 
     Attributes:
         name: of its files, e.g. ``defenses``.
-        kinds: of the cells that it reads.
+        kinds: of its cells.
         title: heading of its page.
         sections: ``sections(cells, times=...)``, the tables.
-        checks: what to look for in each section.
+        checks: of each section.
         paper: the paper's numbers.
         fields: of a line of CSV, before the figure's.
-        overview: section, id -> what the page shows between tables and details.
-        details: section, id, times -> what the page shows of each attack, defense or detector.
+        overview: section, id -> blocks of the page between tables and details.
+        details: section, id, times -> details of each attack, defense or detector on the page.
         heading: of the details.
-        intro: what stands under that heading.
-        better: heading of the direction of columns.
+        intro: text under that heading.
+        better: heading of the column for the better direction.
         fields_after: of a line of CSV, between the figure's and the error.
-        options: what the command line asks for.
-        jobs: options, run -> the cells that are wanted, as jobs.
-        of_network: its model must be a network and nothing more, since defenses are built on it.
-        unit: what its cells are called.
+        options: class of its command-line options.
+        jobs: options, run -> jobs of its cells.
+        of_network: whether its model must be only a network, since defenses are built on it.
+        unit: plural name of its cells.
     """
 
     name: str
@@ -62,5 +62,5 @@ class Study:
     unit: str = "cells"
 
     def of(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Return the cells that it reads."""
+        """Return its cells."""
         return [cell for cell in cells if cell.kind in self.kinds]

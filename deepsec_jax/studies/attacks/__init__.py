@@ -1,1 +1,1 @@
-"""Attacks on one model: how strong they are and what they cost (the paper's Tables III and XIV)."""
+"""Attacks on one model: their strength and cost (the paper's Tables III and XIV)."""

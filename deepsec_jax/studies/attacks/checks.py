@@ -1,4 +1,4 @@
-"""Checks of a table of attacks: radii that say nothing, success lost by rounding, weak ahead of strong."""
+"""Checks of a table of attacks: uninformative radii, rounding, weak attacks above strong ones."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.silence import silence, silent_images
 from deepsec_jax.tables.table import Row, Section
 
-_TOLERANCE = 0.01  # one point: plain last iterates may differ by that much without anything being wrong
+_TOLERANCE = 0.01  # one point: a normal difference
 
 # (weaker, stronger) at one budget: more steps, a random start, or any wrong class instead of a given one.
 _ORDER = (
@@ -25,7 +25,7 @@ _ORDER = (
 
 
 class Judged(NamedTuple):
-    """What the checks ask of an attack.
+    """The input of the checks for one attack.
 
     Attributes:
         attack: name of the preset row.
@@ -33,7 +33,7 @@ class Judged(NamedTuple):
         n: number of images attacked.
         success: share of n that succeeded.
         success_8bit: the same after rounding to 8 bits; NaN if it was not measured.
-        no_answer: number of images that the model gives no answer for.
+        no_answer: number of images without an answer of the model.
     """
 
     attack: str
@@ -45,7 +45,7 @@ class Judged(NamedTuple):
 
 
 def spoiled(rows: Sequence[Judged]) -> list[str]:
-    """Return what makes figures of attacks misleading, one sentence each."""
+    """Return warnings about misleading figures of attacks, one sentence each."""
     found = []
     for row in rows:
         found += silence(row.attack, row.no_answer, row.n, "adversarial images")

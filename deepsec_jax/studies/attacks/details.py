@@ -1,4 +1,4 @@
-"""What the page shows of one attack: hyperparameters, pictures, plots, and all its metrics."""
+"""Details of one attack on a page: hyperparameters, pictures, plots, and all metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ _CURVES = (
 
 
 def details(section: Section, anchor: str, times: bool) -> list[Detail]:
-    """Return the place of each attack; a cell that failed has its error and nothing else."""
+    """Return the details of each attack; a failed cell has only its error."""
     (table,) = section.tables
     return [
         Detail(

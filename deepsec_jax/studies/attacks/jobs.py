@@ -1,4 +1,4 @@
-"""The cells that ``deepsec evaluate attacks`` wants: one per attack."""
+"""The cells of ``deepsec evaluate attacks``: one per attack."""
 
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from deepsec_jax.studies.run import Run
 
 
 def jobs(options: Options, run: Run) -> list[Job]:
-    """Return the job of each attack that is asked for, in the order of the paper's tables."""
+    """Return the job of each requested attack, in the order of the paper's tables."""
     return jobs_of(
         presets(options.attacks, run, options.preset), run,
         n=options.n, seed=options.seed, preset=options.preset, metrics=options.metrics,
@@ -40,8 +40,8 @@ def jobs_of(
         run: model, data and run directory.
         n: number of candidates.
         seed: of candidates, targets and random attacks.
-        preset: where the hyperparameters come from: ``paper``, ``strong`` or ``own``.
-        metrics: columns of ``METRICS``; default all that the model can have.
+        preset: source of the hyperparameters: ``paper``, ``strong`` or ``own``.
+        metrics: columns of ``METRICS``; default all that apply to the model.
     """
     can_reject = rejects(run.model)
     every = (name for name, column in METRICS.items() if can_reject or not column.needs_rejection)
@@ -76,7 +76,7 @@ def presets(names: tuple[str, ...], run: Run, kind: str) -> dict[str, Attack]:
     """Return row name -> attack; by default the paper's rows that exist, then every other attack.
 
     Raises:
-        UnknownName: no such attack or preset; names near matches.
+        UnknownName: no such attack or preset, with near matches.
     """
     data, channels = run.dataset.name, run.channels
     if names:

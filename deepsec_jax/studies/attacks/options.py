@@ -10,15 +10,15 @@ from deepsec_jax.studies.options import RunOptions, at_least, once
 class Options(RunOptions):
     """Run attacks on a model and measure them with the paper's utility metrics.
 
-    Each attack is a cell of the run directory. The same command computes only what is missing; an attack
-    that fails is recorded and the rest goes on (exit code 1); any number of processes may share one
-    directory. deepsec report RUN_DIR makes tables and pages of it.
+    Each attack is a cell of the run directory. The same command computes only missing cells. If an attack
+    fails, the error is recorded and the others continue (exit code 1). Any number of processes may share one
+    directory. deepsec report RUN_DIR writes its tables and pages.
 
     Attributes:
         attacks: Names, e.g. fgsm pgd fgsm@0.5; default the paper's rows that exist, then other attacks.
         n: Number of correctly classified test images to attack.
         seed: Seed of images, targets and random attacks.
-        preset: Hyperparameters: the paper's tables, or an honest evaluation today.
+        preset: Hyperparameters: paper, or strong for a reliable evaluation.
         metrics: Columns, see deepsec list metrics; default all.
     """
 
@@ -29,7 +29,7 @@ class Options(RunOptions):
     metrics: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise InputError or UnknownName for values that no run can use."""
+        """Raise InputError or UnknownName for invalid values."""
         from deepsec_jax.evaluation.attack_jobs import column_groups
 
         at_least("--n", self.n, 1)

@@ -1,7 +1,7 @@
 """Attacks on one model with one candidate set: the paper's Tables III and XIV.
 
-Cells that share data, model, settings, seed and candidates are one section, so that all figures of a table
-are over the same images.
+Cells with the same data, model, settings, seed and candidates are one section, so all figures of a table are
+over the same images.
 """
 
 import math
@@ -39,11 +39,11 @@ _INTRO = (
 
 
 def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
-    """Sort cells into sections, in the order in which each first comes up.
+    """Group cells into sections, in the order of first occurrence.
 
     Args:
         cells: finished and failed ones.
-        times: whether to keep what depends on the clock and the machine's load.
+        times: whether to keep values that depend on the clock and the machine's load.
     """
 
     def together(cell: Cell) -> str:
@@ -68,7 +68,7 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
     rows = [_row(cell, dataset, preset, kept, note, times) for cell in cells]
     rows.sort(key=lambda row: (row.group[0] != "UAs", PAPER.position(row.name)))
     rows = [row for group in build.grouped(rows, lambda row: row.group).values() for row in group]
-    whole = not note or not measured  # under the paper's title all of its columns stand, measured or not
+    whole = not note or not measured  # with the paper's title all of its columns are shown
     columns = [column for column in kept if column.quick and _stands(column, measured, rows, whole)]
     further = tuple(
         column for column in kept if column.name in measured and (not column.quick or _hidden(column, rows))
@@ -101,7 +101,7 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
 
 
 def _why_untitled(cells: Sequence[Cell], dataset: str, preset: str) -> str:
-    """Return why the section does not stand under the paper's title; empty if it does."""
+    """Return why the section does not carry the paper's title; empty if it does."""
     changed = [
         PAPER.label(name)
         for cell in cells
@@ -117,7 +117,7 @@ def _why_untitled(cells: Sequence[Cell], dataset: str, preset: str) -> str:
 
 
 def _stands(column: Column, measured: set[str], rows: Sequence[Row], whole: bool) -> bool:
-    """Tell whether a column is shown: it is measured, or the table is whole, and models can have it."""
+    """Tell whether a column is shown: measured, or the table is complete, and it applies to the models."""
     if column.needs_rejection and not any(row.figures[""][column.name].summary.n for row in rows):
         return False
     if _hidden(column, rows):
@@ -126,12 +126,12 @@ def _stands(column: Column, measured: set[str], rows: Sequence[Row], whole: bool
 
 
 def _hidden(column: Column, rows: Sequence[Row]) -> bool:
-    """Tell whether a column would be a column of noughts that says nothing."""
+    """Tell whether a column has only uninformative zeros."""
     return column.hides_zero and not any(row.figures[""][column.name].summary.mean > 0 for row in rows)
 
 
 def families(columns: Sequence[Column]) -> tuple[Span, ...]:
-    """Return runs of neighbouring columns of one family, after the paper's section of their metric."""
+    """Return groups of adjacent columns of one family, by the paper's section of their metric."""
     runs: list[tuple[str, list[Column]]] = []
     for column in columns:
         name = next(
@@ -189,7 +189,7 @@ def _figure(cell: Cell, column: Column, dataset: str, preset: str, name: str, no
 
 
 def _absent(cell: Cell, column: Column) -> str:
-    """Return why a figure has no value, where it has none."""
+    """Return why a figure has no value; empty if it has one."""
     if cell.error is not None:
         return "failed"
     if column.name not in cell.columns:

@@ -1,1 +1,1 @@
-"""Defended models: what a defense costs on clean images, and what it is worth under attack."""
+"""Defended models: the cost of a defense on clean images, and its robustness under attack."""

@@ -1,4 +1,4 @@
-"""Checks of tables of defenses: orders that cannot be, trainings that went wrong."""
+"""Checks of tables of defenses: inconsistent columns, failed trainings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from deepsec_jax.tables.silence import silence, silent_images
 from deepsec_jax.tables.table import Row, Section, Table
 
 OVERFITTING = 0.2
-"""Accuracy under one step may be above that under many by so much; more is catastrophic overfitting."""
+"""Largest normal difference of accuracy under one step and under many; more is catastrophic overfitting."""
 
 
 def _who(cell: Cell) -> str:
@@ -25,7 +25,7 @@ def _who(cell: Cell) -> str:
 
 
 def _silences(section: Section) -> list[str]:
-    """Return on how many images a model gives no answer; what several cells say alike is said once."""
+    """Return the numbers of images without an answer of a model; equal ones of several cells once."""
     found: list[str] = []
     for cell in section.cells:
         if cell.error is not None or cell.kind not in (UTILITY, ROBUSTNESS):
@@ -45,7 +45,7 @@ def _silences(section: Section) -> list[str]:
 
 
 def _under_attack(table: Table) -> list[str]:
-    """Return what rows under attack say of each other, and a radius that says nothing."""
+    """Return inconsistencies of rows under attack, and uninformative radii."""
     found = [f"{row.name}: {each.label}: {each.text}." for row in table.rows for each in row.findings]
     if table.fields["eps"] >= 0.5:
         found.append(
@@ -55,7 +55,7 @@ def _under_attack(table: Table) -> list[str]:
 
 
 def _training(row: Row) -> list[str]:
-    """Return what a training's record says: a model at chance, or robust to one step only."""
+    """Return warnings about trainings: accuracy at chance, or robust to one step only."""
     cell = row.cells.get("")
     if cell is None or cell.error is not None:
         return []
@@ -78,7 +78,7 @@ def _training(row: Row) -> list[str]:
 
 
 def kept_epoch(training: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the history's entry of the epoch that was kept; empty if the training has none."""
+    """Return the history's entry of the kept epoch; empty if there is none."""
     for entry in training.get("history", ()):
         if entry.get("epoch") == training.get("best_epoch"):
             return dict(entry)

@@ -1,4 +1,4 @@
-"""What the page shows of one defense: settings, training, pictures, and all its metrics."""
+"""Details of one defense on a page: settings, training, pictures, and all metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from deepsec_jax.tables.table import Row, Section
 from deepsec_jax.training import RECIPES
 
 SHOWN = 3
-"""Images of each defense in the overview of what defenses do to an image."""
+"""Number of images per defense in the overview of network inputs."""
 
 _WORDS = {WHITE_BOX: "White-box", ADAPTIVE: "Adaptive"}
 _SIGHTS = (
@@ -34,7 +34,7 @@ _SIGHTS = (
 
 
 def details(section: Section, anchor: str, times: bool) -> list[Detail]:
-    """Return the place of each defense."""
+    """Return the details of each defense."""
     rows = section.rows("utility")
     return [_detail(row, section, anchor_of(anchor, index)) for index, row in enumerate(rows)]
 
@@ -82,9 +82,9 @@ def _first_said(cells: Sequence[Cell], name: str) -> Any:
 
 
 def _recipe(config: Mapping[str, Any], training: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the fields of the training's recipe, those of the undefended model's beside what differs."""
+    """Return the fields of the training's recipe, with those of the undefended model where they differ."""
     known = config["model"].get("recipe")
-    named = RECIPES.get(str(known))  # runs of version 0.1 kept its name only
+    named = RECIPES.get(str(known))  # runs of version 0.1 have only its name
     usual = known if isinstance(known, Mapping) else named.to_dict() if named else {}
     fields = [
         {
@@ -113,7 +113,7 @@ def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> 
 
 
 def _pictures(rows: Sequence[Row]) -> list[Block]:
-    """Return the grid of clean and adversarial images of the strongest attack that is there."""
+    """Return the grid of clean and adversarial images of the strongest existing attack."""
     right = "not fooled" if any(row.beside for row in rows) else "still right"
     for access in (ADAPTIVE, WHITE_BOX):
         for row in rows:
@@ -141,7 +141,7 @@ def _examples(cell: Cell) -> list[dict[str, Any]]:
 
 
 def sights(section: Section, anchor: str) -> list[Block]:
-    """Return what each defense's network sees of a few images, in the table's order."""
+    """Return each defense's network inputs for a few images, in the table's order."""
     cells: dict[str, Cell] = {}
     for each in section.cells:
         if each.kind == SIGHT and each.error is None:

@@ -1,4 +1,4 @@
-"""What columns under attack say about each other: order that cannot be, tested image by image."""
+"""Inconsistencies between columns under attack, tested image by image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +23,8 @@ class Paired:
     Attributes:
         higher: images on which the first is larger.
         lower: images on which it is smaller.
-        gap: mean of the first less that of the second.
-        p: probability of so many larger ones, or more, if either were as likely (McNemar's exact test; on
-            shares of draws the sign test).
+        gap: mean of the first minus that of the second.
+        p: p-value of McNemar's exact test, one-sided (on shares of draws, of the sign test).
     """
 
     higher: int
@@ -35,7 +34,7 @@ class Paired:
 
     @property
     def above(self) -> bool:
-        """Whether the first is above the second by more than chance."""
+        """Whether the first is significantly above the second."""
         return self.gap > 0 and self.p < _SURE
 
 
@@ -47,14 +46,14 @@ def paired(first: np.ndarray, second: np.ndarray) -> Paired:
 
 
 def inconsistencies(columns: Mapping[str, np.ndarray]) -> list[Finding]:
-    """Return what is out of order in a defense's columns under attack.
+    """Return the inconsistencies of a defense's columns under attack.
 
-    An attacker who knows more cannot do worse, so replayed >= white-box >= adaptive.  White-box above
-    replayed: the defended model's gradients lead astray, and its white-box accuracy says nothing.
-    Adaptive above either: the attack through the surrogate is too weak to be believed.
+    An attacker with more knowledge cannot do worse, so replayed >= white-box >= adaptive.  White-box above
+    replayed: the defended model's gradients are misleading, and its white-box accuracy is meaningless.
+    Adaptive above either: the attack through the surrogate is too weak.
 
     Args:
-        columns: ``replayed``, ``white_box`` and ``adaptive`` over the same images, those that are there.
+        columns: ``replayed``, ``white_box`` and ``adaptive`` over the same images, as far as they exist.
     """
     found = []
     if WHITE_BOX in columns and REPLAYED in columns:

@@ -1,4 +1,4 @@
-"""The cells that ``deepsec evaluate defenses`` wants, and the defended models that they ask."""
+"""The cells of ``deepsec evaluate defenses``, and their defended models."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ def jobs(options: Options, run: Run) -> list[Job]:
     """Return the jobs of all defended models.
 
     Raises:
-        InputError: more images asked for than there are.
-        DefenseError: a folder that holds no defended model of this one, or a damaged one.
+        InputError: more images requested than exist.
+        DefenseError: a folder without a defended model of this base, or a damaged one.
     """
     test = len(run.dataset.test)
     for option, images in (("--n", options.n), ("--clean-n", options.clean_n or 0)):
@@ -45,9 +45,10 @@ def jobs(options: Options, run: Run) -> list[Job]:
 
 
 def _findings(subject: DefendedModel | None, run: Run, *, attacked: bool) -> list[str]:
-    """Return what is wrong with a defended model and its surrogate.
+    """Return the problems of a defended model and its surrogate.
 
-    A defended model that says it has no gradient is not blamed for it: its surrogate is differentiated.
+    A model declared as not differentiable gets no warning about its gradient: its surrogate is
+    differentiated.
     """
     raw = run.look(run.model, run.about["name"], gradients=attacked)
     if subject is None:

@@ -13,8 +13,7 @@ class Options(RunOptions):
     Clean: the paper's utility metrics over all test images, or clean-n random ones. Under attack,
     over n random ones: images replayed from the undefended model, PGD on the defended model itself, and
     an adaptive attack through the surrogate that the defense names. Each is a cell of the run directory,
-    which may be one that deepsec evaluate attacks has written; the same command computes only what is
-    missing.
+    which may be that of deepsec evaluate attacks. The same command computes only missing cells.
 
     Attributes:
         defenses: Folders that deepsec defend has written from this model.
@@ -22,10 +21,10 @@ class Options(RunOptions):
             attacks none.
         clean_n: Number of clean test images for the utility metrics, drawn at random; default all.
         seed: Seed of images and attacks.
-        eps: L-inf radius of all attacks; default 0.3 for grey images and 8/255 for coloured ones.
+        eps: L-inf radius of all attacks; default 0.3 for grey images and 8/255 for colour images.
         steps: Steps of each run of the adaptive attack.
         restarts: Runs of the adaptive attack for each of its two losses.
-        queries: Forwards of the search that ends it where a defended model has no gradient; 0 for none.
+        queries: Forwards of its final search if a defended model has no gradient; 0 for none.
     """
 
     defenses: tuple[str, ...] = ()
@@ -38,7 +37,7 @@ class Options(RunOptions):
     queries: int = 1000
 
     def check(self) -> None:
-        """Raise InputError for values that no run can use."""
+        """Raise InputError for invalid values."""
         if not self.defenses:
             raise InputError("--defenses names no folder: give those that deepsec defend has written")
         once("--defenses", [str(Path(folder).resolve()) for folder in self.defenses])

@@ -1,7 +1,7 @@
-"""Models under attack: clean, replayed, white-box, adaptive, side by side.
+"""Tables of models under attack: clean, replayed, white-box and adaptive.
 
-A table holds one threat: one radius, one sample, one adaptive attack.  Nothing is averaged over attacks or
-over threats; ``worst`` is taken image by image.
+A table has one threat model: one radius, one sample, one adaptive attack.  Nothing is averaged over attacks
+or threat models; ``worst`` is computed image by image.
 """
 
 import math
@@ -23,13 +23,13 @@ from deepsec_jax.tables.table import Figure, Finding, Row, Span, Table
 PAPER = Published("defenses")
 
 ATTACKED = (REPLAYED, WHITE_BOX, ADAPTIVE)
-"""What a defense is attacked by, the attacker who knows least first."""
+"""The attackers, in order of increasing knowledge."""
 
 JOINT = ("weights", "confident")
-"""Hyperparameters that the adaptive attack has on a model with a detector only."""
+"""Hyperparameters of the adaptive attack that exist only for a model with a detector."""
 
 KEPT = ("folder", "training")
-"""What JSON says of a cell's environment without times."""
+"""Entries of a cell's environment in JSON without times."""
 
 _INTRO = (
     "The share of all n images, drawn at random and not picked for being right, that stays correctly "
@@ -45,17 +45,17 @@ _REJECTS = (
 
 
 def defense_key(cell: Cell) -> str:
-    """Return what tells a cell's defense from others: its settings and its weights."""
+    """Return the identity of a cell's defense: its settings and its weights."""
     decided = {"defense": cell.config.get("defense"), "weights": cell.config["weights"].get("defended")}
     return build.decided_by(decided) if decided["defense"] else ""
 
 
 def threat_tables(cells: Iterable[Cell], about: str, *, times: bool) -> list[Table]:
-    """Sort cells under attack, of one undefended model, into tables in the order in which each comes up.
+    """Group cells under attack, of one undefended model, into tables, in the order of first occurrence.
 
     Args:
         cells: of kind ``robustness``.
-        about: what is defended.
+        about: the undefended model.
         times: see ``studies.report``.
     """
 
@@ -67,7 +67,7 @@ def threat_tables(cells: Iterable[Cell], about: str, *, times: bool) -> list[Tab
 
 
 def _tables(cells: Sequence[Cell], about: str, times: bool) -> list[Table]:
-    """Return one table per adaptive attack; a defense without any stands in the first."""
+    """Return one table per adaptive attack; a defense without one is in the first."""
     adaptive = {_attack(cell): None for cell in cells if cell.config["access"] == ADAPTIVE}
     by_defense = build.grouped(cells, defense_key)
     tables = []
@@ -89,7 +89,7 @@ def _tables(cells: Sequence[Cell], about: str, times: bool) -> list[Table]:
 
 
 def _attack(cell: Cell) -> str:
-    """Return what tells an attack from others; what it does to a detector is its way with such a model."""
+    """Return the identity of an attack, without hyperparameters that apply only to detectors."""
     attack = cell.config["attack"]
     values = {name: value for name, value in attack["hyperparameters"].items() if name not in JOINT}
     return build.decided_by({**attack, "hyperparameters": values})
@@ -164,12 +164,12 @@ def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
 
 
 def _access(key: str, column: str) -> str:
-    """Return the access whose cell has a column: PGD on the undefended model is white-box there."""
+    """Return the access of a column: for the undefended model PGD is its white-box attack."""
     return UNDEFENDED if not key and column == WHITE_BOX else column
 
 
 def _no_attack(cell: Cell, column: str) -> bool:
-    """Tell whether a column of a cell would be the answer of an attack that had nothing to climb."""
+    """Tell whether a column would be the result of an attack without a gradient."""
     return column == WHITE_BOX and bool(cell.environment.get("zero_gradient"))
 
 
@@ -189,7 +189,7 @@ def _first(cells: Sequence[Cell], column: str) -> np.ndarray | None:
 
 
 def _absent(key: str, column: str, cells: Mapping[str, Cell]) -> str:
-    """Return why a column has no values, where it has none."""
+    """Return why a column has no values; empty if it has."""
     if not key and column in (REPLAYED, ADAPTIVE):
         return "no defense"
     if column == "worst":

@@ -1,6 +1,6 @@
 """Defenses of one undefended model: the paper's Table IV on clean images, and tables under attack.
 
-Cells that share data, undefended model, test images and kind of preset are one section.
+Cells with the same data, undefended model, test images and kind of preset are one section.
 """
 
 import math
@@ -35,11 +35,11 @@ _INTRO = (
 
 
 def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
-    """Sort the cells of defenses into sections, in the order in which each first comes up.
+    """Group the cells of defenses into sections, in the order of first occurrence.
 
     Args:
         cells: finished and failed ones.
-        times: whether to keep what depends on the clock and the machine's load.
+        times: whether to keep values that depend on the clock and the machine's load.
     """
 
     def base(cell: Cell) -> str:
@@ -69,7 +69,7 @@ def _section(kind: str, cells: Sequence[Cell], undefended: Sequence[Cell], times
     changed = [(row, names) for row in rows if (names := _changed(groups[row.key], dataset, kind))]
     about = f"Defenses of {base}, {dataset}, {kind} settings"
     title = about if note else f"{PAPER.title(dataset)} and ours"
-    # Only where a defense can refuse an image that column stands in the table.
+    # The column is shown only if a defense can reject images.
     columns = utility_columns(rejecting=any(row.figures[""][REJECTED.name].summary.n for row in rows))
     utility = Table(
         kind="utility", title=title, about="utility", note=note, heading="Defense",
@@ -93,14 +93,14 @@ def _section(kind: str, cells: Sequence[Cell], undefended: Sequence[Cell], times
 
 
 def _changed(cells: Sequence[Cell], dataset: str, kind: str) -> tuple[str, ...]:
-    """Return the settings of a defense that are not the preset's."""
+    """Return the settings of a defense that differ from the preset's."""
     model = cells[0].config["model"]
     base = model.get("recipe") if isinstance(model, Mapping) else None
     return changed_settings(cells[0].config["defense"], dataset, kind, channels_of(cells), base)
 
 
 def _changed_labels(cells: Sequence[Cell], dataset: str, kind: str) -> list[str]:
-    """Return the paper's names of the defenses whose settings are not the paper's, each once."""
+    """Return the paper's names of the defenses with other settings than the paper's, each once."""
     if kind != "paper":
         return []
     labels = (PAPER.label(str(c.config["defense"]["name"])) for c in cells if _changed([c], dataset, kind))
@@ -108,7 +108,7 @@ def _changed_labels(cells: Sequence[Cell], dataset: str, kind: str) -> list[str]
 
 
 def channels_of(cells: Iterable[Cell]) -> int | None:
-    """Return the channels of images of finished cells; None where no cell has images."""
+    """Return the channels of images of finished cells; None if no cell has images."""
     return next((cell.arrays["x"].shape[3] for cell in cells if "x" in cell.arrays), None)
 
 
@@ -133,7 +133,7 @@ def _row(key: str, cells: Sequence[Cell], dataset: str, kind: str, note: str, ti
 
 
 def _clean(cells: Iterable[Cell]) -> Cell | None:
-    """Return the cell on clean images, of several the one over most images; None if there is none."""
+    """Return the cell on clean images, the one with most images; None if there is none."""
 
     def images(cell: Cell) -> float:
         return -1 if cell.error is not None else cell.config.get("n", math.inf)
@@ -152,7 +152,7 @@ def _figure(cell: Cell | None, column: Column, dataset: str, name: str, others: 
 
 
 def _absent(cell: Cell | None, column: Column) -> str:
-    """Return why a figure has no value, where it has none."""
+    """Return why a figure has no value; empty if it has one."""
     if cell is not None and cell.error is None and column.needs_rejection and "rejected" not in cell.arrays:
         return "cannot reject"
     if cell is None or (cell.error is None and column.name not in cell.columns):
@@ -171,7 +171,7 @@ def _facts(cells: Sequence[Cell], kind: str, dataset: str, base: str) -> Mapping
     if clean is not None and clean.error is None:
         correct = clean.arrays["correct_raw"]
         found["Undefended accuracy"] = told(ACCURACY, summarise(ACCURACY, correct, np.ones(len(correct))))
-        found["Test accuracy"] = ""  # the same, as training noted it
+        found["Test accuracy"] = ""  # the same, from the training's figures
     paper = PAPER.said(dataset, "undefended")
     if paper is not None:
         found["Undefended accuracy, paper"] = number(ACCURACY, paper / 100)

@@ -1,4 +1,4 @@
-"""Attacks and radii in words."""
+"""Short descriptions of attacks and radii."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from deepsec_jax.tables.numbers import digits
 
 
 def attack_in_words(attack: dict[str, Any]) -> str:
-    """Return what an attack is in one line."""
+    """Return the description of an attack in one line."""
     values = attack["hyperparameters"]
     steps = f"PGD, {values['steps']} steps of {values['step_size']:.4g}"
     if values.get("rule") == "cosine":
@@ -29,7 +29,7 @@ def attack_in_words(attack: dict[str, Any]) -> str:
 
 
 def eps_in_words(eps: float) -> str:
-    """Return a radius; one of a whole number of grey levels, and no short decimal, as so many 255ths."""
+    """Return a radius as text: k/255 for a whole number of grey levels without a short decimal."""
     levels = 255 * eps
     grey = abs(levels - round(levels)) < 1e-6 and abs(eps - round(eps, 3)) > 1e-9
     return f"{round(levels)}/255" if grey else f"{eps:.4g}"

@@ -1,1 +1,1 @@
-"""Detectors: which adversarial images they flag, and how many clean ones."""
+"""Detectors: their detection of adversarial images and false positives on clean ones."""

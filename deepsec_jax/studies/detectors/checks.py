@@ -1,4 +1,4 @@
-"""Checks of tables of detectors: scores the wrong way round, a threshold that fails, a sweep that falls."""
+"""Checks of tables of detectors: inverted scores, a wrong FPR, a decreasing sweep."""
 
 from deepsec_jax.metrics import DETECTION_METRICS
 from deepsec_jax.runs.cells import CLEAN, Cell
@@ -19,7 +19,7 @@ from deepsec_jax.tables.table import Row, Section
 
 
 def rate_warning(detector: Detector) -> str:
-    """Return what is wrong with a detector's FPR on clean test images; empty if nothing is."""
+    """Return a warning about a detector's FPR on clean test images; empty if there is none."""
     limits = detector.limits()
     if limits is None or detector.clean is None:
         return ""
@@ -41,7 +41,7 @@ def rate_warning(detector: Detector) -> str:
 
 
 def _silences(section: Section) -> list[str]:
-    """Return on how many images a score is no number, or the classifier gives no answer, each said once."""
+    """Return the numbers of images with a NaN score, or without an answer of the classifier, each once."""
     labels = {each.key: each.label for each in section.subjects}
     base = section.fields["base"]
     found: list[str] = []
@@ -60,7 +60,7 @@ def _attack_of(cell: Cell) -> str:
 
 
 def _areas(section: Section, detector: Detector) -> list[str]:
-    """Return against which attacks the score is no better than chance, or the wrong way round."""
+    """Return the attacks on which the score is no better than chance, or inverted."""
     against: list[str] = []
     guessing: list[str] = []
     for row in section.rows("attacks"):
@@ -87,7 +87,7 @@ def _plain(section: Section) -> list[Row]:
 
 
 def _falls(section: Section, detector: Detector) -> str:
-    """Return where plain FGSM evades less at a larger radius, which says something of FGSM alone."""
+    """Return where plain FGSM evades less at a larger radius, which is a weakness of FGSM."""
     plain = [row for row in _plain(section) if detector.key in row.values]
     shares = [float(row.values[detector.key].mean()) for row in plain]
     pairs = [(small, large) for large in range(len(plain)) for small in range(large)]

@@ -1,4 +1,4 @@
-"""Best image over all radii up to eps: what an attacker has who tries every radius."""
+"""Best image over all radii up to eps."""
 
 import numpy as np
 
@@ -8,16 +8,15 @@ from deepsec_jax.metrics.detection_record import flagged, ordered
 def cumulative_best(
     scores: np.ndarray, success: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores and success [E, N] with the best image so far in place of a worse one.
+    """Return scores and success [E, N] of the best image over all radii up to each eps.
 
-    What lies within a small radius lies within each larger one, so that whoever may change more has the
-    choice.  The image that evades (fools the classifier and is not flagged) at the smallest radius is kept;
-    until there is one, an image that fools is better than one that does not, and a lower score than a higher
-    one.  So the evasion of an example never falls as eps grows; nor, on a deterministic classifier, does its
-    success.
+    A larger ball contains the smaller ones, so an attacker with a larger radius may use any of their images.
+    The image that evades (fools the classifier and is not flagged) at the smallest radius is kept.  Until
+    there is one, an image that fools is better than one that does not, and a lower score is better.  So the
+    evasion of an example never decreases with eps; on a deterministic classifier neither does its success.
 
     Args:
-        scores: of one attack at E growing radii on the same examples [E, N].
+        scores: of one attack at E increasing radii on the same examples [E, N].
         success: share of draws that fooled the classifier [E, N].
         threshold: the detector's.
     """

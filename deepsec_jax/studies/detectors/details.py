@@ -1,4 +1,4 @@
-"""What the page shows of one detector: threshold, settings, ROC curves, how its scores lie; and the sweep."""
+"""Details of one detector on a page: threshold, settings, ROC curves, histograms of scores; and the sweep."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,11 +17,11 @@ from deepsec_jax.tables.page import Block, Detail, anchor_of, table_view
 from deepsec_jax.tables.score_plots import Line, Scores, by_radius, ridges, roc_curves
 from deepsec_jax.tables.table import Row, Section
 
-_ONCE = ("fpr", "fpr_correct")  # they stand in the facts of a detector, since no attack changes them
+_ONCE = ("fpr", "fpr_correct")  # in the facts of a detector, since they do not depend on the attack
 
 
 def details(section: Section, anchor: str, times: bool) -> list[Detail]:
-    """Return the place of each detector."""
+    """Return the details of each detector."""
     return [
         _detail(each, section, anchor_of(anchor, index), times) for index, each in enumerate(section.subjects)
     ]
@@ -100,7 +100,7 @@ def _charts(detector: Detector, rows: Sequence[Row], anchor: str) -> list[dict[s
 
 
 def _hits(row: Row, detector: Detector) -> Scores | None:
-    """Return the scores of the images that an attack succeeded with; None if there are none."""
+    """Return the scores of an attack's successful images; None if there are none."""
     cell = row.cells.get(detector.key)
     if cell is None or cell.error is not None:
         return None
@@ -109,7 +109,7 @@ def _hits(row: Row, detector: Detector) -> Scores | None:
 
 
 def overview(section: Section, anchor: str) -> list[Block]:
-    """Return evasion and AUC against the radius, plain and carried over, of every detector."""
+    """Return evasion and AUC against the radius, plain and carried, of every detector."""
     charts = []
     sweep = section.rows("sweep")
     for name, words in (("evasion", "Evasion"), ("auc", "AUC")):

@@ -1,4 +1,4 @@
-"""One detector of a section, and one figure of it beside the printed one."""
+"""One detector of a section, and its figures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,13 +27,13 @@ class Detector:
     """One detector of a section.
 
     Attributes:
-        key: tells it from others: its settings and its digest.
+        key: its settings and its digest.
         name: preset row, e.g. ``fs``.
-        label: the paper's name of it, with what tells it from another of that name.
+        label: the paper's name, extended if not unique.
         about: ``detector`` of its configs.
-        threshold: the one threshold.
-        clean: its cell of clean test images; None if it is not there.
-        changed: settings that are not the preset's.
+        threshold: scores above it are flagged.
+        clean: its cell of clean test images; None if missing.
+        changed: settings that differ from the preset's.
     """
 
     key: str
@@ -46,23 +46,23 @@ class Detector:
 
     @property
     def clean_scores(self) -> np.ndarray:
-        """Scores of the clean test images [M]; none if the cell failed or is not there."""
+        """Scores of the clean test images [M]; empty if the cell failed or is missing."""
         return self._clean("scores")
 
     def _clean(self, name: str) -> np.ndarray:
         return _EMPTY if self.clean is None else self.clean.arrays.get(name, _EMPTY)
 
     def record(self, scores: np.ndarray = _EMPTY, success: np.ndarray = _EMPTY) -> DetectionRecord:
-        """Return what metrics look at for attacked images with these scores."""
+        """Return the record of metrics for attacked images with these scores."""
         return DetectionRecord(scores, success, self.clean_scores, self._clean("correct"), self.threshold)
 
     def rate(self, name: str) -> tuple[float, str]:
-        """Return a figure over clean images, alone and with its interval and n."""
+        """Return a figure over clean images, with its interval and n."""
         summary = summarise_detection(DETECTION_METRICS[name], self.record())
         return summary.mean, numbers.told(DETECTION_METRICS[name], summary)
 
     def limits(self) -> tuple[float, float] | None:
-        """Return the 99 % interval of the FPR on clean images, both samples counted; None without them."""
+        """Return the 99 % interval of the FPR on clean images, for both samples; None without them."""
         if self.clean is None or self.clean.error is not None:
             return None
         known = self.clean.environment
@@ -77,7 +77,7 @@ class Detector:
 
 
 def key_of(cell: Cell) -> str:
-    """Return what tells a cell's detector from others."""
+    """Return the identity of a cell's detector."""
     return build.decided_by(
         {"detector": cell.config["detector"], "weights": cell.config["weights"]["detector"]}
     )
@@ -91,7 +91,7 @@ def detectors_of(cells: Sequence[Cell], dataset: str) -> list[Detector]:
 
 
 def _told_apart(detector: Detector, index: int, every: Sequence[Detector]) -> Detector:
-    """Return the detector with a label of its own: where two have one name, by folder or else by number."""
+    """Return the detector with a unique label, extended by folder or number."""
     alike = [other for other in every if other.label == detector.label]
     if len(alike) == 1:
         return detector
@@ -119,16 +119,16 @@ def figure_of(
     """Return one figure.
 
     Args:
-        column: what it is.
-        detector: whose.
-        cell: the cell of the attacked images; None if it is not there.
-        images: their scores and success; None if the cell is not there or failed.
-        printed: what the paper prints.
+        column: of the figure.
+        detector: the detector.
+        cell: the cell of the attacked images; None if missing.
+        images: their scores and success; None if the cell is missing or failed.
+        printed: the paper's number.
         dataset: data set name.
         attack: preset row of the attack.
-        note: why the section does not carry the paper's title.
+        note: reason why the section does not carry the paper's title.
     """
-    if column.over == "clean":  # the same whatever was attacked, and there even if the attack's cell is not
+    if column.over == "clean":  # independent of the attack, also if its cell is missing
         images = (_EMPTY, _EMPTY)
     record = None if images is None else detector.record(*images)
     others = [Reason("another model or fit", note)] if note else []
@@ -142,7 +142,7 @@ def figure_of(
 
 
 def _absent(column: Column, detector: Detector, record: DetectionRecord | None, cell: Cell | None) -> str:
-    """Return why a figure has no value, where it has none."""
+    """Return why a figure has no value; empty if it has one."""
     asked = detector.clean if column.over == "clean" else cell
     if asked is not None and asked.error is not None:
         return "failed"
@@ -156,10 +156,10 @@ def _absent(column: Column, detector: Detector, record: DetectionRecord | None, 
 
 
 def part_record(detector: Detector, cell: Cell | None, times: bool) -> dict[str, Any]:
-    """Return what JSON says of a detector's part of a row before its figures."""
+    """Return the JSON record of a detector's part of a row, before its figures."""
     return {"detector": detector.label, **detector_cell(cell, times)}
 
 
 def detector_cell(cell: Cell | None, times: bool) -> dict[str, Any]:
-    """Return what JSON says of a cell of a detector; nothing if it is not there."""
+    """Return the JSON record of a detector's cell; empty if it is missing."""
     return {} if cell is None else cell_record(cell, times=times, kept=_KEPT)

@@ -20,8 +20,8 @@ def jobs(options: Options, run: Run) -> list[Job]:
     """Return the jobs of all detectors.
 
     Raises:
-        InputError: no finished attacks to ask about, or a sweep over several candidate sets.
-        UnfitError: a folder that holds no detector of this model.
+        InputError: no finished attacks, or a sweep over several candidate sets.
+        UnfitError: a folder without a detector of this model.
     """
     watchers = [
         detector_under_test(folder, run.about["name"], run.model, run.dataset) for folder in options.detectors
@@ -40,7 +40,7 @@ def jobs(options: Options, run: Run) -> list[Job]:
 
 
 def _attacks(options: Options, run: Run) -> dict[str, dict[str, Any]]:
-    """Return name -> config of the finished attacks on this model that are asked for."""
+    """Return name -> config of the requested finished attacks on this model."""
     found: dict[str, dict[str, Any]] = {}
     plan = run.store.plan()
     old = superseded(plan)
@@ -88,7 +88,7 @@ def _command(options: Options, run: Run, names: Sequence[str]) -> str:
 
 
 def _sweep(options: Options, run: Run, attacks: Mapping[str, Mapping[str, Any]]) -> Sweep | None:
-    """Return the sweep that is asked for, on the attacks' candidates."""
+    """Return the requested sweep, on the attacks' candidates."""
     if not options.sweep:
         return None
     sets = {(int(config["n"]), int(config["seed"])) for config in attacks.values()}

@@ -9,20 +9,20 @@ from deepsec_jax.studies.options import InputError, RunOptions, at_least, check_
 
 @dataclass(frozen=True)
 class Options(RunOptions):
-    """Ask fitted detectors which images of finished attacks, and which clean ones, they flag.
+    """Score the images of finished attacks, and clean images, with fitted detectors.
 
-    The attacks' images are those that deepsec evaluate attacks has written into the same run directory; the
-    clean ones are all test images, the same for every attack, and each detector has the one threshold that
-    it was fitted with. No attack here knows the detector: deepsec evaluate defenses takes the same folders
-    and attacks model and detector together. The same command computes only what is missing.
+    The attacks' images are those that deepsec evaluate attacks has written to the same run directory. The
+    clean images are all test images. Each detector has one threshold for all attacks. No attack here knows
+    the detector: deepsec evaluate defenses takes the same folders and attacks model and detector together.
+    The same command computes only missing cells.
 
     Attributes:
         detectors: Folders that deepsec defend has written from this model for lid, fs, magnet.
         attacks: Names, e.g. fgsm pgd; default every finished attack on this model in the run directory.
-        n: Only attacks on this number of candidates; default any. A sweep takes theirs, or else 1000.
-        seed: Only attacks of this seed; default any. A sweep takes theirs, or else 0.
+        n: Only attacks on this number of candidates; default any. A sweep uses theirs, or 1000.
+        seed: Only attacks of this seed; default any. A sweep uses theirs, or 0.
         preset: Only attacks of this kind of hyperparameters; default any.
-        sweep: Radii, e.g. 0.1 0.2 0.3: FGSM at each, plain and with the best image so far carried over.
+        sweep: Radii, e.g. 0.1 0.2 0.3: FGSM at each, plain and as the best image over all radii up to each.
     """
 
     detectors: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Options(RunOptions):
     sweep: tuple[float, ...] = ()
 
     def check(self) -> None:
-        """Raise InputError for values that no run can use."""
+        """Raise InputError for invalid values."""
         if not self.detectors:
             raise InputError(
                 "--detectors names no folder: give those that deepsec defend lid, fs or magnet has written"

@@ -1,4 +1,4 @@
-"""FGSM at growing radii as the paper's Table VII, and once more with the best image so far carried over."""
+"""FGSM at increasing radii as in the paper's Table VII, and with the best image over all radii up to each."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from deepsec_jax.tables.published import Printed
 from deepsec_jax.tables.table import Row, Table
 
 PLAIN, CARRIED = "plain", "carried"
-"""A sweep's images: FGSM's at each radius; of each example the best one so far."""
+"""A sweep's images: FGSM's at each radius; the best one over all radii up to each."""
 
 SWEPT = ("mr", "tpr", "auc", "evasion")
 """Columns of a sweep."""
@@ -40,8 +40,8 @@ def sweep_table(
         detectors: the section's.
         dataset: data set name.
         title: of the section.
-        note: why the section does not carry the paper's title.
-        failed: cells that failed.
+        note: reason why the section does not carry the paper's title.
+        failed: failed cells.
         times: see ``studies.report``.
     """
     by_eps = build.grouped(sorted(cells, key=lambda cell: float(cell.config["eps"])), _eps)
@@ -76,7 +76,7 @@ def _eps(cell: Cell) -> float:
 
 
 def _carried(plain: Mapping[float, Scored], threshold: float) -> dict[float, Scored]:
-    """Return the best images so far at each radius; one whose cell failed is left out."""
+    """Return the best images over all radii up to each one; radii with a failed cell are left out."""
     if not plain:
         return {}
     scores, success = (np.stack(parts) for parts in zip(*plain.values(), strict=True))

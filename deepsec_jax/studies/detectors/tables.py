@@ -1,7 +1,7 @@
 """Detectors of one model against the same attacks: the paper's Tables XVI, VI and VII.
 
-Cells that share data, model, test images, candidates and the attacks' kind of preset are one section: every
-figure of it is over the same clean test images.
+Cells with the same data, model, test images, candidates and kind of attack preset are one section: its
+figures are over the same clean test images.
 """
 
 import math
@@ -43,11 +43,11 @@ _INTRO = (
 
 
 def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
-    """Sort the cells of detectors into sections, in the order in which each first comes up.
+    """Group the cells of detectors into sections, in the order of first occurrence.
 
     Args:
         cells: finished and failed ones.
-        times: whether to keep what depends on the clock and the machine's load.
+        times: whether to keep values that depend on the clock and the machine's load.
     """
 
     def base(cell: Cell) -> str:
@@ -64,7 +64,7 @@ def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
         (cell for cell in every if cell.kind == DETECTION),
         lambda cell: (*asked(cell), str(cell.config["attack"]["preset"])),
     )
-    for key in swept:  # a sweep alone, and clean images alone, are sections too
+    for key in swept:  # a sweep alone, or clean images alone, are also a section
         if not any(known[:2] == key for known in attacked):
             attacked[*key, "paper"] = []
     for model in clean:
@@ -72,7 +72,7 @@ def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
             attacked[model, "", "paper"] = []
     found = []
     for (model, question, kind), group in attacked.items():
-        sweep = swept.pop((model, question), [])  # it stands in the first section of its candidates
+        sweep = swept.pop((model, question), [])  # in the first section of its candidates
         found.append(_section(kind, clean.get(model, []), group, sweep, times))
     return found
 
@@ -130,7 +130,7 @@ def _section(
 
 
 def _changed_attacks(cells: Sequence[Cell], dataset: str) -> list[str]:
-    """Return the paper's names of the attacks whose hyperparameters are not the paper's, each once."""
+    """Return the paper's names of the attacks with other hyperparameters than the paper's, each once."""
     found: dict[str, None] = {}
     for cell in cells:
         attack, eps = cell.config["attack"], cell.config.get("eps")
