@@ -1,4 +1,4 @@
-"""Rows in batches of one size, so that a whole data set compiles once; host code."""
+"""Rows in batches of one size, so that a whole data set needs one compilation; host code."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 
 OnBatch = Callable[[int], Any]
-"""Called after every batch with the number of rows just done."""
+"""Called after every batch with its number of rows."""
 
 
 def silent(rows: int) -> None:
-    """Tell nobody."""
+    """Do nothing."""
     del rows
 
 
 def batches(rows: int, batch_size: int) -> Iterator[np.ndarray]:
-    """Yield the indices of each batch [batch_size]; the last batch is filled up with its last row.
+    """Yield the indices of each batch [batch_size]; the last batch is padded with its last row.
 
     Args:
-        rows: number of rows in all.
+        rows: total number of rows.
         batch_size: rows per batch.
     """
     for first in range(0, rows, batch_size):
@@ -31,13 +31,13 @@ def in_batches(
     batch_size: int,
     on_batch: OnBatch = silent,
 ) -> dict[str, np.ndarray]:
-    """Return what a function says of all rows, name -> array [rows, ...].
+    """Return a function's results on all rows, name -> array [rows, ...].
 
     Args:
         function: indices [B] -> name -> array [B, ...]; always called with one batch size.
-        rows: number of rows in all; 0 gives no names.
+        rows: total number of rows; 0 gives no names.
         batch_size: rows per call.
-        on_batch: told of the rows of each batch.
+        on_batch: called with the number of rows of each batch.
     """
     parts: dict[str, list[np.ndarray]] = {}
     for chosen in batches(rows, batch_size):

@@ -1,9 +1,9 @@
-"""What the source code declares, read from its text without importing it.
+"""Declarations of the source code, parsed without importing it.
 
-``deepsec list`` needs names, titles and references only.  Importing them would import jax, which takes
-seconds; parsing the files that declare them takes a fraction of one.  The declarations stay where they are:
-a class's ``card = Card(...)``, a table's ``{"name": Class}``, a module's ``COLUMNS = (Column(...), ...)``.
-They must be literal for this; ``tests/test_declared.py`` compares all of them with the imported ones.
+``deepsec list`` needs only names, titles and references.  Importing the classes would import jax, which takes
+seconds; parsing the files takes a fraction of a second.  Declarations are a class's ``card = Card(...)``, a
+table's ``{"name": Class}``, and a module's ``COLUMNS = (Column(...), ...)``.  They must be literal;
+``tests/test_declared.py`` compares all of them with the imported ones.
 """
 
 import ast
@@ -20,15 +20,15 @@ _ROOT = Path(__file__).parent
 
 
 class DeclarationError(ValueError):
-    """A declaration that is not literal; one line that says where and what to write."""
+    """A declaration that is not literal; one line with the place and the remedy."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A class, function or module of this package, as text.
+    """A class, function or module of this package, as a syntax tree.
 
     Attributes:
-        module: full name of the module that it stands in.
+        module: full name of its module.
         node: its syntax tree.
     """
 
@@ -61,10 +61,10 @@ def table(module: str, name: str) -> dict[str, Definition]:
 
     Args:
         module: full name, such as ``deepsec_jax.attacks.table``.
-        name: of the dict; it may hold others as ``**OTHER``.
+        name: of the dict; it may include others as ``**OTHER``.
 
     Raises:
-        DeclarationError: it is no dict literal of literal keys.
+        DeclarationError: it is not a dict literal with literal keys.
     """
     found: dict[str, Definition] = {}
     value = _value(_parsed(module), name)
@@ -81,10 +81,10 @@ def table(module: str, name: str) -> dict[str, Definition]:
 def records(module: str, name: str) -> list[dict[str, Any]]:
     """Return the fields of every call in a module's tuple, such as ``COLUMNS = (Column(...), ...)``.
 
-    A field whose value is not literal, such as a function, is left out; a default that is literal is there.
+    A field with a value that is not literal, such as a function, is left out; literal defaults are included.
 
     Raises:
-        DeclarationError: it is no tuple of calls of a class of this package.
+        DeclarationError: it is not a tuple of calls of a class of this package.
     """
     return [_fields(module, call) for call in _tuple(module, name)]
 
@@ -121,7 +121,7 @@ def _parsed(module: str) -> ast.Module:
 
 
 def _value(node: ast.Module | ast.ClassDef | ast.FunctionDef, name: str) -> ast.expr:
-    """Return what a body assigns to a name."""
+    """Return the value that a body assigns to a name."""
     for statement in node.body:
         targets = (
             statement.targets if isinstance(statement, ast.Assign)
@@ -135,7 +135,7 @@ def _value(node: ast.Module | ast.ClassDef | ast.FunctionDef, name: str) -> ast.
 
 
 def _definition(module: str, node: ast.expr) -> Definition:
-    """Return what a name, or a partial of a name, stands for, through imports within the package."""
+    """Return the definition of a name, or of a partial of a name, through imports within the package."""
     if isinstance(node, ast.Call) and node.args:  # partial(ResNet, depth=20)
         node = node.args[0]
     if not isinstance(node, ast.Name):
@@ -156,7 +156,7 @@ def _named(module: str, name: str) -> Definition:
 
 
 def _imported(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the module that a name comes from, and what it is called there."""
+    """Yield the module of a name, and its name there."""
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(_PACKAGE):
             for alias in statement.names:
@@ -165,7 +165,7 @@ def _imported(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _fields(module: str, call: ast.expr) -> dict[str, Any]:
-    """Return field -> value of a call of a dataclass, defaults among them, as far as they are literal."""
+    """Return field -> value of a call of a dataclass, including defaults, as far as they are literal."""
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
         raise DeclarationError(f"{module}: {ast.unparse(call)} is no call of a class")
     declared = _declared_fields(_named(module, call.func.id))

@@ -36,7 +36,7 @@ class Estimate:
     unknown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return one line."""
+        """Return the estimate in one line."""
         known = self.recorded + self.counted + self.timed
         parts = [f"about {duration(self.seconds)} for {_cells(known)}"] if known else []
         if self.recorded:

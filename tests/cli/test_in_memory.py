@@ -214,4 +214,4 @@ def test_tables_are_imported_when_they_are_first_used():
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     with pytest.raises(AttributeError, match="it has Outcome"):
-        _ = evaluation.evalute
+        _ = evaluation.evalute  # codespell:ignore
