@@ -47,6 +47,8 @@ def undocumented(module) -> list[str]:
             found += [] if explains_itself(value) else [f"{module.__name__}.{name}"]
         if inspect.isclass(value):
             for member_name, member in vars(value).items():
+                if member_name in inspect.get_annotations(value):
+                    continue  # the default of a field, such as a function
                 if isinstance(member, staticmethod | classmethod):
                     member = member.__func__
                 method = inspect.isfunction(member) or isinstance(member, property)

@@ -49,11 +49,6 @@ Notes = Callable[[DefendedModel | None], dict[str, Any]]
 """Defended model (None: the undefended one) -> its entries in environments."""
 
 
-def _no_notes(subject: DefendedModel | None) -> dict[str, Any]:
-    """Return no entries."""
-    return {}
-
-
 def question_of(raw: Classifier, about: dict[str, Any], dataset: Dataset, classes: int) -> Question:
     """Return the common entries of all configs of an evaluation.
 
@@ -87,7 +82,7 @@ class Defenses:
     dataset: Dataset
     store: Store
     batch_size: int
-    notes: Notes = _no_notes
+    notes: Notes = lambda subject: {}
 
     def jobs(
         self, subjects: Sequence[DefendedModel], threat: Threat | None, part: Subset | None = None
