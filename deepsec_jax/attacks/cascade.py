@@ -8,12 +8,13 @@ from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.fields import some_attacks
 from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct
+from deepsec_jax.pytree import Struct, field
 
 
 class Cascade(Struct):
@@ -29,13 +30,9 @@ class Cascade(Struct):
             targets.
     """
 
-    attacks: tuple[Attack, ...]
+    attacks: tuple[Attack, ...] = field(check=some_attacks)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        if isinstance(self.attacks, tuple | list) and not self.attacks:
-            raise ValueError("Cascade.attacks is empty: give at least one attack")
 
     @property
     def targeted(self) -> bool:

@@ -12,12 +12,14 @@ from jax import lax
 
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.fields import an_attack, some_attacks
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct, classes_of, example_keys, static
+from deepsec_jax.pytree import Struct, classes_of, example_keys, field, static
 
 
 def _needs_key(attack: Any) -> bool:
@@ -49,13 +51,10 @@ class Restarts(Struct):
         n: number of runs, static.
     """
 
-    attack: Attack
-    n: int = static(10)
+    attack: Attack = field(check=an_attack)
+    n: int = static(10, check=count)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @property
     def targeted(self) -> bool:
@@ -102,13 +101,9 @@ class WorstCase(Struct):
             targets.
     """
 
-    attacks: tuple[Attack, ...]
+    attacks: tuple[Attack, ...] = field(check=some_attacks)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        if isinstance(self.attacks, tuple | list) and not self.attacks:
-            raise ValueError("WorstCase.attacks is empty: give at least one attack")
 
     @property
     def targeted(self) -> bool:
@@ -146,7 +141,7 @@ class LeastLikely(Struct):
         attack: an attack with ``targeted=True``.
     """
 
-    attack: Attack
+    attack: Attack = field(check=an_attack)
 
     version: ClassVar[int] = 1
 
@@ -170,7 +165,7 @@ class RandomTarget(Struct):
         attack: an attack with ``targeted=True``.
     """
 
-    attack: Attack
+    attack: Attack = field(check=an_attack)
 
     version: ClassVar[int] = 1
 
@@ -211,13 +206,10 @@ class MultiTarget(Struct):
         k: number of targets, static; at most K - 1, the number of wrong classes.
     """
 
-    attack: Attack
-    k: int = static(9)
+    attack: Attack = field(check=an_attack)
+    k: int = static(9, check=count)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @property
     def needs_key(self) -> bool:

@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -31,7 +31,7 @@ class FGSM(Struct):
 
     eps: Scalar = 0.3
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="FGSM",
@@ -41,9 +41,6 @@ class FGSM(Struct):
         kind="budget",
     )
     targets = label_targets
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

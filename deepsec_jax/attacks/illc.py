@@ -3,12 +3,14 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -33,9 +35,9 @@ class ILLC(Struct):
 
     eps: Scalar = 0.3
     step_size: Scalar = 0.05
-    steps: int = static(10)
-    norm: Norm = static("linf")
-    loss: Loss | str = static(logit_gap)
+    steps: int = static(10, check=count)
+    norm: Norm = static("linf", check=norm_of())
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="ILLC",
@@ -45,9 +47,6 @@ class ILLC(Struct):
         kind="budget",
     )
     targets = least_likely_targets
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

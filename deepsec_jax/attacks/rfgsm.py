@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -38,7 +38,7 @@ class RFGSM(Struct):
     eps: Scalar = 0.3
     alpha: Scalar = 0.15
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="R+FGSM",
@@ -51,7 +51,6 @@ class RFGSM(Struct):
     targets = label_targets
 
     def __post_init__(self) -> None:
-        check_hyperparameters(self)
         check_alpha(self)
 
     @attack_call

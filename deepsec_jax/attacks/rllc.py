@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.rfgsm import check_alpha, random_then_gradient
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -30,7 +30,7 @@ class RLLC(Struct):
 
     eps: Scalar = 0.3
     alpha: Scalar = 0.15
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="R+LLC",
@@ -43,7 +43,6 @@ class RLLC(Struct):
     targets = least_likely_targets
 
     def __post_init__(self) -> None:
-        check_hyperparameters(self)
         check_alpha(self)
 
     @attack_call

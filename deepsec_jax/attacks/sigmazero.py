@@ -9,7 +9,7 @@ import optax
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import (
     Closest,
     Counted,
@@ -25,8 +25,9 @@ from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class SigmaZero(Struct):
@@ -52,9 +53,9 @@ class SigmaZero(Struct):
         arXiv:2402.01879.
     """
 
-    steps: int = static(1000)
+    steps: int = static(1000, check=count)
     learning_rate: Scalar = 1.0
-    sigma: Scalar = 0.001
+    sigma: Scalar = field(0.001, check=positive)
     threshold: Scalar = 0.3
     threshold_step: Scalar = 0.01
     targeted: bool = static(False)
@@ -67,9 +68,6 @@ class SigmaZero(Struct):
         kind="minimum-norm",
     )
     targets = label_targets
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

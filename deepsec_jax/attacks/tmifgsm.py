@@ -3,11 +3,13 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Momentum, at_input
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -35,11 +37,11 @@ class TMIFGSM(Struct):
 
     eps: Scalar = 0.3
     step_size: Scalar = 0.05
-    steps: int = static(15)
+    steps: int = static(15, check=count)
     decay: Scalar = 1.0
-    norm: Norm = static("linf")
+    norm: Norm = static("linf", check=norm_of())
     targeted: bool = static(True)
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="T-MI-FGSM",
@@ -49,9 +51,6 @@ class TMIFGSM(Struct):
         kind="budget",
     )
     targets = label_targets
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from deepsec_jax.attacks.call import check_model
+from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct, is_randomised
+from deepsec_jax.pytree import Struct, field, is_randomised
 
 
 class Transfer(Struct):
@@ -24,8 +25,8 @@ class Transfer(Struct):
             logits over the same classes.
     """
 
-    attack: Attack
-    surrogate: Classifier
+    attack: Attack = field(check=an_attack)
+    surrogate: Classifier = field()
 
     version: ClassVar[int] = 1
 

@@ -11,19 +11,20 @@ import numpy as np
 from deepsec_jax.answers import NO_CLASS, named
 from deepsec_jax.attacks.call import (
     attack_call,
-    check_hyperparameters,
     check_model,
     check_on_host,
     one_float_kind,
 )
 from deepsec_jax.attacks.deepfool import DeepFool
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.float64 import is_rounded, narrowed
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, share
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, jit_per_class, static
+from deepsec_jax.pytree import Struct, field, jit_per_class, static
 from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
 
@@ -75,11 +76,11 @@ class UAP(Struct):
 
     eps: Scalar = 0.3
     overshoot: Scalar = 0.02
-    fooling_rate: Scalar = 0.8
-    passes: int = static(20)
-    inner_steps: int = static(10)
-    norm: Norm = static("linf")
-    k: int = static(9)
+    fooling_rate: Scalar = field(0.8, check=share)
+    passes: int = static(20, check=count)
+    inner_steps: int = static(10, check=count)
+    norm: Norm = static("linf", check=norm_of())
+    k: int = static(9, check=count)
 
     card: ClassVar[Card] = Card(
         name="UAP",
@@ -88,9 +89,6 @@ class UAP(Struct):
         goal="untargeted",
         kind="universal",
     )
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
