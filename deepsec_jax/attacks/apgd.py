@@ -11,6 +11,7 @@ from deepsec_jax.attacks.aims import likeliest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, steepest, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
@@ -102,6 +103,12 @@ class APGD(Struct):
             raise ValueError(
                 f"APGD.aims must be 0 where targeted is True, got {self.aims}: the target is the label"
             )
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del entries
+        runs = self.restarts * max(1, min(self.aims, classes - 1))
+        return Cost(float(self.aims > 0), runs * (self.steps + 1.0), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

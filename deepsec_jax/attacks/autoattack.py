@@ -5,6 +5,7 @@ from typing import ClassVar
 from deepsec_jax.attacks.apgd import APGD
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.cascade import Cascade
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fab import FAB
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
@@ -89,6 +90,10 @@ class AutoAttack(Struct):
 
     def _within(self, attack: FAB) -> Within:
         return Within(attack, self.eps, self.norm)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return Cascade(self.members(classes)).cost(classes, entries)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

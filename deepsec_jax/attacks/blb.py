@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, squared_l2
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.lbfgs import Lbfgs, lbfgs_start, lbfgs_step, trial_point
 from deepsec_jax.attacks.live import rows_where
@@ -70,6 +71,11 @@ class BLB(Struct):
         kind="minimum-norm",
     )
     targets = label_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(1.0, float(self.search_steps * self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

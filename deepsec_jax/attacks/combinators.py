@@ -13,6 +13,7 @@ from jax import lax
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.cost import Cost, cost, of_all
 from deepsec_jax.attacks.fields import an_attack, some_attacks
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
@@ -72,6 +73,11 @@ class Restarts(Struct):
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
 
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else found.with_forwards(1) * self.n  # a forward judges each run
+
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         targets = self.targets(model, x, labels, key=keys)
@@ -121,6 +127,11 @@ class WorstCase(Struct):
         """Return the first attack's targets, which are everyone's."""
         return self.attacks[0].targets(model, x, labels, key=key)
 
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = of_all(self.attacks, classes, entries)
+        return None if found is None else found.with_forwards(len(self.attacks))
+
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         if len({bool(getattr(attack, "targeted", False)) for attack in self.attacks}) > 1:
@@ -151,6 +162,11 @@ class LeastLikely(Struct):
     def needs_key(self) -> bool:
         """Whether the inner attack draws random numbers."""
         return _needs_key(self.attack)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else found.with_forwards(1)  # for the least likely class
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
@@ -190,6 +206,10 @@ class RandomTarget(Struct):
         offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes, jnp.int32))(keys)
         return (as_labels(labels) + offset) % classes
 
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return cost(self.attack, classes=classes, entries=entries)
+
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         _require_targeted(self)
@@ -219,6 +239,11 @@ class MultiTarget(Struct):
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else (found.with_forwards(1) * min(self.k, classes - 1)).with_forwards(1)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

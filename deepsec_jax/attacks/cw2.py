@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
@@ -56,6 +57,11 @@ class CW2(Struct):
         kind="minimum-norm",
     )
     targets = label_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(1.0, float(self.search_steps * self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -19,6 +19,7 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap, succeeded
@@ -68,6 +69,11 @@ class DDN(Struct):
         kind="minimum-norm",
     )
     targets = label_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(0.0, float(self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks
@@ -64,6 +65,11 @@ class DeepFool(Struct):
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del entries
+        return Cost(1.0 + self.steps, float(self.steps * min(self.k, classes - 1)), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -18,6 +18,7 @@ from deepsec_jax.attacks.closest import (
     shortfall,
     squared_l2,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.sparing import spare
@@ -92,6 +93,12 @@ class EAD(Struct):
         kind="minimum-norm",
     )
     targets = label_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        steps = float(self.search_steps * self.steps + min(self.settle, self.steps))
+        return Cost(1.0 + steps + self.sparing, steps, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -12,6 +12,7 @@ from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
@@ -79,6 +80,12 @@ class FAB(Struct):
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del entries
+        steps = float(self.restarts * min(self.aims, classes - 1) * self.steps)
+        return Cost(1.0 + steps, steps, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

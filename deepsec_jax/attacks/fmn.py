@@ -19,6 +19,7 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
@@ -73,6 +74,11 @@ class FMN(Struct):
         kind="minimum-norm",
     )
     targets = label_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(0.0, float(self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.cost import Cost, of_steps
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
@@ -45,8 +46,14 @@ class ILLC(Struct):
         reference="Kurakin et al., ICLR 2017, arXiv:1611.01236",
         goal="targeted",
         kind="budget",
+        stronger_than=("llc", "rllc"),
     )
     targets = least_likely_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(self.steps).with_forwards(1)  # for the least likely class
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.gradient import pullbacks
 from deepsec_jax.attacks.live import rows_where
@@ -72,6 +73,12 @@ class JSMA(Struct):
     def __post_init__(self) -> None:
         if self.either and self.saliency == "logits":
             raise ValueError("JSMA.either ranks single moves: it needs saliency='probabilities'")
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes
+        looks = int(float(self.gamma) * entries / 2) + 1
+        return Cost(0.0, float(looks * (2 if self.saliency == "logits" else 1)), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

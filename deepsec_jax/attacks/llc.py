@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.cost import Cost, of_steps
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
@@ -38,6 +39,11 @@ class LLC(Struct):
         kind="budget",
     )
     targets = least_likely_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(1).with_forwards(1)  # for the least likely class
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

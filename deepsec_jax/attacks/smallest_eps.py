@@ -9,6 +9,7 @@ from jax import lax
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.call import attack_call, is_from_attack_call
 from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.per_image import SCALED, at_rows
@@ -52,6 +53,11 @@ class SmallestEps(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else (found.with_forwards(1) * (self.search_steps + 1)).with_forwards(1)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

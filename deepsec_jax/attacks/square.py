@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost, uses_gradients
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
@@ -88,6 +89,17 @@ class Square(Struct):
     def __post_init__(self) -> None:
         if self.norm == "l2" and self.guided:
             raise ValueError("Square.guided takes signs of pixels, which L2 has not: set guided=False")
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether it follows gradients of the model, its own or its start's."""
+        return self.guided or (self.start is not None and uses_gradients(self.start))
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        calls = float(self.queries)  # those of ``start`` are not counted
+        return Cost(0.0, calls, exact=False) if self.guided else Cost(calls, 0.0, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

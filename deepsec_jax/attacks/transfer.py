@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from deepsec_jax.attacks.call import check_model
+from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct, field, is_randomised
@@ -64,6 +65,10 @@ class Transfer(Struct):
         """
         del model
         return self.attack.targets(self.surrogate, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the calls of the surrogate per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return cost(self.attack, classes=classes, entries=entries)
 
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None

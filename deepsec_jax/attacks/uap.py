@@ -15,6 +15,7 @@ from deepsec_jax.attacks.call import (
     check_on_host,
     one_float_kind,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.float64 import is_rounded, narrowed
@@ -39,9 +40,16 @@ class Perturbation(Struct):
     delta: jax.Array
     fooling_rates: jax.Array
 
+    uses_gradients: ClassVar[bool] = False
+
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(0.0, 0.0)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
@@ -93,6 +101,11 @@ class UAP(Struct):
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image once it is fitted: none."""
+        del classes, entries
+        return Cost(0.0, 0.0)
 
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None

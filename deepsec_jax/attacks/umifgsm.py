@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
 from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.cost import Cost, of_steps
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
@@ -49,8 +50,14 @@ class UMIFGSM(Struct):
         reference="Dong et al., CVPR 2018, arXiv:1710.06081",
         goal="untargeted",
         kind="budget",
+        stronger_than=("fgsm", "tmifgsm"),
     )
     targets = label_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(self.steps)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.balls import BALLS, size_of
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32
 from deepsec_jax.field_checks import not_negative
@@ -44,6 +45,10 @@ class Within(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return cost(self.attack, classes=classes, entries=entries)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

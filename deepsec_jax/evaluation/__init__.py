@@ -4,8 +4,8 @@
     outcome = evaluation.judge(model, x, x_adv, labels)
     record = evaluation.record_of(model, x, x_adv, labels)
 
-``evaluate``, ``read`` and ``Results`` need tables and come from :mod:`deepsec_jax.studies`, which imports this
-package.  They are imported when first used.
+``evaluate``, ``read`` and ``Results`` need tables and come from :mod:`deepsec_jax.studies`, which imports
+this package.  They are imported when first used.
 """
 
 import importlib
