@@ -1,4 +1,4 @@
-"""Evaluation and tables know no particular attack, defense or metric: names stand in the tables of names only."""
+"""Evaluation and tables know no particular attack or defense: ATTACKS and DEFENSES have the names."""
 
 import ast
 from pathlib import Path
