@@ -24,9 +24,9 @@ from results import table, verdict, write_json
 from subjects import Subject, load_subject, subject_title
 
 from deepsec_jax import attacks
+from deepsec_jax.attacks.cost import cost
 from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import logit_gap
-from deepsec_jax.evaluation.attack_table import most_gradients
 from deepsec_jax.progress import progress
 
 SEVEN = ("deepfool", "uap", "optmargin", "jsma", "blb", "cw2", "ead")
@@ -120,7 +120,8 @@ def measure(subject: Subject, attack: Any) -> dict[str, Any]:
     goal = subject.attack_labels(attack)
     answers = np.asarray(jnp.argmax(forward(result.x), axis=-1))
     success = (answers == goal) if getattr(attack, "targeted", False) else (answers != goal)
-    most = most_gradients(attack, subject.images[0].size)
+    stated = cost(attack, classes=subject.classes, entries=subject.images[0].size)
+    most = None if stated is None else int(stated.gradients)
     return {
         "success": float(success.mean()), "gradients": gradients.mean(), "forwards": forwards.mean(),
         "ms_per_image": 1e3 * spent / rows, "ratio": spent / sum_of_calls,

@@ -13,7 +13,6 @@ from results import table, write_json
 from subjects import load_subject, subject_title
 
 from deepsec_jax import attacks
-from deepsec_jax.evaluation.attack_table import to_8bit
 from deepsec_jax.progress import progress
 
 
@@ -46,6 +45,11 @@ def main() -> None:
     write_json(options.out, title, payload)
     print(f"{subject.note}; eps {options.eps:.4f}")
     print(table(["attack", "success %", "after 8 bits %", "largest change"], rows))
+
+
+def to_8bit(images: np.ndarray) -> np.ndarray:
+    """Return images rounded to the 256 levels of a picture file."""
+    return (np.round(images * np.float32(255)) / np.float32(255)).astype(np.float32)
 
 
 def at_eps(attack: Any, eps: float) -> Any:

@@ -35,6 +35,7 @@ class Card:
         goal: "untargeted" or "targeted", as in the paper.
         kind: "budget" (stays within eps), "minimum-norm", or "universal".
         budget: the field that bounds a minimum-norm attack; None if unbounded.
+        stronger_than: keys of attacks that it should beat at one radius; tables say where it does not.
         version: of the results.  Increase it with every change of results: cells of earlier versions are then
             computed again.  ``tests/test_golden.py`` fails if an increase was forgotten.
     """
@@ -45,7 +46,13 @@ class Card:
     goal: str
     kind: str
     budget: str | None = None
+    stronger_than: tuple[str, ...] = ()
     version: int = 1
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether nothing bounds the distance of a minimum-norm attack, so that it should always succeed."""
+        return self.kind == "minimum-norm" and self.budget is None
 
 
 def versions(algorithm: Any) -> dict[str, int]:

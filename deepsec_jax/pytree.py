@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
-from flax import nnx, struct
+from flax import nnx
 from jax.interpreters.partial_eval import dce_jaxpr
+
+from deepsec_jax.field_checks import Check, usual
 
 # Most who ask for these ask for Struct as well, so they are to be had from here, too.
 from deepsec_jax.randomness import example_keys as example_keys
@@ -24,12 +26,27 @@ from deepsec_jax.randomness import typed_key as typed_key
 T = TypeVar("T")
 
 
-def static(default: Any) -> Any:
-    """Declare a dataclass field that decides the compiled program: loop counts, flags, functions."""
-    return struct.field(default=default, pytree_node=False)
+def static(default: Any = dataclasses.MISSING, *, check: Check | None = None) -> Any:
+    """Declare a dataclass field that decides the compiled program: loop counts, flags, functions.
+
+    Args:
+        default: its value where none is given.
+        check: of its values (:mod:`deepsec_jax.field_checks`).
+    """
+    return dataclasses.field(default=default, metadata={"pytree_node": False, "check": check})
 
 
-@dataclass_transform(field_specifiers=(struct.field,))
+def field(
+    default: Any = dataclasses.MISSING,
+    *,
+    check: Check | None = None,
+    default_factory: Any = dataclasses.MISSING,
+) -> Any:
+    """Declare a traced dataclass field; arguments as of :func:`static` and ``dataclasses.field``."""
+    return dataclasses.field(default=default, default_factory=default_factory, metadata={"check": check})
+
+
+@dataclass_transform(field_specifiers=(dataclasses.field,))
 class Struct:
     """Base class: a subclass is a frozen dataclass and a pytree node; ``static`` fields are no leaves.
 
@@ -39,20 +56,45 @@ class Struct:
     every process, a jitted function runs the one class's program on the other.  Here the class is
     part of what jax compares.
 
+    Values are checked when an object is made: by the check that a field names, or, in a class with
+    ``card`` or ``targets``, by that of its default (:func:`deepsec_jax.field_checks.usual`).  A
+    ``__post_init__`` runs afterwards.
+
     ``derived`` names fields that a class computes from its others.  Their last digits are the machine's, so
     :func:`hash_tree` leaves them out: what is stored under such a hash is found again on another one.
     """
 
     derived: ClassVar[tuple[str, ...]] = ()
+    _checks: ClassVar[tuple[tuple[str, Check], ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Check all fields.
+
+        Raises:
+            ValueError: a value that the field cannot mean; one line with class, field, value and remedy.
+        """
+        for name, check in self._checks:
+            value = getattr(self, name)
+            try:
+                checked = check(value)
+            except ValueError as error:
+                raise ValueError(f"{type(self).__name__}.{name} {error}") from None
+            if checked is not value:
+                object.__setattr__(self, name, checked)  # frozen, but not yet handed out
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__()
+        if (own := cls.__dict__.get("__post_init__")) is not None:
+            cls.__post_init__ = _checked_before(own)  # type: ignore[method-assign, assignment]
         # Adds its methods to the class in place; how it prints is decided below.
         dataclasses.dataclass(frozen=True, **{"repr": False, **options})(cls)
         fields = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
         names = [field.name for field in fields if field.metadata.get("pytree_node", True)]
         statics = [field.name for field in fields if not field.metadata.get("pytree_node", True)]
         keys = [jax.tree_util.GetAttrKey(name) for name in names]
+        cls._checks = tuple(
+            (field.name, check) for field in fields if (check := _check_of(cls, field)) is not None
+        )
 
         def aside(node: Any) -> tuple[Any, ...]:
             return (cls, *(getattr(node, name) for name in statics))
@@ -80,6 +122,24 @@ class Struct:
             if field.repr and not _is_default(field, getattr(self, field.name))
         )
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _checked_before(own: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a ``__post_init__`` that checks the fields first."""
+
+    @functools.wraps(own)
+    def after(self: Any) -> None:
+        Struct.__post_init__(self)
+        own(self)
+
+    return after
+
+
+def _check_of(kind: type, field: "dataclasses.Field[Any]") -> Check | None:
+    check: Check | None = field.metadata.get("check")
+    if check is None and (hasattr(kind, "card") or hasattr(kind, "targets")):
+        check = usual(field.default, is_static=not field.metadata.get("pytree_node", True))
+    return check
 
 
 def _is_default(field: "dataclasses.Field[Any]", value: Any) -> bool:

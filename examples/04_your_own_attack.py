@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax import attacks, data, training
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.evaluation import judge
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -59,14 +60,11 @@ class BestNoise(Struct):
     """
 
     eps: Scalar = 0.3
-    tries: int = static(50)
+    tries: int = static(50, check=count)
 
     needs_key = True
     targeted = False
     targets = label_targets
-
-    def __post_init__(self):
-        check_hyperparameters(self)
 
     @attack_call
     def __call__(self, model, x, labels, keys):

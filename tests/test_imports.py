@@ -12,7 +12,7 @@ import deepsec_jax
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
-    "foreign", "batches", "declared",
+    "foreign", "batches", "declared", "field_checks",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
@@ -20,7 +20,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "protocols": (),
     "answers": ("protocols",),
     "randomness": ("protocols",),
-    "pytree": ("protocols", "randomness"),
+    "pytree": ("protocols", "randomness", "field_checks"),
+    "field_checks": (),
     "catalog": (),
     "progress": (),
     "memory": (),

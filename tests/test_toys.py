@@ -106,12 +106,12 @@ def copy(tmp_path_factory):
     (folder / "mine.py").write_text(MODEL)
     add_line(
         package / "attacks/table.py",
-        "classes; Any, for the card that each has\n", '    "grey": Grey,\n',
+        '    "fgsm": FGSM,\n', '    "grey": Grey,\n',
         "from deepsec_jax.attacks.grey import Grey",
     )  # fmt: skip
     add_line(
         package / "defenses/table.py",
-        "classes; Any, for the card that each has\n", '    "fog": Fog,\n',
+        '    "nat": NAT,\n', '    "fog": Fog,\n',
         "from deepsec_jax.defenses.fog import Fog",
     )  # fmt: skip
     add_line(

@@ -9,8 +9,10 @@ from jax import lax
 
 from deepsec_jax.attacks.aims import likeliest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, steepest, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
@@ -27,8 +29,9 @@ from deepsec_jax.attacks.losses import (
 from deepsec_jax.attacks.parts import Start, at_input, at_radius
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, function, integer, share
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 MOMENTUM = 0.75
 """Share of the new step in a move; the rest repeats the last move (the authors' value)."""
@@ -70,16 +73,16 @@ class APGD(Struct):
     """
 
     eps: Scalar = 0.3
-    steps: int = static(100)
-    norm: Norm = static("linf")
-    restarts: int = static(1)
-    aims: int = static(0)
+    steps: int = static(100, check=count)
+    norm: Norm = static("linf", check=norm_of())
+    restarts: int = static(1, check=count)
+    aims: int = static(0, check=integer(0))
     targeted: bool = static(False)
     stops: bool = static(True)
-    loss: Loss | str = static(logit_gap)
-    aimed: AimedLoss = static(dlr_to)
-    start: Start = static(at_radius)
-    rho: Scalar = 0.75
+    loss: Loss | str = static(logit_gap, check=find_loss)
+    aimed: AimedLoss = static(dlr_to, check=function)
+    start: Start = static(at_radius, check=function)
+    rho: Scalar = field(0.75, check=share)
 
     card: ClassVar[Card] = Card(
         name="APGD",
@@ -96,11 +99,16 @@ class APGD(Struct):
         return self.start is not at_input
 
     def __post_init__(self) -> None:
-        check_hyperparameters(self)
         if self.targeted and self.aims:
             raise ValueError(
                 f"APGD.aims must be 0 where targeted is True, got {self.aims}: the target is the label"
             )
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del entries
+        runs = self.restarts * max(1, min(self.aims, classes - 1))
+        return Cost(float(self.aims > 0), runs * (self.steps + 1.0), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

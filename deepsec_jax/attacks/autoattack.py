@@ -3,15 +3,18 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.apgd import APGD
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.cascade import Cascade
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fab import FAB
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.losses import dlr, max_margin
 from deepsec_jax.attacks.per_image import one_per_row
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.within import Within
-from deepsec_jax.catalog import Card, lookup
+from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, one_of
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, classes_of, static
 
@@ -45,10 +48,10 @@ class AutoAttack(Struct):
     """
 
     eps: Scalar = 0.3
-    norm: Norm = static("linf")
-    version: str = static("standard")
-    queries: int = static(5000)
-    steps: int = static(100)
+    norm: Norm = static("linf", check=norm_of())
+    version: str = static("standard", check=one_of(*VERSIONS))
+    queries: int = static(5000, check=count)
+    steps: int = static(100, check=count)
 
     needs_key: ClassVar[bool] = True
     made_of: ClassVar[tuple[type, ...]] = (APGD, FAB, Square, Within, Cascade)
@@ -59,10 +62,6 @@ class AutoAttack(Struct):
         goal="untargeted",
         kind="budget",
     )
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-        lookup(dict.fromkeys(VERSIONS), self.version, "version of AutoAttack")
 
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
@@ -91,6 +90,10 @@ class AutoAttack(Struct):
 
     def _within(self, attack: FAB) -> Within:
         return Within(attack, self.eps, self.norm)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return Cascade(self.members(classes)).cost(classes, entries)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -3,11 +3,14 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.cost import Cost, of_steps
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -35,10 +38,10 @@ class BIM(Struct):
 
     eps: Scalar = 0.3
     step_size: Scalar = 0.05
-    steps: int = static(15)
-    norm: Norm = static("linf")
+    steps: int = static(15, check=count)
+    norm: Norm = static("linf", check=norm_of())
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="BIM",
@@ -46,11 +49,14 @@ class BIM(Struct):
         reference="Kurakin et al., ICLR workshop 2017, arXiv:1607.02533",
         goal="untargeted",
         kind="budget",
+        stronger_than=("fgsm", "illc"),
     )
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(self.steps)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, squared_l2
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.lbfgs import Lbfgs, lbfgs_start, lbfgs_step, trial_point
 from deepsec_jax.attacks.live import rows_where
@@ -15,8 +16,9 @@ from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 SHARPNESS = 40.0
 """Range of the sharpened logits of the clean image."""
@@ -54,11 +56,11 @@ class BLB(Struct):
         Szegedy et al., "Intriguing properties of neural networks", ICLR 2014, arXiv:1312.6199.
     """
 
-    c: Scalar = 0.01
-    search_steps: int = static(9)
-    steps: int = static(150)
-    descents: int = static(2)
-    memory: int = static(10)
+    c: Scalar = field(0.01, check=positive)
+    search_steps: int = static(9, check=count)
+    steps: int = static(150, check=count)
+    descents: int = static(2, check=count)
+    memory: int = static(10, check=count)
     targeted: bool = static(False)
 
     card: ClassVar[Card] = Card(
@@ -70,8 +72,10 @@ class BLB(Struct):
     )
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(1.0, float(self.search_steps * self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

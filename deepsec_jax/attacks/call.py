@@ -17,9 +17,7 @@ labels beyond classes  not looked at            not looked at
 """
 
 import functools
-import math
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import jax
@@ -29,9 +27,7 @@ from jax import lax
 
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.closest import Counted
-from deepsec_jax.attacks.geometry import NORMS, find_norm
-from deepsec_jax.attacks.losses import find_loss
-from deepsec_jax.attacks.per_image import is_number, map_per_image, meeting_images
+from deepsec_jax.attacks.per_image import map_per_image, meeting_images
 from deepsec_jax.foreign import in_training, why_no_model
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import (
@@ -232,55 +228,3 @@ def _constant(tree: Any) -> Any:
         return lax.stop_gradient(leaf) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf
 
     return jax.tree.map(stopped, tree)
-
-
-_COUNTS = ("steps", "search_steps", "copies", "passes", "inner_steps", "memory", "queries", "n", "k")
-_FLAGS = ("targeted", "abort_early", "warm", "guided", "shrinking")
-
-
-def check_hyperparameters(attack: Any, *, signed: tuple[str, ...] = ()) -> None:
-    """Raise at construction for values that no attack can mean, and name losses and norms.
-
-    Called from ``__post_init__``, which jax also runs with tracers and placeholders in the fields; these
-    pass unseen.  So do arrays on a device, since looking at one would wait for it.  A loss takes the place
-    of its name, and a norm's name that of its number.
-
-    Args:
-        attack: the attack, or a part of one.
-        signed: fields that may be of either sign, but not 0.
-
-    Raises:
-        ValueError: a number that is NaN, infinite or below 0, or a field of another kind.
-        UnknownName: no loss of this name.
-    """
-    for field in fields(attack):
-        value, where = getattr(attack, field.name), f"{type(attack).__name__}.{field.name}"
-        if field.name in _COUNTS and not field.metadata.get("pytree_node", True):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{where} must be an integer of at least 1, got {value!r}")
-        elif field.name == "norm":
-            name = find_norm(value, getattr(attack, "norms", NORMS), where)
-            object.__setattr__(attack, "norm", name)  # frozen, but not yet handed out
-        elif field.name in _FLAGS:
-            if not isinstance(value, bool):
-                raise ValueError(f"{where} must be True or False, got {value!r}")
-        elif field.name == "loss":
-            object.__setattr__(attack, "loss", find_loss(value))  # frozen, but not yet handed out
-        elif is_number(field.default) or (field.default is None and not isinstance(value, str)):
-            _check_number(where, value, signed=field.name in signed)
-
-
-def _check_number(where: str, value: Any, *, signed: bool) -> None:
-    if isinstance(value, str):
-        raise ValueError(f"{where} must be a number, got {value!r}")
-    if isinstance(value, list | tuple) and any(isinstance(part, float) for part in value):
-        raise ValueError(f"{where} must be a number or an array, got {value!r}: use numpy.array")
-    if isinstance(value, np.ndarray | np.generic):
-        if value.dtype.kind in "USOMmc":
-            raise ValueError(f"{where} must be a number, got {value!r}")
-    elif isinstance(value, bool) or not isinstance(value, int | float):
-        return  # an array of jax, which is not looked at, or a placeholder
-    for number in value.ravel() if isinstance(value, np.ndarray) else (value,):
-        if not math.isfinite(number) or (number == 0 if signed else number < 0):
-            wanted = "not 0" if signed else "at least 0"
-            raise ValueError(f"{where} must be finite and {wanted}, got {number:g}")

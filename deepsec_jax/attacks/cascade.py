@@ -8,12 +8,14 @@ from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.cost import Cost, of_all
+from deepsec_jax.attacks.fields import some_attacks
 from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct
+from deepsec_jax.pytree import Struct, field
 
 
 class Cascade(Struct):
@@ -29,13 +31,9 @@ class Cascade(Struct):
             targets.
     """
 
-    attacks: tuple[Attack, ...]
+    attacks: tuple[Attack, ...] = field(check=some_attacks)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        if isinstance(self.attacks, tuple | list) and not self.attacks:
-            raise ValueError("Cascade.attacks is empty: give at least one attack")
 
     @property
     def targeted(self) -> bool:
@@ -52,6 +50,11 @@ class Cascade(Struct):
     ) -> Labels | None:
         """Return the first attack's targets, which are those of all."""
         return self.attacks[0].targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = of_all(self.attacks, classes, entries)
+        return None if found is None else found.with_forwards(len(self.attacks)).at_most()
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

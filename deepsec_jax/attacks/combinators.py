@@ -12,12 +12,15 @@ from jax import lax
 
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.cost import Cost, cost, of_all
+from deepsec_jax.attacks.fields import an_attack, some_attacks
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct, classes_of, example_keys, static
+from deepsec_jax.pytree import Struct, classes_of, example_keys, field, static
 
 
 def _needs_key(attack: Any) -> bool:
@@ -49,13 +52,10 @@ class Restarts(Struct):
         n: number of runs, static.
     """
 
-    attack: Attack
-    n: int = static(10)
+    attack: Attack = field(check=an_attack)
+    n: int = static(10, check=count)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @property
     def targeted(self) -> bool:
@@ -72,6 +72,11 @@ class Restarts(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else found.with_forwards(1) * self.n  # a forward judges each run
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
@@ -102,13 +107,9 @@ class WorstCase(Struct):
             targets.
     """
 
-    attacks: tuple[Attack, ...]
+    attacks: tuple[Attack, ...] = field(check=some_attacks)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        if isinstance(self.attacks, tuple | list) and not self.attacks:
-            raise ValueError("WorstCase.attacks is empty: give at least one attack")
 
     @property
     def targeted(self) -> bool:
@@ -125,6 +126,11 @@ class WorstCase(Struct):
     ) -> Labels | None:
         """Return the first attack's targets, which are everyone's."""
         return self.attacks[0].targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = of_all(self.attacks, classes, entries)
+        return None if found is None else found.with_forwards(len(self.attacks))
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
@@ -146,7 +152,7 @@ class LeastLikely(Struct):
         attack: an attack with ``targeted=True``.
     """
 
-    attack: Attack
+    attack: Attack = field(check=an_attack)
 
     version: ClassVar[int] = 1
 
@@ -156,6 +162,11 @@ class LeastLikely(Struct):
     def needs_key(self) -> bool:
         """Whether the inner attack draws random numbers."""
         return _needs_key(self.attack)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else found.with_forwards(1)  # for the least likely class
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
@@ -170,7 +181,7 @@ class RandomTarget(Struct):
         attack: an attack with ``targeted=True``.
     """
 
-    attack: Attack
+    attack: Attack = field(check=an_attack)
 
     version: ClassVar[int] = 1
 
@@ -195,6 +206,10 @@ class RandomTarget(Struct):
         offset = jax.vmap(lambda k: jax.random.randint(k, (), 1, classes, jnp.int32))(keys)
         return (as_labels(labels) + offset) % classes
 
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return cost(self.attack, classes=classes, entries=entries)
+
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         _require_targeted(self)
@@ -211,13 +226,10 @@ class MultiTarget(Struct):
         k: number of targets, static; at most K - 1, the number of wrong classes.
     """
 
-    attack: Attack
-    k: int = static(9)
+    attack: Attack = field(check=an_attack)
+    k: int = static(9, check=count)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @property
     def needs_key(self) -> bool:
@@ -227,6 +239,11 @@ class MultiTarget(Struct):
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else (found.with_forwards(1) * min(self.k, classes - 1)).with_forwards(1)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

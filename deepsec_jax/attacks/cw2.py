@@ -6,14 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class CW2(Struct):
@@ -41,9 +43,9 @@ class CW2(Struct):
 
     confidence: Scalar = 0.0
     learning_rate: Scalar = 0.02
-    c: Scalar = 0.001
-    search_steps: int = static(9)
-    steps: int = static(1000)
+    c: Scalar = field(0.001, check=positive)
+    search_steps: int = static(9, check=count)
+    steps: int = static(1000, check=count)
     abort_early: bool = static(True)
     targeted: bool = static(False)
 
@@ -56,8 +58,10 @@ class CW2(Struct):
     )
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(1.0, float(self.search_steps * self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import free_part
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import (
     Closest,
     Counted,
@@ -19,11 +19,13 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -52,12 +54,12 @@ class DDN(Struct):
         Defenses", CVPR 2019, arXiv:1811.09600.
     """
 
-    steps: int = static(1000)
+    steps: int = static(1000, check=count)
     step_size: Scalar = 1.0
     gamma: Scalar = 0.05
     length: Scalar = 1.0
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="DDN",
@@ -68,8 +70,10 @@ class DDN(Struct):
     )
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(0.0, float(self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks
 from deepsec_jax.attacks.live import rows_where
@@ -15,6 +17,7 @@ from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -47,9 +50,9 @@ class DeepFool(Struct):
     """
 
     overshoot: Scalar = 0.02
-    steps: int = static(50)
-    norm: Norm = static("l2")
-    k: int = static(9)
+    steps: int = static(50, check=count)
+    norm: Norm = static("l2", check=norm_of())
+    k: int = static(9, check=count)
 
     card: ClassVar[Card] = Card(
         name="DF",
@@ -59,12 +62,14 @@ class DeepFool(Struct):
         kind="minimum-norm",
     )
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del entries
+        return Cost(1.0 + self.steps, float(self.steps * min(self.k, classes - 1)), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

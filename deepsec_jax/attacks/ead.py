@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.ascent import at_step, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import (
     Closest,
     Counted,
@@ -18,13 +18,15 @@ from deepsec_jax.attacks.closest import (
     shortfall,
     squared_l2,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.sparing import spare
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, integer, one_of, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 RULES = ("en", "l1")
 
@@ -72,15 +74,15 @@ class EAD(Struct):
     confidence: Scalar = 0.0
     beta: Scalar = 0.001
     learning_rate: Scalar = 0.02
-    c: Scalar = 0.001
-    rule: str = static("en")
-    search_steps: int = static(9)
-    steps: int = static(1000)
+    c: Scalar = field(0.001, check=positive)
+    rule: str = static("en", check=one_of(*RULES))
+    search_steps: int = static(9, check=count)
+    steps: int = static(1000, check=count)
     abort_early: bool = static(True)
     least_gain: Scalar = 1e-6
     warm: bool = static(True)
-    settle: int = static(100)
-    sparing: int = static(10)
+    settle: int = static(100, check=integer(0))
+    sparing: int = static(10, check=integer(0))
     targeted: bool = static(False)
 
     card: ClassVar[Card] = Card(
@@ -92,14 +94,11 @@ class EAD(Struct):
     )
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-        if self.rule not in RULES:
-            raise ValueError(f"EAD.rule must be one of {', '.join(RULES)}, got {self.rule!r}")
-        for name in ("settle", "sparing"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"EAD.{name} must be an integer of at least 0, got {value!r}")
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        steps = float(self.search_steps * self.steps + min(self.settle, self.steps))
+        return Cost(1.0 + steps + self.sparing, steps, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -10,8 +10,10 @@ from jax import lax
 from deepsec_jax.attacks.aims import likeliest_wrong
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
+from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
@@ -20,6 +22,7 @@ from deepsec_jax.attacks.parts import at_radius
 from deepsec_jax.attacks.planes import step_onto_plane
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -52,10 +55,10 @@ class FAB(Struct):
         ICML 2020, arXiv:1907.02044; targeted as in arXiv:2003.01690.
     """
 
-    steps: int = static(100)
-    norm: Norm = static("linf")
-    aims: int = static(9)
-    restarts: int = static(1)
+    steps: int = static(100, check=count)
+    norm: Norm = static("linf", check=norm_of("l1", "l2", "linf"))
+    aims: int = static(9, check=count)
+    restarts: int = static(1, check=count)
     radius: Scalar = 0.3
     bias: Scalar = 0.1
     overshoot: Scalar = 1.05
@@ -68,19 +71,21 @@ class FAB(Struct):
         goal="untargeted",
         kind="minimum-norm",
     )
-    norms: ClassVar[tuple[str, ...]] = ("l1", "l2", "linf")
 
     @property
     def needs_key(self) -> bool:
         """Whether there are random starts."""
         return self.restarts > 1
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del entries
+        steps = float(self.restarts * min(self.aims, classes - 1) * self.steps)
+        return Cost(1.0 + steps, steps, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

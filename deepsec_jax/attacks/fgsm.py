@@ -3,8 +3,9 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.cost import Cost, of_steps
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -31,7 +32,7 @@ class FGSM(Struct):
 
     eps: Scalar = 0.3
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="FGSM",
@@ -39,11 +40,14 @@ class FGSM(Struct):
         reference="Goodfellow et al., ICLR 2015, arXiv:1412.6572",
         goal="untargeted",
         kind="budget",
+        stronger_than=("llc",),
     )
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(1)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import BALLS, DUAL, free_part, onto_ball, size_of
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import (
     Closest,
     Counted,
@@ -19,13 +19,16 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
+from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, not_negative, optional
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class FMN(Struct):
@@ -55,9 +58,9 @@ class FMN(Struct):
         Constraints", NeurIPS 2021, arXiv:2102.12827.
     """
 
-    steps: int = static(1000)
-    norm: Norm = static("l2")
-    step_size: Scalar | None = None
+    steps: int = static(1000, check=count)
+    norm: Norm = static("l2", check=norm_of(*BALLS))
+    step_size: Scalar | None = field(None, check=optional(not_negative))
     last_step_size: Scalar = 0.01
     gamma: Scalar = 0.05
     last_gamma: Scalar = 0.001
@@ -70,11 +73,12 @@ class FMN(Struct):
         goal="untargeted",
         kind="minimum-norm",
     )
-    norms: ClassVar[tuple[str, ...]] = BALLS
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(0.0, float(self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

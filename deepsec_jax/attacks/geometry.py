@@ -37,13 +37,12 @@ INSIDE = 1.0 - 2.0**-21
 """Factor of eps in an L2 projection, for the rounding of the length and the point."""
 
 
-def find_norm(norm: str | float, norms: Sequence[str] = NORMS, where: str = "norm") -> str:
+def find_norm(norm: str | float, norms: Sequence[str] = NORMS) -> str:
     """Return the name of a norm: ``"l2"`` for ``"L2"``, 2 and 2.0, ``"linf"`` for ``numpy.inf``.
 
     Args:
         norm: what was given.
         norms: names of those that can be had.
-        where: what the norm belongs to, for the message.
 
     Raises:
         ValueError: none of them.
@@ -55,7 +54,7 @@ def find_norm(norm: str | float, norms: Sequence[str] = NORMS, where: str = "nor
         name = _NUMBERS.get(norm, norm)
     if name not in norms:
         numbers = ", ".join(str(number) for number, each in _NUMBERS.items() if each in norms)
-        raise ValueError(f"{where} must be one of {', '.join(norms)} (or {numbers}), got {norm!r}")
+        raise ValueError(f"must be one of {', '.join(norms)} (or {numbers}), got {norm!r}")
     return str(name)
 
 

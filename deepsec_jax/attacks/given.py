@@ -1,6 +1,9 @@
 """Given: stored images as an attack, for another attack to start from."""
 
+from typing import ClassVar
+
 from deepsec_jax.attacks.call import label_targets
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct, static
 
@@ -18,7 +21,13 @@ class Given(Struct):
     images: Images
     targeted: bool = static(False)
 
+    uses_gradients: ClassVar[bool] = False
     targets = label_targets
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image: none."""
+        del classes, entries
+        return Cost(0.0, 0.0)
 
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None

@@ -3,12 +3,15 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.cost import Cost, of_steps
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
 from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_targets
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest, at_input
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -33,9 +36,9 @@ class ILLC(Struct):
 
     eps: Scalar = 0.3
     step_size: Scalar = 0.05
-    steps: int = static(10)
-    norm: Norm = static("linf")
-    loss: Loss | str = static(logit_gap)
+    steps: int = static(10, check=count)
+    norm: Norm = static("linf", check=norm_of())
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="ILLC",
@@ -43,11 +46,14 @@ class ILLC(Struct):
         reference="Kurakin et al., ICLR 2017, arXiv:1611.01236",
         goal="targeted",
         kind="budget",
+        stronger_than=("llc", "rllc"),
     )
     targets = least_likely_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(self.steps).with_forwards(1)  # for the least likely class
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

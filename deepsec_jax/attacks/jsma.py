@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.gradient import pullbacks
 from deepsec_jax.attacks.live import rows_where
@@ -16,8 +17,9 @@ from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.saliency import best_pair, top_two
 from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import not_zero, one_of, share
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 SALIENCIES = ("probabilities", "logits")
 MARGIN = 0.01
@@ -52,9 +54,9 @@ class JSMA(Struct):
         arXiv:1808.07945.
     """
 
-    theta: Scalar = 1.0
-    gamma: Scalar = 0.1
-    saliency: str = static("probabilities")
+    theta: Scalar = field(1.0, check=not_zero)
+    gamma: Scalar = field(0.1, check=share)
+    saliency: str = static("probabilities", check=one_of(*SALIENCIES))
     either: bool = static(False)
 
     card: ClassVar[Card] = Card(
@@ -69,11 +71,14 @@ class JSMA(Struct):
     targets = label_targets
 
     def __post_init__(self) -> None:
-        check_hyperparameters(self, signed=("theta",))
-        if self.saliency not in SALIENCIES:
-            raise ValueError(f"JSMA.saliency must be one of {', '.join(SALIENCIES)}, got {self.saliency!r}")
         if self.either and self.saliency == "logits":
             raise ValueError("JSMA.either ranks single moves: it needs saliency='probabilities'")
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes
+        looks = int(float(self.gamma) * entries / 2) + 1
+        return Cost(0.0, float(looks * (2 if self.saliency == "logits" else 1)), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

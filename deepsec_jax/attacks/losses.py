@@ -116,8 +116,13 @@ def find_loss(loss: Loss | str) -> Loss:
 
     Raises:
         UnknownName: no such name; the error lists near matches.
+        ValueError: no function.
     """
-    return lookup(LOSSES | ALIASES, loss, "loss") if isinstance(loss, str) else loss
+    if isinstance(loss, str):
+        return lookup(LOSSES | ALIASES, loss, "loss")
+    if not callable(loss):
+        raise ValueError(f"must be a function or one of {', '.join(LOSSES)}, got {loss!r}")
+    return loss
 
 
 def ranked(values: jax.Array, logits: Logits) -> jax.Array:

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct
+from deepsec_jax.pytree import Struct, field
 
 
 class Masked(Struct):
@@ -26,8 +28,8 @@ class Masked(Struct):
             Inside :func:`deepsec_jax.attacks.run_in_batches` only a mask for all images fits every batch.
     """
 
-    attack: Attack
-    mask: jax.Array
+    attack: Attack = field(check=an_attack)
+    mask: jax.Array = field()
 
     version: ClassVar[int] = 1
 
@@ -46,6 +48,10 @@ class Masked(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return cost(self.attack, classes=classes, entries=entries)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
 from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, static, typed_key
+from deepsec_jax.pytree import Struct, field, static, typed_key
 
 
 class OptMargin(Struct):
@@ -43,10 +45,10 @@ class OptMargin(Struct):
 
     noise: Scalar = 0.3
     learning_rate: Scalar = 0.2
-    c: Scalar = 0.02
-    copies: int = static(20)
-    search_steps: int = static(4)
-    steps: int = static(1000)
+    c: Scalar = field(0.02, check=positive)
+    copies: int = static(20, check=count)
+    search_steps: int = static(4, check=count)
+    steps: int = static(1000, check=count)
     abort_early: bool = static(True)
     targeted: bool = static(False)
 
@@ -60,8 +62,11 @@ class OptMargin(Struct):
     needs_key: ClassVar[bool] = True
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        steps = float(self.search_steps * self.steps)
+        return Cost(float(self.copies), self.copies * steps, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

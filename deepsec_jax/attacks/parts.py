@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from deepsec_jax.attacks.call import check_hyperparameters
 from deepsec_jax.attacks.geometry import l2_norm, steepest, uniform_in_ball, uniform_in_unit_ball
+from deepsec_jax.field_checks import not_negative, positive
 from deepsec_jax.protocols import Images, Keys, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class Start(Protocol):
@@ -57,6 +57,13 @@ class StepRule(Protocol):
         ...
 
 
+def a_rule(value: Any) -> Any:
+    """Return a step rule as it is, and what jax puts in its place: a check of a field."""
+    if isinstance(value, type | str | float):
+        raise ValueError(f"must be a step rule, got {value!r}: give an object such as Momentum(0.9)")
+    return value
+
+
 class Steepest(Struct):
     """The steepest step of the norm: step_size x sign(g), or step_size x g / ||g||_2."""
 
@@ -79,12 +86,9 @@ class Momentum(Struct):
     Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, arXiv:1710.06081.
     """
 
-    decay: Scalar = 1.0
+    decay: Scalar = field(1.0, check=not_negative)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     def init(self, x: Images) -> Images:
         """Return the zero momentum."""
@@ -108,13 +112,10 @@ class Cosine(Struct):
         rule: the rule whose steps are shortened, a pytree.
     """
 
-    steps: Scalar = 100
+    steps: Scalar = field(100, check=positive)
     rule: StepRule = Steepest()
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self, signed=("steps",))
 
     def init(self, x: Images) -> tuple[jax.Array, Any]:
         """Return the number of steps so far, and the rule's state."""

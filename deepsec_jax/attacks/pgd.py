@@ -2,16 +2,17 @@
 
 from typing import ClassVar
 
-from flax import struct
-
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.cost import Cost, of_steps
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
-from deepsec_jax.attacks.losses import Loss, logit_gap
-from deepsec_jax.attacks.parts import Start, Steepest, StepRule, at_input, in_ball
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
+from deepsec_jax.attacks.parts import Start, Steepest, StepRule, a_rule, at_input, in_ball
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, function
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class PGD(Struct):
@@ -41,12 +42,12 @@ class PGD(Struct):
 
     eps: Scalar = 0.3
     step_size: Scalar = 0.05
-    steps: int = static(15)
-    norm: Norm = static("linf")
+    steps: int = static(15, check=count)
+    norm: Norm = static("linf", check=norm_of())
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap)
-    start: Start = static(in_ball)
-    rule: StepRule = struct.field(default_factory=Steepest)
+    loss: Loss | str = static(logit_gap, check=find_loss)
+    start: Start = static(in_ball, check=function)
+    rule: StepRule = field(default_factory=Steepest, check=a_rule)
 
     card: ClassVar[Card] = Card(
         name="PGD",
@@ -54,6 +55,7 @@ class PGD(Struct):
         reference="Madry et al., ICLR 2018, arXiv:1706.06083",
         goal="untargeted",
         kind="budget",
+        stronger_than=("fgsm", "rfgsm", "bim", "uap"),
     )
     targets = label_targets
 
@@ -62,8 +64,10 @@ class PGD(Struct):
         """Whether the start is random."""
         return self.start is not at_input
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(self.steps)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

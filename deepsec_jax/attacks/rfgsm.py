@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.attacks.ascent import ascend
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
-from deepsec_jax.attacks.losses import Loss, logit_gap
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.cost import Cost, of_steps
+from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Steepest
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -38,7 +39,7 @@ class RFGSM(Struct):
     eps: Scalar = 0.3
     alpha: Scalar = 0.15
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap)
+    loss: Loss | str = static(logit_gap, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="R+FGSM",
@@ -46,13 +47,18 @@ class RFGSM(Struct):
         reference="Tramer et al., ICLR 2018, arXiv:1705.07204",
         goal="untargeted",
         kind="budget",
+        stronger_than=("rllc",),
     )
     needs_key: ClassVar[bool] = True
     targets = label_targets
 
     def __post_init__(self) -> None:
-        check_hyperparameters(self)
         check_alpha(self)
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return of_steps(1)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -9,7 +9,7 @@ import optax
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import (
     Closest,
     Counted,
@@ -21,12 +21,14 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class SigmaZero(Struct):
@@ -52,9 +54,9 @@ class SigmaZero(Struct):
         arXiv:2402.01879.
     """
 
-    steps: int = static(1000)
+    steps: int = static(1000, check=count)
     learning_rate: Scalar = 1.0
-    sigma: Scalar = 0.001
+    sigma: Scalar = field(0.001, check=positive)
     threshold: Scalar = 0.3
     threshold_step: Scalar = 0.01
     targeted: bool = static(False)
@@ -68,8 +70,10 @@ class SigmaZero(Struct):
     )
     targets = label_targets
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(0.0, float(self.steps), exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

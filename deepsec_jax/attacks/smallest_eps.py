@@ -7,13 +7,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, is_from_attack_call
+from deepsec_jax.attacks.call import attack_call, is_from_attack_call
 from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.per_image import SCALED, at_rows
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.field_checks import count, not_negative
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class SmallestEps(Struct):
@@ -29,14 +32,11 @@ class SmallestEps(Struct):
         search_steps: number of bisections, static; the precision of eps is largest / 2^search_steps.
     """
 
-    attack: Attack
-    largest: Scalar = 1.0
-    search_steps: int = static(10)
+    attack: Attack = field(check=an_attack)
+    largest: Scalar = field(1.0, check=not_negative)
+    search_steps: int = static(10, check=count)
 
     version: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @property
     def targeted(self) -> bool:
@@ -53,6 +53,11 @@ class SmallestEps(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else (found.with_forwards(1) * (self.search_steps + 1)).with_forwards(1)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

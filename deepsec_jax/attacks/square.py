@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, label_targets
+from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
+from deepsec_jax.attacks.cost import Cost, uses_gradients
+from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.live import rows_where, while_live
@@ -16,8 +18,9 @@ from deepsec_jax.attacks.losses import Loss, find_loss, max_margin, ranked, succ
 from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, share
 from deepsec_jax.protocols import Attack, Classifier, Images, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After how many of 10,000 queries the share of an image that a square covers is halved (the authors')."""
@@ -63,15 +66,15 @@ class Square(Struct):
     """
 
     eps: Scalar = 0.3
-    norm: Norm = static("linf")
-    queries: int = static(1000)
-    share: Scalar = 0.8
-    start: Attack | None = None
+    norm: Norm = static("linf", check=norm_of())
+    queries: int = static(1000, check=count)
+    share: Scalar = field(0.8, check=share)
+    start: Attack | None = field(None, check=an_attack)
     guided: bool = static(False)
     shrinking: bool = static(True)
     stops: bool = static(True)
     targeted: bool = static(False)
-    loss: Loss | str = static(max_margin)
+    loss: Loss | str = static(max_margin, check=find_loss)
 
     card: ClassVar[Card] = Card(
         name="Square",
@@ -84,9 +87,19 @@ class Square(Struct):
     needs_key: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_hyperparameters(self)
         if self.norm == "l2" and self.guided:
             raise ValueError("Square.guided takes signs of pixels, which L2 has not: set guided=False")
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether it follows gradients of the model, its own or its start's."""
+        return self.guided or (self.start is not None and uses_gradients(self.start))
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        calls = float(self.queries)  # those of ``start`` are not counted
+        return Cost(0.0, calls, exact=False) if self.guided else Cost(calls, 0.0, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from deepsec_jax.attacks.call import check_model
+from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct, is_randomised
+from deepsec_jax.pytree import Struct, field, is_randomised
 
 
 class Transfer(Struct):
@@ -24,8 +26,8 @@ class Transfer(Struct):
             logits over the same classes.
     """
 
-    attack: Attack
-    surrogate: Classifier
+    attack: Attack = field(check=an_attack)
+    surrogate: Classifier = field()
 
     version: ClassVar[int] = 1
 
@@ -63,6 +65,10 @@ class Transfer(Struct):
         """
         del model
         return self.attack.targets(self.surrogate, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the calls of the surrogate per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return cost(self.attack, classes=classes, entries=entries)
 
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None

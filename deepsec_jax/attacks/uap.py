@@ -11,19 +11,21 @@ import numpy as np
 from deepsec_jax.answers import NO_CLASS, named
 from deepsec_jax.attacks.call import (
     attack_call,
-    check_hyperparameters,
     check_model,
     check_on_host,
     one_float_kind,
 )
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.deepfool import DeepFool
+from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.float64 import is_rounded, narrowed
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, share
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, jit_per_class, static
+from deepsec_jax.pytree import Struct, field, jit_per_class, static
 from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
 
@@ -38,9 +40,16 @@ class Perturbation(Struct):
     delta: jax.Array
     fooling_rates: jax.Array
 
+    uses_gradients: ClassVar[bool] = False
+
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(0.0, 0.0)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
@@ -75,11 +84,11 @@ class UAP(Struct):
 
     eps: Scalar = 0.3
     overshoot: Scalar = 0.02
-    fooling_rate: Scalar = 0.8
-    passes: int = static(20)
-    inner_steps: int = static(10)
-    norm: Norm = static("linf")
-    k: int = static(9)
+    fooling_rate: Scalar = field(0.8, check=share)
+    passes: int = static(20, check=count)
+    inner_steps: int = static(10, check=count)
+    norm: Norm = static("linf", check=norm_of())
+    k: int = static(9, check=count)
 
     card: ClassVar[Card] = Card(
         name="UAP",
@@ -89,12 +98,14 @@ class UAP(Struct):
         kind="universal",
     )
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image once it is fitted: none."""
+        del classes, entries
+        return Cost(0.0, 0.0)
 
     def __call__(
         self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None

@@ -5,11 +5,14 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.balls import BALLS, size_of
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32
+from deepsec_jax.field_checks import not_negative
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class Within(Struct):
@@ -21,16 +24,11 @@ class Within(Struct):
         norm: "l0", "l1", "l2" or "linf", static.
     """
 
-    attack: Attack
-    eps: Scalar = 0.3
-    norm: Norm = static("linf")
+    attack: Attack = field(check=an_attack)
+    eps: Scalar = field(0.3, check=not_negative)
+    norm: Norm = static("linf", check=norm_of(*BALLS))
 
     version: ClassVar[int] = 1
-
-    norms = BALLS
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
 
     @property
     def targeted(self) -> bool:
@@ -47,6 +45,10 @@ class Within(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        return cost(self.attack, classes=classes, entries=entries)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

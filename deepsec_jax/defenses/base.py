@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,17 @@ from deepsec_jax.training.loop import Objective, Score
 
 Changes = tuple[tuple[str, Any], ...]
 """Changes of the base's recipe for a defense's training: (field of Recipe, value) pairs."""
+
+
+def recipe_changes(value: Any) -> Any:
+    """Return changes of a recipe as they are: a check of a field."""
+    known = [field.name for field in fields(Recipe)]
+    pairs = isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)
+    if not pairs or not all(pair[0] in known for pair in value):
+        raise ValueError(
+            f"must be pairs of a field of Recipe ({', '.join(known)}) and its value, got {value!r}"
+        )
+    return value
 
 
 REJECTED = "test_rejected"

@@ -11,10 +11,11 @@ from flax import nnx
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
-from deepsec_jax.defenses.base import Base, Changes, retrain
+from deepsec_jax.defenses.base import Base, Changes, recipe_changes, retrain
+from deepsec_jax.field_checks import positive
 from deepsec_jax.models.wrappers import Scaled
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class DD(Struct):
@@ -35,8 +36,8 @@ class DD(Struct):
         Networks", S&P 2016, arXiv:1511.04508.
     """
 
-    temperature: Scalar = 50.0
-    changes: Changes = static(())
+    temperature: Scalar = field(50.0, check=positive)
+    changes: Changes = static((), check=recipe_changes)
 
     card: ClassVar[Card] = Card(
         name="DD",

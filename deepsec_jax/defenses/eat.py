@@ -13,7 +13,8 @@ from deepsec_jax.attacks import RFGSM
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.adversarial import mixed_loss
-from deepsec_jax.defenses.base import Base, Changes, itself, retrain, retrainable
+from deepsec_jax.defenses.base import Base, Changes, itself, recipe_changes, retrain, retrainable
+from deepsec_jax.field_checks import each, text
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
 from deepsec_jax.pytree import Struct, static, typed_key
 from deepsec_jax.training import Saved, cross_entropy, frozen
@@ -40,9 +41,9 @@ class EAT(Struct):
 
     eps: Scalar = 0.3
     alpha: Scalar = 0.05
-    sources: tuple[str, ...] = static(("mnist_cnn", "static_b", "static_c", "static_d"))
-    changes: Changes = static(())
-    source_changes: Changes = static(())
+    sources: tuple[str, ...] = static(("mnist_cnn", "static_b", "static_c", "static_d"), check=each(text))
+    changes: Changes = static((), check=recipe_changes)
+    source_changes: Changes = static((), check=recipe_changes)
 
     card: ClassVar[Card] = Card(
         name="EAT",

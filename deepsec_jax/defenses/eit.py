@@ -7,11 +7,12 @@ import jax
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
-from deepsec_jax.defenses.base import Base, Changes, DefenseError, retrain
+from deepsec_jax.defenses.base import Base, Changes, DefenseError, recipe_changes, retrain
 from deepsec_jax.defenses.transformed import DRAWS, AccuracyThrough, LossThrough, Transformed
+from deepsec_jax.field_checks import integer, share
 from deepsec_jax.models.wrappers import EOT, straight_through
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.randomness import first_keys
 from deepsec_jax.training import Saved
 from deepsec_jax.transforms import crop_resize, jpeg, kept_pixels, to_levels, tv_minimised
@@ -83,13 +84,13 @@ class EIT(Struct):
     """
 
     lam: Scalar = 0.03
-    keep: Scalar = 0.5
-    crop: int = static(26)
-    p: int = static(2)
-    sweeps: int = static(100)
-    quality: int = static(85)
-    bits: int = static(4)
-    changes: Changes = static(())
+    keep: Scalar = field(0.5, check=share)
+    crop: int = static(26, check=integer(0))
+    p: int = static(2, check=integer(1, 2))
+    sweeps: int = static(100, check=integer(0))
+    quality: int = static(85, check=integer(0, 100))
+    bits: int = static(4, check=integer(0, 16))
+    changes: Changes = static((), check=recipe_changes)
 
     differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(

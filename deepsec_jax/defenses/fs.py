@@ -15,9 +15,10 @@ from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, DefenseError, check_confident, check_keepable, keep_network
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
+from deepsec_jax.field_checks import count, integer, share
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.protocols import Classifier, Images, Key, Logits, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.training import Saved, load_network
 from deepsec_jax.transforms import median_2x2, non_local_means, to_levels
 
@@ -51,13 +52,13 @@ class FS(Struct):
         2018, arXiv:1704.01155.
     """
 
-    bits: int = static(1)
+    bits: int = static(1, check=integer(0, 16))
     median: bool = static(True)
-    search: int = static(0)
-    patch: int = static(3)
+    search: int = static(0, check=integer(0))
+    patch: int = static(3, check=count)
     strength: Scalar = 2.0
-    fpr: float = FPR
-    images: int = static(5000)
+    fpr: float = field(FPR, check=share)
+    images: int = static(5000, check=count)
 
     keeps_network: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
@@ -71,8 +72,6 @@ class FS(Struct):
     def __post_init__(self) -> None:
         if not (self.bits or self.median or self.search):
             raise DefenseError("FS has no squeezer to compare with: give bits, median or search")
-        if not 0 <= self.bits <= 16:
-            raise DefenseError(f"FS.bits must lie between 0 (left out) and 16, got {self.bits}")
 
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None

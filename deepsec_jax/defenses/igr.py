@@ -11,7 +11,7 @@ from jax import lax
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
-from deepsec_jax.defenses.base import Base, Changes, itself, retrain
+from deepsec_jax.defenses.base import Base, Changes, itself, recipe_changes, retrain
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -34,7 +34,7 @@ class IGR(Struct):
     """
 
     lam: Scalar = 316 / 256
-    changes: Changes = static(())
+    changes: Changes = static((), check=recipe_changes)
 
     card: ClassVar[Card] = Card(
         name="IGR",

@@ -19,10 +19,11 @@ from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, itself
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
 from deepsec_jax.defenses.intrinsic_dimension import Reference, intrinsic_dimension, reference_of
+from deepsec_jax.field_checks import count, integer, share
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, example_keys, jit_per_class, static, typed_key
+from deepsec_jax.pytree import Struct, example_keys, field, jit_per_class, static, typed_key
 from deepsec_jax.training import Saved, load_network
 
 AT_ONCE = 100
@@ -57,11 +58,11 @@ class LID(Struct):
     """
 
     eps: Scalar = 0.3
-    k: int = static(20)
-    minibatch: int = static(100)
-    examples: int = static(0)
-    fpr: float = FPR
-    images: int = static(5000)
+    k: int = static(20, check=integer(2))
+    minibatch: int = static(100, check=count)
+    examples: int = static(0, check=integer(0))
+    fpr: float = field(FPR, check=share)
+    images: int = static(5000, check=count)
 
     keeps_network: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
@@ -74,9 +75,6 @@ class LID(Struct):
     surrogate = itself
 
     def __post_init__(self) -> None:
-        for name, least in (("k", 2), ("examples", 0), ("images", 1)):
-            if getattr(self, name) < least:
-                raise DefenseError(f"LID.{name} must be at least {least}, got {getattr(self, name)}")
         if self.minibatch <= self.k:
             raise DefenseError(
                 f"LID.minibatch must be more than the {self.k} neighbours, got {self.minibatch}"

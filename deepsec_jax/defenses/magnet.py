@@ -20,16 +20,18 @@ from deepsec_jax.defenses.base import (
     check_confident,
     check_keepable,
     keep_network,
+    recipe_changes,
     retrain,
 )
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
 from deepsec_jax.defenses.divergence import divergence_excess
 from deepsec_jax.defenses.quantiles import Quantiles, fit_quantiles
+from deepsec_jax.field_checks import count, each, one_of, positive, share
 from deepsec_jax.models.autoencoder import KINDS, Autoencoder
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, static, typed_key
+from deepsec_jax.pytree import Struct, field, static, typed_key
 from deepsec_jax.training import Recipe, Saved, load_network
 
 ERROR = "test_error"
@@ -66,15 +68,15 @@ class MagNet(Struct):
         arXiv:1705.09064.
     """
 
-    autoencoders: tuple[str, ...] = static(("pooled", "flat"))
-    powers: tuple[int, ...] = static((2, 1))
-    temperatures: tuple[float, ...] = static(())
-    filters: int = static(3)
+    autoencoders: tuple[str, ...] = static(("pooled", "flat"), check=each(one_of(*KINDS), least=1))
+    powers: tuple[int, ...] = static((2, 1), check=each(count, least=1))
+    temperatures: tuple[float, ...] = static((), check=each(positive))
+    filters: int = static(3, check=count)
     noise: Scalar = 0.1
     reforms: bool = static(False)
-    fpr: float = FPR
-    images: int = static(5000)
-    changes: Changes = static(())
+    fpr: float = field(FPR, check=share)
+    images: int = static(5000, check=count)
+    changes: Changes = static((), check=recipe_changes)
 
     keeps_network: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
@@ -86,18 +88,11 @@ class MagNet(Struct):
     )
 
     def __post_init__(self) -> None:
-        if not self.autoencoders or len(self.autoencoders) != len(self.powers):
+        if len(self.autoencoders) != len(self.powers):
             raise DefenseError(
                 f"MagNet takes one power for every autoencoder, got {len(self.powers)} for "
                 f"{len(self.autoencoders)}"
             )
-        if not set(self.autoencoders) <= set(KINDS) or min(self.powers) < 1 or self.filters < 1:
-            raise DefenseError(
-                f"MagNet's autoencoders are {' or '.join(KINDS)} of at least 1 filter with powers of at "
-                f"least 1, got {self.autoencoders}, {self.filters} and {self.powers}"
-            )
-        if any(temperature <= 0 for temperature in self.temperatures):
-            raise DefenseError(f"MagNet.temperatures must lie above 0, got {self.temperatures}")
 
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None

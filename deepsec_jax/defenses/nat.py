@@ -9,7 +9,7 @@ from deepsec_jax.attacks import LLC
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.adversarial import PerImageEps, mixed_loss
-from deepsec_jax.defenses.base import Base, Changes, itself, retrain
+from deepsec_jax.defenses.base import Base, Changes, itself, recipe_changes, retrain
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import frozen
@@ -33,7 +33,7 @@ class NAT(Struct):
     sigma: Scalar = 50.0
     largest: Scalar = 0.3
     weight: Scalar = 0.3
-    changes: Changes = static(())
+    changes: Changes = static((), check=recipe_changes)
 
     card: ClassVar[Card] = Card(
         name="NAT",

@@ -10,9 +10,10 @@ from deepsec_jax.attacks import PGD
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.adversarial import RobustAccuracy, mean_loss, mixed_loss, warmed
-from deepsec_jax.defenses.base import Base, Changes, DefenseError, itself, retrain
+from deepsec_jax.defenses.base import Base, Changes, itself, recipe_changes, retrain
+from deepsec_jax.field_checks import count, integer, share
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.training import accuracy, frozen
 from deepsec_jax.training.loop import Score
 
@@ -45,12 +46,12 @@ class PAT(Struct):
 
     eps: Scalar = 0.3
     step_size: Scalar = 0.01
-    steps: int = static(40)
+    steps: int = static(40, check=count)
     natural: Scalar = 0.0
-    warmup: Scalar = 0.0
-    replays: int = static(0)
-    judge_steps: int = static(20)
-    changes: Changes = static(())
+    warmup: Scalar = field(0.0, check=share)
+    replays: int = static(0, check=integer(0))
+    judge_steps: int = static(20, check=count)
+    changes: Changes = static((), check=recipe_changes)
 
     card: ClassVar[Card] = Card(
         name="PAT",
@@ -60,11 +61,6 @@ class PAT(Struct):
         kind="adversarial training",
     )
     surrogate = itself
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("replays", 0), ("judge_steps", 1)):
-            if getattr(self, name) < least:
-                raise DefenseError(f"PAT.{name} must be at least {least}, got {getattr(self, name)}")
 
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None

@@ -12,7 +12,16 @@ from jax import lax
 
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split, unit_images
-from deepsec_jax.defenses.base import Base, Changes, DefenseError, check_keepable, keep_network, retrain
+from deepsec_jax.defenses.base import (
+    Base,
+    Changes,
+    DefenseError,
+    check_keepable,
+    keep_network,
+    recipe_changes,
+    retrain,
+)
+from deepsec_jax.field_checks import count, integer, proper_share
 from deepsec_jax.models.pixelcnn import PixelCNN, bits_per_dim
 from deepsec_jax.models.pixelcnn_scan import purify
 from deepsec_jax.models.wrappers import StraightThrough
@@ -47,12 +56,12 @@ class PD(Struct):
     """
 
     eps: Scalar = 0.3
-    filters: int = static(160)
-    blocks: int = static(5)
-    mixtures: int = static(10)
-    levels: int = static(256)
-    dropout: float = static(0.0)
-    changes: Changes = static(())
+    filters: int = static(160, check=count)
+    blocks: int = static(5, check=integer(0))
+    mixtures: int = static(10, check=count)
+    levels: int = static(256, check=integer(2))
+    dropout: float = static(0.0, check=proper_share)
+    changes: Changes = static((), check=recipe_changes)
 
     keeps_network: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
@@ -63,13 +72,6 @@ class PD(Struct):
         goal="complete",
         kind="purification",
     )
-
-    def __post_init__(self) -> None:
-        for name, least in (("filters", 1), ("blocks", 0), ("mixtures", 1), ("levels", 2)):
-            if getattr(self, name) < least:
-                raise DefenseError(f"PD.{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise DefenseError(f"PD.dropout must be at least 0 and less than 1, got {self.dropout}")
 
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None

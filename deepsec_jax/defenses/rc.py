@@ -15,6 +15,7 @@ from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
 from deepsec_jax.defenses.transformed import DRAWS, Transformed
+from deepsec_jax.field_checks import count
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Logits, Scalar
@@ -109,9 +110,9 @@ class RC(Struct):
     """
 
     radius: Scalar = 0.3
-    points: int = static(1000)
+    points: int = static(1000, check=count)
     search: bool = static(False)
-    images: int = static(1000)
+    images: int = static(1000, check=count)
 
     keeps_network: ClassVar[bool] = True
     differentiable: ClassVar[bool] = False
@@ -122,11 +123,6 @@ class RC(Struct):
         goal="complete",
         kind="region vote",
     )
-
-    def __post_init__(self) -> None:
-        for name in ("points", "images"):
-            if getattr(self, name) < 1:
-                raise DefenseError(f"RC.{name} must be at least 1, got {getattr(self, name)}")
 
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None

@@ -10,9 +10,10 @@ from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, DefenseError, keep_network
 from deepsec_jax.defenses.transformed import DRAWS, Transformed
+from deepsec_jax.field_checks import count, share
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
-from deepsec_jax.pytree import Struct, logits_shape, static
+from deepsec_jax.pytree import Struct, field, logits_shape, static
 from deepsec_jax.randomness import first_keys
 from deepsec_jax.training import Saved
 from deepsec_jax.transforms import resize_pad
@@ -45,9 +46,9 @@ class RT(Struct):
         Xie et al., "Mitigating Adversarial Effects Through Randomization", ICLR 2018, arXiv:1711.01991.
     """
 
-    pad: Scalar = 0.0
-    smallest: int = static(28)
-    largest: int = static(31)
+    pad: Scalar = field(0.0, check=share)
+    smallest: int = static(28, check=count)
+    largest: int = static(31, check=count)
 
     keeps_network: ClassVar[bool] = True
     card: ClassVar[Card] = Card(

@@ -13,7 +13,7 @@ from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split
 from deepsec_jax.defenses.adversarial import mean_loss, mixed_loss
-from deepsec_jax.defenses.base import Base, Changes, DefenseError, retrain
+from deepsec_jax.defenses.base import Base, Changes, recipe_changes, retrain
 from deepsec_jax.defenses.thermometer import (
     SmoothThermometer,
     Thermometer,
@@ -23,6 +23,7 @@ from deepsec_jax.defenses.thermometer import (
     level_of,
     rungs,
 )
+from deepsec_jax.field_checks import count, integer
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
 from deepsec_jax.pytree import Struct, example_keys, static
 from deepsec_jax.training import Saved, accuracy, frozen
@@ -51,15 +52,15 @@ class TE(Struct):
         ICLR 2018.
     """
 
-    levels: int = static(16)
+    levels: int = static(16, check=integer(2))
     adversarial: bool = static(True)
     eps: Scalar = 0.3
-    steps: int = static(40)
+    steps: int = static(40, check=count)
     step_size: Scalar = 1.0
     anneal: Scalar = 1.2
     sign: bool = static(False)
     natural: Scalar = 1.0
-    changes: Changes = static(())
+    changes: Changes = static((), check=recipe_changes)
 
     differentiable: ClassVar[bool] = False
     card: ClassVar[Card] = Card(
@@ -69,11 +70,6 @@ class TE(Struct):
         goal="complete",
         kind="gradient masking",
     )
-
-    def __post_init__(self) -> None:
-        for name, least in (("levels", 2), ("steps", 1)):
-            if getattr(self, name) < least:
-                raise DefenseError(f"TE.{name} must be at least {least}, got {getattr(self, name)}")
 
     def fit(
         self, base: Base, data: Dataset, *, key: Key, folder: str | os.PathLike[str] | None = None

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from deepsec_jax.attacks.cost import cost
+from deepsec_jax.attacks.settings import described
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_table import described, most_gradients
 from deepsec_jax.evaluation.generate import generate
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.measured import measure_cell
@@ -118,11 +119,12 @@ def attack_job(
             gradient_seconds=environment["gradient_seconds"],
         )  # fmt: skip
 
+    stated = cost(attack, classes=classes, entries=int(np.prod(image_shape)))
     image = 2 * 4 * int(np.prod(image_shape))
     columns = sum(map(len, groups.values()))
     return Job(
         config, compute, groups, measure, images=rows,
-        gradients=most_gradients(attack, int(np.prod(image_shape))),
+        gradients=None if stated is None else int(stated.gradients),
         bytes=rows * (image + 4 * (classes + 4) + 8 * columns) + 65536, notes=notes, ready=candidates,
     )  # fmt: skip
 

@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from deepsec_jax.attacks import PGD, Square, preset
+from deepsec_jax.attacks.settings import described
 from deepsec_jax.catalog import versions
 from deepsec_jax.defenses import Defended
-from deepsec_jax.evaluation.attack_table import described
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import gives_confidences, hash_tree, is_randomised, rejects

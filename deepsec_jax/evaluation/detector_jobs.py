@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.attacks import FGSM, preset
+from deepsec_jax.attacks.settings import described
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.data import Candidates, Dataset, unit_images
 from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.evaluation.attack_jobs import attacked
-from deepsec_jax.evaluation.attack_table import described
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.robustness import ask
 from deepsec_jax.protocols import Classifier

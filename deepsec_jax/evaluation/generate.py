@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.attacks import count_calls, prepare, run_in_batches
+from deepsec_jax.attacks.cost import cost
 from deepsec_jax.batches import OnBatch, in_batches, silent
-from deepsec_jax.evaluation.attack_table import forwards, gradients
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, classes_of, static
 from deepsec_jax.randomness import example_keys, reseed
 
 
@@ -74,10 +74,7 @@ def generate(
             counter, model, images, labels, key=key, batch_size=batch_size, on_batch=on_batch
         )
     seconds = max(0.0, time.perf_counter() - started - compile_seconds())
-    forward_passes, calls = counter.means(len(images)) or (
-        _known(forwards(attack)),
-        _known(gradients(attack)),
-    )
+    forward_passes, calls = counter.means(len(images)) or _stated(attack, model, images)
     return Generated(
         x_adv=x_adv,
         targets=_targets(attack, model, images, labels, key, batch_size),
@@ -89,8 +86,11 @@ def generate(
     )
 
 
-def _known(count: int | None) -> float:
-    return float("nan") if count is None else float(count)
+def _stated(attack: Attack, model: Classifier, images: np.ndarray) -> tuple[float, float]:
+    """Return forwards and gradients of an attack that does not count; NaN where it states none exactly."""
+    entries = int(np.prod(images.shape[1:]))
+    stated = cost(attack, classes=classes_of(model, images[:1]) if len(images) else 2, entries=entries)
+    return (stated.forwards, stated.gradients) if stated is not None and stated.exact else (np.nan, np.nan)
 
 
 class _Counter(Struct):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepsec_jax import attacks, defenses
+from deepsec_jax.attacks.settings import class_of, hyperparameters
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.defenses.base import changed_recipe
 from deepsec_jax.defenses.folders import settings_of
-from deepsec_jax.evaluation.attack_table import class_of, hyperparameters
 from deepsec_jax.tables.published import Published
 from deepsec_jax.training import RECIPES, Recipe
 

@@ -55,7 +55,7 @@ def test_no_number_that_an_attack_cannot_mean(kind, value):
     ("build", "message"),
     [
         (lambda: JSMA(theta=np.float32(0.0)), "theta must be finite and not 0"),
-        (lambda: Cosine(steps=0.0), "Cosine.steps must be finite and not 0"),
+        (lambda: Cosine(steps=0.0), "Cosine.steps must be finite and above 0"),
         (lambda: FGSM(eps="0.3"), "FGSM.eps must be a number, got '0.3'"),
         (lambda: FGSM(eps=np.array("0.3")), "FGSM.eps must be a number"),
         (lambda: FGSM(eps=np.complex64(0.3)), "FGSM.eps must be a number"),

@@ -35,9 +35,9 @@ from deepsec_jax.attacks import (
 )
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.parts import Momentum, at_input
+from deepsec_jax.attacks.settings import hyperparameters
 from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.attack_jobs import attacked
-from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.pytree import Struct
 
 KEY = jax.random.key(0)

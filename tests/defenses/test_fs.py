@@ -184,7 +184,7 @@ def test_a_folder_brings_the_detector_back(base, digits, tmp_path):
 
 @pytest.mark.parametrize("options", [{"bits": 0, "median": False}, {"bits": 17}, {"bits": -1}])
 def test_squeezers_that_make_no_sense(options):
-    with pytest.raises(DefenseError, match=r"no squeezer|between 0 .* and 16"):
+    with pytest.raises(ValueError, match=r"no squeezer|FS.bits must be an integer from 0 to 16"):
         FS(**options)
 
 

@@ -306,5 +306,5 @@ def test_what_cannot_be_fitted_says_why(trained, digits):
     with pytest.raises(DefenseError, match="wants 2000: give more images"):
         FEW.replace(minibatch=2000).fit(base, digits, key=jax.random.key(0))
     for wrong in ({"k": 1}, {"minibatch": 20}, {"examples": -1}, {"images": 0}):
-        with pytest.raises(DefenseError, match=f"LID.{next(iter(wrong))} must be"):
+        with pytest.raises(ValueError, match=f"LID.{next(iter(wrong))} must be"):
             LID(**wrong)

@@ -168,5 +168,5 @@ def test_a_bare_function_votes_as_well(digits, x):
     bare = Base(None, None, make_linear((8, 8, 1), 10))
     assert call(SMALL.fit(bare, digits, key=jax.random.key(0)), x).shape == (6, 10)
     for name in ("points", "images"):
-        with pytest.raises(DefenseError, match=f"RC.{name} must be at least 1, got 0"):
+        with pytest.raises(ValueError, match=f"RC.{name} must be an integer of at least 1, got 0"):
             RC(**{name: 0})

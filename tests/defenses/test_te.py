@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 
 from deepsec_jax import attacks, training
 from deepsec_jax.attacks import losses
-from deepsec_jax.defenses import TE, DefenseError
+from deepsec_jax.defenses import TE
 from deepsec_jax.defenses.te import LSPGA, Encoded, OnCodes, within_reach
 from deepsec_jax.defenses.thermometer import SmoothThermometer, Thermometer, decode, encode, smooth_encode
 
@@ -223,5 +223,5 @@ def test_one_compile_for_all_weights_and_vmap(compiles):
 
 @pytest.mark.parametrize(("field", "value"), [("levels", 1), ("steps", 0)])
 def test_senseless_settings_are_refused(field, value):
-    with pytest.raises(DefenseError, match=rf"TE\.{field} must be at least"):
+    with pytest.raises(ValueError, match=rf"TE\.{field} must be an integer of at least"):
         TE(**{field: value})

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from deepsec_jax import attacks, training
-from deepsec_jax.evaluation.attack_table import class_of, hyperparameters
+from deepsec_jax.attacks.settings import class_of, hyperparameters
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.runs.cells import KINDS, Cell
 from deepsec_jax.studies.paper_title import DIGESTS

@@ -6,9 +6,9 @@ import numpy as np
 from fake_cells import images_of, model_of
 
 from deepsec_jax import defenses, training
+from deepsec_jax.attacks.settings import hyperparameters
 from deepsec_jax.defenses.base import changed_recipe
 from deepsec_jax.defenses.folders import settings_of
-from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.defense_cells import paper_pgd
 from deepsec_jax.evaluation.defense_jobs import column_of
 from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS

@@ -6,8 +6,8 @@ import numpy as np
 from fake_cells import config_of, images_of, model_of
 
 from deepsec_jax import defenses
+from deepsec_jax.attacks.settings import hyperparameters
 from deepsec_jax.defenses.folders import settings_of
-from deepsec_jax.evaluation.attack_table import hyperparameters
 from deepsec_jax.evaluation.detector_jobs import swept_fgsm
 from deepsec_jax.runs.cells import KINDS, Cell
 

@@ -8,7 +8,8 @@ import pytest
 from conftest import Noisy, make_linear
 
 from deepsec_jax import attacks, data
-from deepsec_jax.evaluation import attack_table
+from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.settings import hyperparameters
 from deepsec_jax.evaluation.attack_jobs import attacked
 from deepsec_jax.evaluation.generate import generate
 from deepsec_jax.evaluation.measured import measure_cell
@@ -107,9 +108,9 @@ def _row(**changes) -> Judged:
 
 def test_restarts_show_inner_fields_and_count_all_gradients():
     attack = attacks.Restarts(attacks.PGD(eps=0.2, steps=5), n=3)
-    shown = attack_table.hyperparameters(attack)
+    shown = hyperparameters(attack)
     assert shown["eps"] == 0.2 and shown["restarts"] == 3 and shown["start"] == "in_ball"
-    assert attack_table.gradients(attack) == 15
+    assert cost(attack, classes=3, entries=16) == Cost(6.0, 15.0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepsec_jax.attacks import ATTACKS
+from deepsec_jax.catalog import Card
 from deepsec_jax.studies.model_words import not_adaptive
 from deepsec_jax.tables.build import name_of
 from deepsec_jax.tables.checks import GREY, Check, failed_cells, missing_values, model_findings
@@ -15,13 +16,6 @@ from deepsec_jax.tables.silence import silence, silent_images
 from deepsec_jax.tables.table import Row, Section
 
 _TOLERANCE = 0.01  # one point: a normal difference
-
-# (weaker, stronger) at one budget: more steps, a random start, or any wrong class instead of a given one.
-_ORDER = (
-    ("fgsm", "bim"), ("fgsm", "pgd"), ("fgsm", "umifgsm"), ("rfgsm", "pgd"), ("bim", "pgd"),
-    ("llc", "illc"), ("rllc", "illc"), ("llc", "fgsm"), ("rllc", "rfgsm"), ("illc", "bim"),
-    ("tmifgsm", "umifgsm"), ("uap", "pgd"),
-)  # fmt: skip
 
 
 class Judged(NamedTuple):
@@ -74,8 +68,14 @@ def _comparable(weak: Judged, strong: Judged) -> bool:
     def budget(row: Judged) -> tuple[Any, Any]:
         return row.hyperparameters.get("eps"), row.hyperparameters.get("norm", "linf")
 
-    pair = (weak.attack.partition("@")[0], strong.attack.partition("@")[0])
-    return pair in _ORDER and budget(weak) == budget(strong) and weak.n == strong.n
+    card = _card_of(strong.attack)
+    below = () if card is None else card.stronger_than
+    return weak.attack.partition("@")[0] in below and budget(weak) == budget(strong) and weak.n == strong.n
+
+
+def _card_of(row: str) -> Card | None:
+    """Return the card of a preset row's attack; None for an unknown one."""
+    return getattr(ATTACKS.get(row.partition("@")[0]), "card", None)
 
 
 def _percent(share: float) -> str:
@@ -97,8 +97,8 @@ def _judged(row: Row) -> Judged:
 
 
 def _unbounded(row: Row) -> str:
-    card = getattr(ATTACKS.get(row.name.partition("@")[0]), "card", None)
-    if card is None or card.kind != "minimum-norm" or card.budget is not None or row.hits == row.n:
+    card = _card_of(row.name)
+    if card is None or not card.unbounded or row.hits == row.n:
         return ""
     return (
         f"{row.name}: success {100 * (row.hits or 0) / row.n:.1f} % of n = {row.n}, though nothing bounds "

@@ -3,8 +3,9 @@
 from functools import partial
 from typing import Any
 
-from deepsec_jax.attacks import ATTACKS, Square
+from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.attacks import preset as preset_of
+from deepsec_jax.attacks.cost import uses_gradients
 from deepsec_jax.attacks.presets import ROWS, table_of
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job, column_groups
@@ -46,7 +47,7 @@ def jobs_of(
     can_reject = rejects(run.model)
     every = (name for name, column in METRICS.items() if can_reject or not column.needs_rejection)
     groups = column_groups(metrics or tuple(every))
-    gradients = any(map(_follows_gradients, attacks.values()))
+    gradients = any(map(uses_gradients, attacks.values()))
 
     def notes() -> dict[str, Any]:
         return run.notes(findings=run.look(run.model, run.about["name"], gradients=gradients))
@@ -66,10 +67,6 @@ def jobs_of(
         )
         for name, attack in attacks.items()
     ]  # fmt: skip
-
-
-def _follows_gradients(attack: Any) -> bool:
-    return not isinstance(attack, Square) or attack.guided
 
 
 def presets(names: tuple[str, ...], run: Run, kind: str) -> dict[str, Attack]:

@@ -1,0 +1,79 @@
+"""The cost of an attack in model calls per image, as the attack states it.
+
+An attack has a method ``cost(classes, entries) -> Cost``.  Tables take it for attacks that do not count, and
+estimates of time for all.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Model calls per image.
+
+    Attributes:
+        forwards: forward passes, without those in gradients.
+        gradients: one backward pass each; a Jacobian counts one per class.
+        exact: every image takes as many; otherwise no image takes more.
+    """
+
+    forwards: float
+    gradients: float
+    exact: bool = True
+
+    def __mul__(self, runs: float) -> "Cost":
+        """Return the cost of several runs."""
+        return Cost(self.forwards * runs, self.gradients * runs, self.exact)
+
+    def with_forwards(self, more: float) -> "Cost":
+        """Return the cost with further forward passes."""
+        return Cost(self.forwards + more, self.gradients, self.exact)
+
+    def at_most(self) -> "Cost":
+        """Return the same numbers as an upper bound."""
+        return Cost(self.forwards, self.gradients, exact=False)
+
+
+def cost(attack: Any, *, classes: int, entries: int) -> Cost | None:
+    """Return the cost that an attack states; None where it states none.
+
+    Args:
+        attack: the attack.
+        classes: number of the model's classes.
+        entries: entries of an image, H x W x C.
+    """
+    stated = getattr(attack, "cost", None)
+    found: Cost | None = None if stated is None else stated(classes, entries)
+    return found
+
+
+def of_all(attacks: Iterable[Any], classes: int, entries: int) -> Cost | None:
+    """Return the cost of several attacks, each on every image; None where one states none."""
+    costs = [cost(attack, classes=classes, entries=entries) for attack in attacks]
+    known = [each for each in costs if each is not None]
+    if len(known) < len(costs):
+        return None
+    return Cost(
+        sum(each.forwards for each in known),
+        sum(each.gradients for each in known),
+        all(each.exact for each in known),
+    )
+
+
+def of_steps(steps: int) -> Cost:
+    """Return the cost of an ascent: a gradient per step, and a forward for the last iterate after several."""
+    return Cost(float(steps > 1), float(steps))
+
+
+def uses_gradients(attack: Any) -> bool:
+    """Tell whether an attack, or one that it holds, follows gradients of the model.
+
+    An attack that follows none has a field or property ``uses_gradients`` that is False.
+    """
+    stated = getattr(attack, "uses_gradients", None)
+    if stated is not None:
+        return bool(stated)
+    held = getattr(attack, "attacks", None) or [part for part in [getattr(attack, "attack", None)] if part]
+    return any(map(uses_gradients, held)) if held else True
