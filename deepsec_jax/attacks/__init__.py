@@ -34,6 +34,7 @@ from deepsec_jax.attacks.fmn import FMN as FMN
 from deepsec_jax.attacks.given import Given as Given
 from deepsec_jax.attacks.illc import ILLC as ILLC
 from deepsec_jax.attacks.jsma import JSMA as JSMA
+from deepsec_jax.attacks.layer_losses import FeatureDistance as FeatureDistance
 from deepsec_jax.attacks.llc import LLC as LLC
 from deepsec_jax.attacks.masked import Masked as Masked
 from deepsec_jax.attacks.model_outputs import check_model_outputs as check_model_outputs

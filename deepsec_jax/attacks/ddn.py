@@ -21,7 +21,8 @@ from deepsec_jax.attacks.closest import (
 )
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap, succeeded
+from deepsec_jax.attacks.layer_losses import of_logits
+from deepsec_jax.attacks.losses import Loss, logit_gap, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -102,7 +103,7 @@ def _stepped(attack: DDN, model: Classifier, state: _State) -> _State:
     def objective(point: Images) -> tuple[jax.Array, jax.Array]:
         logits = open_logits(asked, asked(point.astype(x.dtype)), state.labels, targeted=attack.targeted)
         reached = succeeded(logits, state.labels, targeted=attack.targeted)
-        return sign * find_loss(attack.loss)(logits, state.labels), reached
+        return sign * of_logits(attack.loss)(logits, state.labels), reached
 
     stored = towards(clean + state.delta, x)
     _, reached, gradient = value_and_gradient(objective, at_least_float32(stored))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from deepsec_jax.attacks import JSMA, UAP, DeepFool, Perturbation, Restarts
+from deepsec_jax.attacks.layer_losses import sees_activations
 from deepsec_jax.catalog import versions
 
 
@@ -80,7 +81,7 @@ def forwards(attack: Any) -> int | None:
     """Return the forward passes per image beside those in the gradients; None if not known.
 
     More than one step ends with one, for the last iterate; finding the least likely class costs one (on a
-    deterministic model), and so does judging each restart.
+    deterministic model).  So does judging each restart, and so do the clean image's activations.
     """
     if isinstance(attack, Restarts):
         each = forwards(attack.attack)
@@ -89,4 +90,5 @@ def forwards(attack: Any) -> int | None:
     if not steps:
         return steps
     finds_its_target = attack.card.goal == "targeted" and not hasattr(attack, "targeted")
-    return int(steps > 1) + int(finds_its_target)
+    looks_at_clean = sees_activations(getattr(attack, "loss", "logit_gap"))
+    return int(steps > 1) + int(finds_its_target) + int(looks_at_clean)
