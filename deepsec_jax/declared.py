@@ -28,7 +28,7 @@ class Definition:
     """A class, function or module of this package, as text.
 
     Attributes:
-        module: full name of the module that it stands in.
+        module: full name of the module that defines it.
         node: its syntax tree.
     """
 

@@ -28,7 +28,7 @@ from deepsec_jax.studies.results import Results
 from deepsec_jax.studies.run import Run
 
 OWN = "own"
-"""What stands for a kind of preset where an attack brings its own hyperparameters."""
+"""The kind of preset of attacks that bring their own hyperparameters."""
 
 
 def evaluate(
@@ -143,7 +143,7 @@ def _name(attack: Attack) -> str:
 
 
 def seed_of(key: Key | int) -> int:
-    """Return the seed that a key stands for: ``S`` for ``jax.random.key(S)``, else one made of all its words.
+    """Return the seed of a key: ``S`` for ``jax.random.key(S)``, else one made of all its words.
 
     Args:
         key: one key, or a seed.
