@@ -135,7 +135,7 @@ def _value(node: ast.Module | ast.ClassDef | ast.FunctionDef, name: str) -> ast.
 
 
 def _definition(module: str, node: ast.expr) -> Definition:
-    """Return what a name, or a partial of a name, stands for, through imports within the package."""
+    """Return what a name, or a partial of a name, refers to, through imports within the package."""
     if isinstance(node, ast.Call) and node.args:  # partial(ResNet, depth=20)
         node = node.args[0]
     if not isinstance(node, ast.Name):
