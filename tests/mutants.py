@@ -38,8 +38,9 @@ LIMIT = 900.0
 
 NOT_COPIED = (
     ".git", ".venv", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis", "__pycache__",
-    "*.egg-info", "runs", "site", "build", "dist",
+    "*.egg-info",
 )  # fmt: skip
+NOT_COPIED_FROM_THE_TOP = ("runs", "site", "build", "dist")  # deepsec_jax/runs is a package
 
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -230,6 +231,12 @@ def chosen(mutants: Mapping[str, Mutant], patterns: Sequence[str]) -> list[Mutan
     ]
 
 
+def left_out(root: Path, folder: str, names: list[str]) -> set[str]:
+    """Return the names in a folder of the checkout that its copy does without."""
+    found = set(shutil.ignore_patterns(*NOT_COPIED)(folder, names))
+    return found | ({*NOT_COPIED_FROM_THE_TOP} & {*names} if Path(folder) == Path(root) else set())
+
+
 def try_all(mutants: Sequence[Mutant], root: Path, results: Results) -> dict[str, Verdict]:
     """Return name -> verdict, printed as they come; nothing is run that was run before.
 
@@ -240,7 +247,7 @@ def try_all(mutants: Sequence[Mutant], root: Path, results: Results) -> dict[str
     verdicts = {}
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         checkout = Path(folder).resolve() / "checkout"
-        shutil.copytree(root, checkout, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        shutil.copytree(root, checkout, ignore=lambda folder, names: left_out(root, folder, names))
         for mutant in mutants:
             verdict = results.get(mutant)
             if verdict is None:

@@ -44,7 +44,7 @@ def test_cards_are_the_classes_own(module, name, imported):
 @pytest.mark.parametrize(
     ("module", "name", "imported"),
     [
-        ("deepsec_jax.models", "MODELS", models.MODELS),
+        ("deepsec_jax.models.table", "MODELS", models.MODELS),
         ("deepsec_jax.data.table", "DATASETS", data.DATASETS),
     ],
 )

@@ -40,6 +40,16 @@ def test_a_text_that_moved_or_stands_twice_is_seen():
         planted("a + b", Mutant("same", "sums.py", "a + b", "a + b", ()))
 
 
+def test_the_copy_has_every_package_and_no_results(tmp_path):
+    for folder in ("runs/models", "deepsec_jax/runs", "build", "tests/__pycache__"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert mutants.left_out(tmp_path, str(tmp_path), ["runs", "build", "deepsec_jax", ".git"]) == {
+        "runs", "build", ".git"
+    }  # fmt: skip
+    inside = mutants.left_out(tmp_path, str(tmp_path / "deepsec_jax"), ["runs", "__pycache__"])
+    assert inside == {"__pycache__"}
+
+
 SUMS = """
 def plus(a, b):
     return a + b

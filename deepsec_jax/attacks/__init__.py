@@ -7,57 +7,105 @@ One algorithm is one file, named as in :data:`ATTACKS`.  Beside them: ``losses``
 differentiates), ``call`` (the check around each attack), ``combinators``, ``batching``, ``presets``.
 """
 
-from deepsec_jax.attacks import functional as functional
-from deepsec_jax.attacks import losses as losses
-from deepsec_jax.attacks import parts as parts
-from deepsec_jax.attacks.apgd import APGD as APGD
-from deepsec_jax.attacks.autoattack import AutoAttack as AutoAttack
-from deepsec_jax.attacks.batching import check_values as check_values
-from deepsec_jax.attacks.batching import run_in_batches as run_in_batches
-from deepsec_jax.attacks.bim import BIM as BIM
-from deepsec_jax.attacks.blb import BLB as BLB
-from deepsec_jax.attacks.call import count_calls as count_calls
-from deepsec_jax.attacks.cascade import Cascade as Cascade
-from deepsec_jax.attacks.closest import Counted as Counted
-from deepsec_jax.attacks.combinators import LeastLikely as LeastLikely
-from deepsec_jax.attacks.combinators import MultiTarget as MultiTarget
-from deepsec_jax.attacks.combinators import RandomTarget as RandomTarget
-from deepsec_jax.attacks.combinators import Restarts as Restarts
-from deepsec_jax.attacks.combinators import WorstCase as WorstCase
-from deepsec_jax.attacks.cw2 import CW2 as CW2
-from deepsec_jax.attacks.ddn import DDN as DDN
-from deepsec_jax.attacks.deepfool import DeepFool as DeepFool
-from deepsec_jax.attacks.ead import EAD as EAD
-from deepsec_jax.attacks.fab import FAB as FAB
-from deepsec_jax.attacks.fgsm import FGSM as FGSM
-from deepsec_jax.attacks.fmn import FMN as FMN
-from deepsec_jax.attacks.given import Given as Given
-from deepsec_jax.attacks.illc import ILLC as ILLC
-from deepsec_jax.attacks.jsma import JSMA as JSMA
-from deepsec_jax.attacks.llc import LLC as LLC
-from deepsec_jax.attacks.masked import Masked as Masked
-from deepsec_jax.attacks.model_outputs import check_model_outputs as check_model_outputs
-from deepsec_jax.attacks.optmargin import OptMargin as OptMargin
-from deepsec_jax.attacks.pgd import PGD as PGD
-from deepsec_jax.attacks.presets import ROWS as ROWS
-from deepsec_jax.attacks.presets import preset as preset
-from deepsec_jax.attacks.presets import preset_card as preset_card
-from deepsec_jax.attacks.rfgsm import RFGSM as RFGSM
-from deepsec_jax.attacks.rllc import RLLC as RLLC
-from deepsec_jax.attacks.saved import AdversarialSet as AdversarialSet
-from deepsec_jax.attacks.saved import SavedSetError as SavedSetError
-from deepsec_jax.attacks.saved import load as load
-from deepsec_jax.attacks.saved import save as save
-from deepsec_jax.attacks.several import run_all as run_all
-from deepsec_jax.attacks.sigmazero import SigmaZero as SigmaZero
-from deepsec_jax.attacks.smallest_eps import SmallestEps as SmallestEps
-from deepsec_jax.attacks.square import Square as Square
-from deepsec_jax.attacks.table import ATTACKS as ATTACKS
-from deepsec_jax.attacks.text import parse as parse
-from deepsec_jax.attacks.tmifgsm import TMIFGSM as TMIFGSM
-from deepsec_jax.attacks.transfer import Transfer as Transfer
-from deepsec_jax.attacks.uap import UAP as UAP
-from deepsec_jax.attacks.uap import Perturbation as Perturbation
-from deepsec_jax.attacks.uap import prepare as prepare
-from deepsec_jax.attacks.umifgsm import UMIFGSM as UMIFGSM
-from deepsec_jax.attacks.within import Within as Within
+from deepsec_jax.attacks import functional, losses, parts
+from deepsec_jax.attacks.apgd import APGD
+from deepsec_jax.attacks.autoattack import AutoAttack
+from deepsec_jax.attacks.batching import run_in_batches
+from deepsec_jax.attacks.bim import BIM
+from deepsec_jax.attacks.blb import BLB
+from deepsec_jax.attacks.call import count_calls
+from deepsec_jax.attacks.cascade import Cascade
+from deepsec_jax.attacks.closest import Counted
+from deepsec_jax.attacks.combinators import LeastLikely, MultiTarget, RandomTarget, Restarts, WorstCase
+from deepsec_jax.attacks.cw2 import CW2
+from deepsec_jax.attacks.ddn import DDN
+from deepsec_jax.attacks.deepfool import DeepFool
+from deepsec_jax.attacks.ead import EAD
+from deepsec_jax.attacks.fab import FAB
+from deepsec_jax.attacks.fgsm import FGSM
+from deepsec_jax.attacks.fmn import FMN
+from deepsec_jax.attacks.given import Given
+from deepsec_jax.attacks.illc import ILLC
+from deepsec_jax.attacks.jsma import JSMA
+from deepsec_jax.attacks.layer_losses import FeatureDistance
+from deepsec_jax.attacks.llc import LLC
+from deepsec_jax.attacks.masked import Masked
+from deepsec_jax.attacks.model_outputs import check_model_outputs
+from deepsec_jax.attacks.optmargin import OptMargin
+from deepsec_jax.attacks.pgd import PGD
+from deepsec_jax.attacks.presets import ROWS, preset, preset_card
+from deepsec_jax.attacks.rfgsm import RFGSM
+from deepsec_jax.attacks.rllc import RLLC
+from deepsec_jax.attacks.saved import AdversarialSet, SavedSetError, load, save
+from deepsec_jax.attacks.several import run_all
+from deepsec_jax.attacks.sigmazero import SigmaZero
+from deepsec_jax.attacks.smallest_eps import SmallestEps
+from deepsec_jax.attacks.square import Square
+from deepsec_jax.attacks.table import ATTACKS
+from deepsec_jax.attacks.text import parse
+from deepsec_jax.attacks.tmifgsm import TMIFGSM
+from deepsec_jax.attacks.transfer import Transfer
+from deepsec_jax.attacks.uap import UAP, Perturbation, prepare
+from deepsec_jax.attacks.umifgsm import UMIFGSM
+from deepsec_jax.attacks.within import Within
+
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "BIM",
+    "BLB",
+    "CW2",
+    "DDN",
+    "EAD",
+    "FAB",
+    "FGSM",
+    "FMN",
+    "ILLC",
+    "JSMA",
+    "LLC",
+    "PGD",
+    "RFGSM",
+    "RLLC",
+    "ROWS",
+    "TMIFGSM",
+    "UAP",
+    "UMIFGSM",
+    "AdversarialSet",
+    "AutoAttack",
+    "Cascade",
+    "Counted",
+    "DeepFool",
+    "FeatureDistance",
+    "Given",
+    "LeastLikely",
+    "Masked",
+    "MultiTarget",
+    "OptMargin",
+    "Perturbation",
+    "RandomTarget",
+    "Restarts",
+    "SavedSetError",
+    "SigmaZero",
+    "SmallestEps",
+    "Square",
+    "Transfer",
+    "Within",
+    "WorstCase",
+    "check_model_outputs",
+    "count_calls",
+    "functional",
+    "load",
+    "losses",
+    "parse",
+    "parts",
+    "prepare",
+    "preset",
+    "preset_card",
+    "run_all",
+    "run_in_batches",
+    "save",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

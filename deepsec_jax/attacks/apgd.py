@@ -15,6 +15,7 @@ from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, steepest, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.layer_losses import Activations, clean_activations, loss_at, sees_activations
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import (
     AimedLoss,
@@ -108,7 +109,9 @@ class APGD(Struct):
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         del entries
         runs = self.restarts * max(1, min(self.aims, classes - 1))
-        return Cost(float(self.aims > 0), runs * (self.steps + 1.0), exact=False)
+        return Cost(
+            float(self.aims > 0) + sees_activations(self.loss), runs * (self.steps + 1.0), exact=False
+        )
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
@@ -118,12 +121,15 @@ class APGD(Struct):
         if self.aims:
             asked = at_steps(model, streams.model, _zeros(rows))
             aims, forwards = likeliest_wrong(asked, x, labels, self.aims)[0], 1.0
+        clean_layers = clean_activations(self.loss, at_steps(model, streams.model, _zeros(rows)), x)
+        forwards += float(clean_layers is not None)
         runs = self.restarts * (1 if aims is None else aims.shape[1])
         clean = x.astype(jnp.float32)
         eps = jnp.broadcast_to(jnp.asarray(self.eps, jnp.float32), (rows, 1, 1, 1))
         nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
         state = _State(
             x=x, labels=labels, eps=eps, aims=aims, keys=streams.attack, model_keys=streams.model,
+            clean_layers=clean_layers,
             run=_zeros(rows), gradients=_zeros(rows), best=nothing,
             climb=_begin(self, clean, eps, streams.attack, _zeros(rows)),
         )  # fmt: skip
@@ -162,6 +168,7 @@ class _State(NamedTuple):
     aims: jax.Array | None  # int [B, k]: wrong classes to drive to
     keys: Keys | None
     model_keys: Keys | None
+    clean_layers: Activations | None  # what the layers put out at x, for a loss that sees it
     run: jax.Array  # int32 [B]
     gradients: jax.Array  # int32 [B]
     best: Best  # of all runs
@@ -210,7 +217,8 @@ def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
         logits = open_logits(asked, asked(point.astype(x.dtype)), labels, targeted=attack.targeted)
         success = succeeded(logits, labels, targeted=attack.targeted)
         if state.aims is None:
-            loss = (sign * find_loss(attack.loss)(logits, labels)).astype(jnp.float32)
+            values = loss_at(attack.loss, asked, point.astype(x.dtype), logits, labels, state.clean_layers)
+            loss = (sign * values).astype(jnp.float32)
             rank = ranked(loss, logits)
             return loss, (success, rank, rank)
         loss = attack.aimed(logits, labels, aim).astype(jnp.float32)

@@ -8,10 +8,11 @@ from jax import lax
 
 from deepsec_jax.attacks.geometry import at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.losses import Loss, find_loss, ranked, succeeded
+from deepsec_jax.attacks.layer_losses import clean_activations, loss_at
+from deepsec_jax.attacks.losses import Loss, ranked, succeeded
 from deepsec_jax.attacks.parts import Start, StepRule
 from deepsec_jax.attacks.rejection import open_logits
-from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
+from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import reseed
 
 
@@ -103,24 +104,27 @@ def ascend(
     Returns:
         Images in the dtype of ``x``, inside the box and the ball.
     """
-    streams, climbed = split_keys(keys), find_loss(loss)
+    streams = split_keys(keys)
     clean = x.astype(jnp.float32)
     sign = -1.0 if targeted else 1.0
 
     def stored(x_i: Images) -> Images:
         return stored_in_ball(x_i, x, eps, norm)
 
-    def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    clean_layers = clean_activations(loss, at_step(model, streams.model, 0), x)
+
+    def judged(asked: Classifier, point: Images) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Return the loss to maximise, and the rank and success by which iterates are compared."""
-        logits = open_logits(model, logits, labels, targeted=targeted)
-        values = (sign * climbed(logits, labels)).astype(jnp.float32)
+        logits = open_logits(model, asked(point), labels, targeted=targeted)
+        values = loss_at(loss, asked, point, logits, labels, clean_layers)
+        values = (sign * values).astype(jnp.float32)
         return values, (ranked(values, logits), succeeded(logits, labels, targeted=targeted))
 
     def gradient_at(step: jax.Array | int, x_i: Images) -> tuple[jax.Array, jax.Array, Images]:
         model_i = at_step(model, streams.model, step)
 
         def objective(point: Images) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            return judged(model_i(point.astype(x.dtype)))
+            return judged(model_i, point.astype(x.dtype))
 
         _, (rank, success), gradient = value_and_gradient(objective, at_least_float32(stored(x_i)))
         return rank, success, jnp.where(jnp.isfinite(gradient), gradient, 0.0)
@@ -144,5 +148,5 @@ def ascend(
     nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
     last = lax.fori_loop(0, steps, body, _State(x_0, rule.init(clean), nothing))
     x_last = stored(last.x)
-    _, (rank, success) = judged(at_step(model, streams.model, steps)(x_last))
+    _, (rank, success) = judged(at_step(model, streams.model, steps), x_last)
     return better(last.best, x_last, success, rank).x

@@ -22,7 +22,8 @@ from deepsec_jax.attacks.closest import (
 from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap, succeeded
+from deepsec_jax.attacks.layer_losses import of_logits
+from deepsec_jax.attacks.losses import Loss, logit_gap, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count
@@ -59,7 +60,7 @@ class DDN(Struct):
     gamma: Scalar = 0.05
     length: Scalar = 1.0
     targeted: bool = static(False)
-    loss: Loss | str = static(logit_gap, check=find_loss)
+    loss: Loss | str = static(logit_gap, check=of_logits)
 
     card: ClassVar[Card] = Card(
         name="DDN",
@@ -106,7 +107,7 @@ def _stepped(attack: DDN, model: Classifier, state: _State) -> _State:
     def objective(point: Images) -> tuple[jax.Array, jax.Array]:
         logits = open_logits(asked, asked(point.astype(x.dtype)), state.labels, targeted=attack.targeted)
         reached = succeeded(logits, state.labels, targeted=attack.targeted)
-        return sign * find_loss(attack.loss)(logits, state.labels), reached
+        return sign * of_logits(attack.loss)(logits, state.labels), reached
 
     stored = towards(clean + state.delta, x)
     _, reached, gradient = value_and_gradient(objective, at_least_float32(stored))

@@ -13,8 +13,9 @@ from deepsec_jax.attacks.cost import Cost, uses_gradients
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
+from deepsec_jax.attacks.layer_losses import of_logits
 from deepsec_jax.attacks.live import rows_where, while_live
-from deepsec_jax.attacks.losses import Loss, find_loss, max_margin, ranked, succeeded
+from deepsec_jax.attacks.losses import Loss, max_margin, ranked, succeeded
 from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
@@ -74,7 +75,7 @@ class Square(Struct):
     shrinking: bool = static(True)
     stops: bool = static(True)
     targeted: bool = static(False)
-    loss: Loss | str = static(max_margin, check=find_loss)
+    loss: Loss | str = static(max_margin, check=of_logits)
 
     card: ClassVar[Card] = Card(
         name="Square",
@@ -166,7 +167,7 @@ def _asked(attack: Square, model: Classifier, state: _State) -> _State:
     def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Return what the gradient is of, and by what images are compared: their rank and success."""
         logits = open_logits(model, logits, state.labels, targeted=attack.targeted)
-        values = (-1.0 if attack.targeted else 1.0) * find_loss(attack.loss)(logits, state.labels)
+        values = (-1.0 if attack.targeted else 1.0) * of_logits(attack.loss)(logits, state.labels)
         values = values.astype(jnp.float32)
         return values, (ranked(values, logits), succeeded(logits, state.labels, targeted=attack.targeted))
 

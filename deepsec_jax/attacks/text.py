@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepsec_jax.attacks import parts
+from deepsec_jax.attacks.layer_losses import FeatureDistance
 from deepsec_jax.attacks.losses import LOSSES
 from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.catalog import lookup
 from deepsec_jax.protocols import Attack
 
-PARTS = (parts.Steepest, parts.Momentum, parts.Cosine, parts.at_input, parts.in_ball)
+PARTS = (parts.Steepest, parts.Momentum, parts.Cosine, parts.at_input, parts.in_ball, FeatureDistance)
 HINT = "give text such as 'PGD(eps=0.1)'"
 
 

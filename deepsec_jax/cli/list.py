@@ -94,7 +94,7 @@ def _columns(table: str, modules: str, columns: str) -> list[dict[str, Any]]:
 
 def _models() -> "Table":
     table = _table("models", "name", "network")
-    for name, model in declared.table("deepsec_jax.models", "MODELS").items():
+    for name, model in declared.table("deepsec_jax.models.table", "MODELS").items():
         table.add_row(name, model.first_line)
     return table
 

@@ -6,31 +6,56 @@ paper's order they are ``nat eat pat dd igr eit rt pd te rc``.  The detectors ``
 the same way; ``fit`` returns a :class:`FittedDetector`: a score, and one threshold set on clean images.
 """
 
-from deepsec_jax.defenses.base import Base as Base
-from deepsec_jax.defenses.base import DefenseError as DefenseError
-from deepsec_jax.defenses.base import base_of as base_of
-from deepsec_jax.defenses.dd import DD as DD
-from deepsec_jax.defenses.detector import FittedDetector as FittedDetector
-from deepsec_jax.defenses.eat import EAT as EAT
-from deepsec_jax.defenses.eit import EIT as EIT
-from deepsec_jax.defenses.folders import Defended as Defended
-from deepsec_jax.defenses.folders import ModelFolder as ModelFolder
-from deepsec_jax.defenses.folders import fit_into as fit_into
-from deepsec_jax.defenses.folders import load as load
-from deepsec_jax.defenses.folders import load_defended as load_defended
-from deepsec_jax.defenses.fs import FS as FS
-from deepsec_jax.defenses.igr import IGR as IGR
-from deepsec_jax.defenses.lid import LID as LID
-from deepsec_jax.defenses.magnet import MagNet as MagNet
-from deepsec_jax.defenses.magnet import reformed as reformed
-from deepsec_jax.defenses.nat import NAT as NAT
-from deepsec_jax.defenses.pat import PAT as PAT
-from deepsec_jax.defenses.pd import PD as PD
-from deepsec_jax.defenses.presets import preset as preset
-from deepsec_jax.defenses.presets import preset_card as preset_card
-from deepsec_jax.defenses.rc import RC as RC
-from deepsec_jax.defenses.rt import RT as RT
-from deepsec_jax.defenses.table import COMPLETE as COMPLETE
-from deepsec_jax.defenses.table import DEFENSES as DEFENSES
-from deepsec_jax.defenses.table import DETECTORS as DETECTORS
-from deepsec_jax.defenses.te import TE as TE
+from deepsec_jax.defenses.base import Base, DefenseError, base_of
+from deepsec_jax.defenses.dd import DD
+from deepsec_jax.defenses.detector import FittedDetector
+from deepsec_jax.defenses.eat import EAT
+from deepsec_jax.defenses.eit import EIT
+from deepsec_jax.defenses.folders import Defended, ModelFolder, fit_into, load, load_defended
+from deepsec_jax.defenses.fs import FS
+from deepsec_jax.defenses.igr import IGR
+from deepsec_jax.defenses.lid import LID
+from deepsec_jax.defenses.magnet import MagNet, reformed
+from deepsec_jax.defenses.nat import NAT
+from deepsec_jax.defenses.pat import PAT
+from deepsec_jax.defenses.pd import PD
+from deepsec_jax.defenses.presets import preset, preset_card
+from deepsec_jax.defenses.rc import RC
+from deepsec_jax.defenses.rt import RT
+from deepsec_jax.defenses.table import COMPLETE, DEFENSES, DETECTORS
+from deepsec_jax.defenses.te import TE
+
+__all__ = [
+    "COMPLETE",
+    "DD",
+    "DEFENSES",
+    "DETECTORS",
+    "EAT",
+    "EIT",
+    "FS",
+    "IGR",
+    "LID",
+    "NAT",
+    "PAT",
+    "PD",
+    "RC",
+    "RT",
+    "TE",
+    "Base",
+    "Defended",
+    "DefenseError",
+    "FittedDetector",
+    "MagNet",
+    "ModelFolder",
+    "base_of",
+    "fit_into",
+    "load",
+    "load_defended",
+    "preset",
+    "preset_card",
+    "reformed",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -20,23 +20,39 @@ Of detectors (all of them on the host):
 Columns marked ``host`` use NumPy or an image codec; all others are pure functions on the device.
 """
 
-from deepsec_jax.metrics.defense_record import DefenseRecord as DefenseRecord
-from deepsec_jax.metrics.defense_record import both_correct as both_correct
-from deepsec_jax.metrics.defense_record import defense_record_of as defense_record_of
-from deepsec_jax.metrics.defense_table import DEFENSE_METRICS as DEFENSE_METRICS
-from deepsec_jax.metrics.defense_table import measure_defense as measure_defense
-from deepsec_jax.metrics.defense_table import not_applicable as not_applicable
-from deepsec_jax.metrics.detection import fpr_limits as fpr_limits
-from deepsec_jax.metrics.detection import roc as roc
-from deepsec_jax.metrics.detection_record import DetectionRecord as DetectionRecord
-from deepsec_jax.metrics.detection_table import DETECTION_METRICS as DETECTION_METRICS
-from deepsec_jax.metrics.detection_table import summarise_detection as summarise_detection
-from deepsec_jax.metrics.measure import measure as measure
-from deepsec_jax.metrics.record import Answers as Answers
-from deepsec_jax.metrics.record import AttackRecord as AttackRecord
-from deepsec_jax.metrics.record import Column as Column
-from deepsec_jax.metrics.record import classify as classify
-from deepsec_jax.metrics.record import success_on as success_on
-from deepsec_jax.metrics.summary import Summary as Summary
-from deepsec_jax.metrics.summary import summarise as summarise
-from deepsec_jax.metrics.table import METRICS as METRICS
+from deepsec_jax.metrics.defense_record import DefenseRecord, both_correct, defense_record_of
+from deepsec_jax.metrics.defense_table import DEFENSE_METRICS, measure_defense, not_applicable
+from deepsec_jax.metrics.detection import fpr_limits, roc
+from deepsec_jax.metrics.detection_record import DetectionRecord
+from deepsec_jax.metrics.detection_table import DETECTION_METRICS, summarise_detection
+from deepsec_jax.metrics.measure import measure
+from deepsec_jax.metrics.record import Answers, AttackRecord, Column, classify, success_on
+from deepsec_jax.metrics.summary import Summary, summarise
+from deepsec_jax.metrics.table import METRICS
+
+__all__ = [
+    "DEFENSE_METRICS",
+    "DETECTION_METRICS",
+    "METRICS",
+    "Answers",
+    "AttackRecord",
+    "Column",
+    "DefenseRecord",
+    "DetectionRecord",
+    "Summary",
+    "both_correct",
+    "classify",
+    "defense_record_of",
+    "fpr_limits",
+    "measure",
+    "measure_defense",
+    "not_applicable",
+    "roc",
+    "success_on",
+    "summarise",
+    "summarise_detection",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
