@@ -28,10 +28,10 @@ made on the defended model; the strongest attack made through the defense's surr
 
 
 LOSSES = ("max_margin", "dlr")
-"""What the adaptive attack climbs, one after the other."""
+"""What the joint attack on model and detector climbs, one after the other."""
 
 FIRST = 0.125
-"""Length of the adaptive attack's first step, in radii; longer where so few follow that they lead nowhere."""
+"""Length of its first step, in radii; longer where so few follow that they lead nowhere."""
 
 DECAY = 0.75
 """Of its momentum.  With it and 100 such steps the joint attack reaches, from most starts, nine tenths of the
@@ -41,9 +41,10 @@ WEIGHTS = (1.0, 3.0, 0.3, 10.0)
 """How much a detector weighs in the joint attack, one restart after the other: by half decades, for of one
 detector most images fall at 3 and of the next at 1, and some of either at no weight but the others."""
 
-SEARCH, SEARCH_ON = "guided squares", "guided squares, all queries"
-"""What ends the adaptive attack on a model without a gradient: a search that stops where the surrogate is
-fooled, and one that goes on, for where an expectation is fooled single draws may still be right."""
+SQUARES, GUIDED, ON = "squares", "guided squares", ", all queries"
+"""What ends the adaptive attack: Square as its authors have it; on a model without a gradient of its own one
+that the surrogate's gradient guides; and, where the model draws at random, either of them on the surrogate to
+the last query, for where an expectation is fooled single draws may still be right."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ class Threat:
         n: images of the sample.
         seed: of the sample and of all attacks.
         steps: of each run of the adaptive attack.
-        restarts: its runs per loss.
-        queries: of the search that follows on models without a gradient; 0 for none.
+        restarts: its runs towards other classes, the nearest first; on detectors also of the joint attack,
+            for each loss.
+        queries: of the search that follows; 0 for none.
     """
 
     eps: float
@@ -151,15 +153,19 @@ def paper_pgd(dataset: str, eps: float, *, channels: int | None = None) -> PGD:
 
 
 def losses_for(classes: int) -> tuple[str, ...]:
-    """Return the losses of the adaptive attack; DLR needs three classes."""
+    """Return the losses of the joint attack; DLR needs three classes."""
     return LOSSES if classes > 2 else LOSSES[:1]
 
 
 def search_for(subject: DefendedModel) -> str:
-    """Return the search that ends the adaptive attack on a defended model; empty for none."""
-    if subject.differentiable:
-        return ""
-    return SEARCH_ON if is_randomised(subject.surrogate) else SEARCH
+    """Return the search that ends the adaptive attack on a defended model."""
+    search = SQUARES if subject.differentiable else GUIDED
+    return search + ON if is_randomised(subject.surrogate) else search
+
+
+def is_exact(subject: DefendedModel) -> bool:
+    """Tell whether what fools the surrogate fools the model: it is the model, and draws nothing."""
+    return subject.surrogate_weights == subject.weights and not is_randomised(subject.classifier)
 
 
 def digest(model: Classifier) -> str:
@@ -221,7 +227,9 @@ class Question:
     def adaptive(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
         mine = self._defended(subject, surrogate=subject.surrogate_weights)
-        attack = self.cascade(threat, joint=rejects(subject.surrogate), search=search_for(subject))
+        attack = self.cascade(
+            threat, joint=rejects(subject.surrogate), search=search_for(subject), stops=is_exact(subject)
+        )
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
     def sight(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
@@ -230,17 +238,22 @@ class Question:
         shared = {name: value for name, value in made.items() if name != "access"}
         return {**shared, "kind": SIGHT, "version": KINDS[SIGHT].version}
 
-    def cascade(self, threat: Threat, *, joint: bool = False, search: str = "") -> dict[str, Any]:
+    def cascade(
+        self, threat: Threat, *, joint: bool = False, search: str = SQUARES, stops: bool = True
+    ) -> dict[str, Any]:
         """Return what the adaptive attack is, ``joint`` on model and detector, with this ``search`` last."""
-        detector = {"weights": list(WEIGHTS), "confident": 1} if joint else {}
-        queries = {"search": search, "queries": threat.queries} if search and threat.queries else {}
+        aims = min(threat.restarts, self.classes - 1)
+        detector = {
+            "step_size": threat.eps * max(FIRST, 5.0 / threat.steps), "rule": "cosine", "decay": DECAY,
+            "losses": list(losses_for(self.classes)), "weights": list(WEIGHTS), "confident": 1,
+        }  # fmt: skip
+        queries = {"search": search, "queries": threat.queries} if threat.queries else {}
         return {
             "name": "cascade", "class": "Cascade",
             "hyperparameters": {
-                "attack": "PGD", "norm": "linf", "eps": threat.eps,
-                "step_size": threat.eps * max(FIRST, 5.0 / threat.steps), "rule": "cosine", "decay": DECAY,
-                "steps": threat.steps, "restarts": threat.restarts, "losses": list(losses_for(self.classes)),
-                "start": "in_ball", **detector, **queries,
+                "attack": "APGD", "norm": "linf", "eps": threat.eps, "steps": threat.steps,
+                "restarts": threat.restarts, "aims": aims, "rounds": -(-threat.restarts // aims),
+                "stops": stops, **(detector if joint else {}), **queries,
             },
             "versions": versions([PGD, Square] if queries else [PGD]),
         }  # fmt: skip
