@@ -9,7 +9,7 @@ from conftest import Noisy, make_images, make_linear
 from deepsec_jax import evaluation
 from deepsec_jax.attacks import APGD, PGD, AutoAttack, Square, Transfer
 from deepsec_jax.evaluation.cascade import ALREADY, STANDS, run_cascade
-from deepsec_jax.pytree import Struct
+from deepsec_jax.pytree import Struct, static
 
 KEY = jax.random.key(2)
 MODEL = make_linear(classes=2, seed=4)
@@ -69,6 +69,35 @@ def test_one_lucky_draw_brings_nobody_down():
     found = evaluation.autoattack(noisy, X, LABELS, eps=EPS, version="rand", key=KEY, batch_size=8)
     between = (found.fooled > 0) & (found.fooled < 1)
     assert between.any() and (found.by[between] == STANDS).all()
+
+
+class Recorder(Struct):
+    """Moves nothing, and notes which labels it was given under which keys."""
+
+    seen: list = static(None)
+
+    def targets(self, model, x, labels, *, key=None):
+        return None
+
+    def __call__(self, model, x, labels, *, key=None):
+        self.seen.append((np.asarray(labels), np.asarray(jax.random.key_data(key))))
+        return jnp.asarray(x)
+
+
+def test_no_two_attacks_see_one_key_and_a_weaker_image_is_not_kept():
+    seen: list = []
+    strong = PGD(eps=EPS / 2, step_size=EPS, steps=1)
+    made = run_cascade([strong, Recorder(seen), Recorder(seen)], MODEL, X, LABELS, key=KEY, batch_size=32)
+    (first, keys), (second, others) = seen
+    np.testing.assert_array_equal(first, second)
+    stands = made.by == STANDS
+    np.testing.assert_array_equal(first[: stands.sum()], LABELS[stands])
+    assert (
+        len({row.tobytes() for row in [*keys[: stands.sum()], *others[: stands.sum()]]}) == 2 * stands.sum()
+    )
+    alone = run_cascade([strong], MODEL, X, LABELS, key=KEY, batch_size=32)
+    np.testing.assert_array_equal(made.x_adv, alone.x_adv)
+    assert (made.x_adv[stands] != X[stands]).any()
 
 
 def test_progress_adds_up_to_the_images():
