@@ -22,8 +22,9 @@ from deepsec_jax import data, defenses, training
 from deepsec_jax.attacks.losses import max_margin
 from deepsec_jax.defenses.base import base_of
 from deepsec_jax.defenses.fs import Rounded, SmoothlyRounded
+from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.defense_cells import DECAY, FIRST
-from deepsec_jax.evaluation.robustness import adaptive_runs, ask, cascade
+from deepsec_jax.evaluation.robustness import ask, joint_runs
 from deepsec_jax.evaluation.sample import Sample, draw_sample
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.progress import progress
@@ -100,13 +101,14 @@ def attacked(
 ) -> Sequence[float]:
     """Return percent of images that fool the model, and, of a guard, percent that it rejects."""
     guarded = isinstance(model, Guarded)
-    runs = adaptive_runs(
+    runs = joint_runs(
         surrogate, eps=eps, step_size=FIRST * eps, steps=options.steps,
         restarts=options.restarts, names=("max_margin",), decay=DECAY, weights=WEIGHTS if guarded else (),
         confident=int(guarded),
     )  # fmt: skip
-    made = cascade(
-        runs, model, sample, key=jax.random.key(1), batch_size=options.batch, on_batch=advance,
+    made = run_cascade(
+        runs, model, sample.images, sample.labels,
+        key=jax.random.key(1), batch_size=options.batch, on_batch=advance,
     )  # fmt: skip
     answers = ask(model, made.x_adv, sample.labels, batch_size=options.batch)
     fooled = 100.0 * float(np.mean(1.0 - answers.holds))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from deepsec_jax.attacks.aims import likeliest_wrong
+from deepsec_jax.attacks.aims import POOL, likeliest_wrong, nearest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.closest import Counted, at_steps, per_row
@@ -32,7 +32,7 @@ from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, function, integer, share
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, field, static
+from deepsec_jax.pytree import Struct, classes_of, field, static
 
 MOMENTUM = 0.75
 """Share of the new step in a move; the rest repeats the last move (the authors' value)."""
@@ -51,8 +51,9 @@ class APGD(Struct):
 
     A row makes ``restarts`` runs, each of ``steps`` + 1 gradients.  With ``aims`` = k > 0, each run drives it
     to one of the k likeliest wrong classes of the clean image, in turn, and the attack makes
-    ``restarts`` x k runs; success is any wrong class all the same.  With ``stops`` a row ends at its first
-    success, and no more work is spent on it.
+    ``restarts`` x k runs; success is any wrong class all the same.  With ``nearest`` they are the k classes
+    whose linearised boundary is nearest (MALT), for at most one gradient per class more.  With ``stops`` a
+    row ends at its first success, and no more work is spent on it.
 
     Attributes:
         eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
@@ -60,6 +61,7 @@ class APGD(Struct):
         norm: "linf" or "l2", static.
         restarts: runs, or with ``aims`` rounds of runs, static.
         aims: wrong classes to drive to in turn, static; 0 climbs ``loss``, all K - 1 where there are fewer.
+        nearest: choose the aims by distance to the linearised boundary, not by their logits, static.
         targeted: ``labels`` are targets to reach, static; then ``aims`` must be 0.
         stops: whether a row ends with its first success, static; False returns the success of highest loss.
         loss: loss to climb without aims, or its name, static.
@@ -70,7 +72,8 @@ class APGD(Struct):
 
     References:
         Croce, Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
-        Parameter-free Attacks", ICML 2020, arXiv:2003.01690.
+        Parameter-free Attacks", ICML 2020, arXiv:2003.01690.  Nearest: Melamed, Yehudai, Vardi, "MALT Powers
+        Up Adversarial Attacks", NeurIPS 2024, arXiv:2407.02240.
     """
 
     eps: Scalar = 0.3
@@ -78,6 +81,7 @@ class APGD(Struct):
     norm: Norm = static("linf", check=norm_of())
     restarts: int = static(1, check=count)
     aims: int = static(0, check=integer(0))
+    nearest: bool = static(False)
     targeted: bool = static(False)
     stops: bool = static(True)
     loss: Loss | str = static(logit_gap, check=find_loss)
@@ -104,23 +108,30 @@ class APGD(Struct):
             raise ValueError(
                 f"APGD.aims must be 0 where targeted is True, got {self.aims}: the target is the label"
             )
+        if self.nearest and not self.aims:
+            raise ValueError("APGD.nearest chooses aims, of which there are none: set aims=")
 
     def cost(self, classes: int, entries: int) -> Cost:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         del entries
         runs = self.restarts * max(1, min(self.aims, classes - 1))
-        return Cost(
-            float(self.aims > 0) + sees_activations(self.loss), runs * (self.steps + 1.0), exact=False
-        )
+        chosen = min(classes, POOL + 1) if self.nearest else 0
+        forwards = float(self.aims > 0) + sees_activations(self.loss)
+        return Cost(forwards, runs * (self.steps + 1.0) + chosen, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         streams = split_keys(keys)
         rows = x.shape[0]
-        aims, forwards = None, 0.0
+        aims, forwards, chosen = None, 0.0, 0
         if self.aims:
             asked = at_steps(model, streams.model, _zeros(rows))
-            aims, forwards = likeliest_wrong(asked, x, labels, self.aims)[0], 1.0
+            forwards = 1.0
+            if self.nearest:
+                aims = nearest_wrong(asked, x, labels, self.aims, self.norm)
+                chosen = min(classes_of(model, x), POOL + 1)
+            else:
+                aims = likeliest_wrong(asked, x, labels, self.aims)[0]
         clean_layers = clean_activations(self.loss, at_steps(model, streams.model, _zeros(rows)), x)
         forwards += float(clean_layers is not None)
         runs = self.restarts * (1 if aims is None else aims.shape[1])
@@ -142,7 +153,8 @@ class APGD(Struct):
             return rows_where(live(state), _stepped(self, model, state), state)
 
         last = while_live(step, live, state)
-        return Counted(last.best.x, jnp.full(rows, forwards, jnp.float32), last.gradients.astype(jnp.float32))
+        gradients = last.gradients.astype(jnp.float32) + chosen
+        return Counted(last.best.x, jnp.full(rows, forwards, jnp.float32), gradients)
 
 
 class _Climb(NamedTuple):

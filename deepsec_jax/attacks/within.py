@@ -5,8 +5,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.balls import BALLS, size_of
-from deepsec_jax.attacks.call import attack_call
-from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.call import attack_call, count_calls
+from deepsec_jax.attacks.closest import Counted, per_row
 from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32
@@ -51,7 +51,9 @@ class Within(Struct):
         return cost(self.attack, classes=classes, entries=entries)
 
     @attack_call
-    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
-        x_adv = self.attack(model, x, labels, key=keys)
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images | Counted:
+        counted = count_calls(self.attack, model, x, labels, key=keys)
+        x_adv = self.attack(model, x, labels, key=keys) if counted is None else counted.x
         size = per_row(size_of(at_least_float32(x_adv) - at_least_float32(x), self.norm))
-        return jnp.where(size <= jnp.asarray(self.eps).astype(size.dtype), x_adv, x)
+        kept = jnp.where(size <= jnp.asarray(self.eps).astype(size.dtype), x_adv, x)
+        return kept if counted is None else counted._replace(x=kept)

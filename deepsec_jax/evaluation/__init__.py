@@ -11,6 +11,7 @@ this package.  They are imported when first used.
 import importlib
 from typing import Any
 
+from deepsec_jax.evaluation.cascade import autoattack as autoattack
 from deepsec_jax.evaluation.judge import Outcome as Outcome
 from deepsec_jax.evaluation.judge import judge as judge
 from deepsec_jax.evaluation.measured import record_of as record_of

@@ -31,10 +31,10 @@ defended model; the strongest attack, through the defense's surrogate.
 
 
 LOSSES = ("max_margin", "dlr")
-"""Losses of the adaptive attack, in order."""
+"""Losses of the joint attack on model and detector, in order."""
 
 FIRST = 0.125
-"""Length of the adaptive attack's first step, in radii; longer with few steps."""
+"""Length of its first step, in radii; longer with few steps."""
 
 DECAY = 0.75
 """Decay of its momentum.  Under a linear detector the joint attack with 100 such steps reaches nine tenths of
@@ -43,9 +43,10 @@ the optimal margin (linear programming) from most starts; without momentum it ra
 WEIGHTS = (1.0, 3.0, 0.3, 10.0)
 """Detector weights of the joint attack, cycled over restarts; the best one differs by detector and image."""
 
-SEARCH, SEARCH_ON = "guided squares", "guided squares, all queries"
-"""The final search of the adaptive attack on a model without a gradient.  The first stops if the surrogate is
-fooled.  The second spends all queries, since single draws may be correct if the expectation is fooled."""
+SQUARES, GUIDED, ON = "squares", "guided squares", ", all queries"
+"""The final search of the adaptive attack.  ``SQUARES`` is Square as published.  ``GUIDED`` is for a model
+without a gradient: the surrogate's gradient guides it.  With ``ON`` it uses all queries, also after the
+surrogate is fooled: for a random model, since single draws may be correct if the expectation is fooled."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ class Threat:
         n: images of the sample.
         seed: of the sample and of all attacks.
         steps: of each run of the adaptive attack.
-        restarts: its runs per loss.
-        queries: of the final search on models without a gradient; 0 for none.
+        restarts: its runs towards other classes, the nearest first; with a detector also the joint attack's
+            runs per loss.
+        queries: of the final search; 0 for none.
     """
 
     eps: float
@@ -153,15 +155,19 @@ def paper_pgd(dataset: str, eps: float, *, channels: int | None = None) -> PGD:
 
 
 def losses_for(classes: int) -> tuple[str, ...]:
-    """Return the losses of the adaptive attack; DLR needs three classes."""
+    """Return the losses of the joint attack; DLR needs three classes."""
     return LOSSES if classes > 2 else LOSSES[:1]
 
 
 def search_for(subject: DefendedModel) -> str:
-    """Return the final search of the adaptive attack on a defended model; empty for none."""
-    if subject.differentiable:
-        return ""
-    return SEARCH_ON if is_randomised(subject.surrogate) else SEARCH
+    """Return the final search of the adaptive attack on a defended model."""
+    search = SQUARES if subject.differentiable else GUIDED
+    return search + ON if is_randomised(subject.surrogate) else search
+
+
+def is_exact(subject: DefendedModel) -> bool:
+    """Tell whether fooling the surrogate fools the model: it is the model itself, and is deterministic."""
+    return subject.surrogate_weights == subject.weights and not is_randomised(subject.classifier)
 
 
 def digest(model: Classifier) -> str:
@@ -223,7 +229,9 @@ class Question:
     def adaptive(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
         mine = self._defended(subject, surrogate=subject.surrogate_weights)
-        attack = self.cascade(threat, joint=rejects(subject.surrogate), search=search_for(subject))
+        attack = self.cascade(
+            threat, joint=rejects(subject.surrogate), search=search_for(subject), stops=is_exact(subject)
+        )
         return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
     def sight(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
@@ -232,17 +240,22 @@ class Question:
         shared = {name: value for name, value in made.items() if name != "access"}
         return {**shared, "kind": SIGHT, "version": KINDS[SIGHT].version}
 
-    def cascade(self, threat: Threat, *, joint: bool = False, search: str = "") -> dict[str, Any]:
+    def cascade(
+        self, threat: Threat, *, joint: bool = False, search: str = SQUARES, stops: bool = True
+    ) -> dict[str, Any]:
         """Return a description of the adaptive attack: ``joint`` on model and detector, then ``search``."""
-        detector = {"weights": list(WEIGHTS), "confident": 1} if joint else {}
-        queries = {"search": search, "queries": threat.queries} if search and threat.queries else {}
+        aims = min(threat.restarts, self.classes - 1)
+        detector = {
+            "step_size": threat.eps * max(FIRST, 5.0 / threat.steps), "rule": "cosine", "decay": DECAY,
+            "losses": list(losses_for(self.classes)), "weights": list(WEIGHTS), "confident": 1,
+        }  # fmt: skip
+        queries = {"search": search, "queries": threat.queries} if threat.queries else {}
         return {
             "name": "cascade", "class": "Cascade",
             "hyperparameters": {
-                "attack": "PGD", "norm": "linf", "eps": threat.eps,
-                "step_size": threat.eps * max(FIRST, 5.0 / threat.steps), "rule": "cosine", "decay": DECAY,
-                "steps": threat.steps, "restarts": threat.restarts, "losses": list(losses_for(self.classes)),
-                "start": "in_ball", **detector, **queries,
+                "attack": "APGD", "norm": "linf", "eps": threat.eps, "steps": threat.steps,
+                "restarts": threat.restarts, "aims": aims, "rounds": -(-threat.restarts // aims),
+                "stops": stops, **(detector if joint else {}), **queries,
             },
             "versions": versions([PGD, Square] if queries else [PGD]),
         }  # fmt: skip

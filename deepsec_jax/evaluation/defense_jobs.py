@@ -1,18 +1,21 @@
 """The cells of an evaluation of defenses as jobs: computation and measurement of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from deepsec_jax.attacks import Square, Transfer
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.data import Dataset
+from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.defense_cells import (
     ADAPTIVE,
+    GUIDED,
+    ON,
     REPLAYED,
-    SEARCH_ON,
     UNDEFENDED,
     WHITE_BOX,
     DefendedModel,
@@ -29,7 +32,7 @@ from deepsec_jax.evaluation.robustness import (
     Made,
     adaptive_runs,
     ask,
-    cascade,
+    guided_search,
     has_gradient,
     make,
 )
@@ -163,7 +166,8 @@ class Defenses:
                 made = _made(config, subject, model, clean_images, batch_size, on_batch)
             costs = {
                 "batch_size": batch_size, "seconds": made.seconds, "compile_seconds": made.compile_seconds,
-                "gradients": made.gradients,
+                "gradients": made.gradients, "forwards": made.forwards,
+                **({"felled": list(made.felled)} if made.felled else {}),
             }  # fmt: skip
             notes = {"zero_gradient": True} if access == WHITE_BOX and made.gradients == 0 else {}
             return costs | notes, _arrays(model, clean_images, made.x_adv, batch_size)
@@ -198,7 +202,8 @@ class Defenses:
         if config["access"] != ADAPTIVE:
             return paper_pgd(config["data"], threat.eps, channels=self.question.channels).steps
         asked = config["attack"]["hyperparameters"]
-        climbs = threat.restarts * len(asked["losses"]) + asked.get("confident", 0)
+        climbs = 1 + asked["aims"] * asked["rounds"]
+        climbs += threat.restarts * len(asked.get("losses", ())) + asked.get("confident", 0)
         return int(threat.steps * climbs + asked.get("queries", 0))
 
     def _images(self, source: str, what: str) -> Arrays:
@@ -258,14 +263,42 @@ def _made(
         return make(pgd, model, sample, key=key, batch_size=batch_size, on_batch=on_batch)
     assert subject is not None
     asked = config["attack"]["hyperparameters"]
-    runs = adaptive_runs(
-        reseed(subject.surrogate, example_keys(key, batch_size)), eps=asked["eps"],
-        step_size=asked["step_size"], steps=asked["steps"], restarts=asked["restarts"],
-        names=asked["losses"], decay=asked["decay"], weights=asked.get("weights", ()),
-        confident=asked.get("confident", 0), queries=asked.get("queries", 0),
-        stops=asked.get("search") != SEARCH_ON,
+    attacks = adaptive_attacks(subject, asked, keys=example_keys(key, batch_size))
+    found = run_cascade(
+        attacks, model, sample.images, sample.labels, key=key, batch_size=batch_size, on_batch=on_batch
+    )
+    felled = tuple(int((found.by == number).sum()) for number in range(len(attacks)))
+    return Made(
+        found.x_adv, found.seconds, found.compile_seconds, float(found.gradients.mean()),
+        float(found.forwards.mean()), felled,
     )  # fmt: skip
-    return cascade(runs, model, sample, key=key, batch_size=batch_size, on_batch=on_batch)
+
+
+def adaptive_attacks(subject: DefendedModel, asked: Mapping[str, Any], *, keys: Any) -> list[Any]:
+    """Return the attacks that an adaptive config's hyperparameters describe.
+
+    Args:
+        subject: the defended model with its surrogate.
+        asked: ``hyperparameters`` of the config.
+        keys: one per row of a batch, for a model or surrogate that draws.
+    """
+    surrogate = reseed(subject.surrogate, keys)
+    names = ("step_size", "restarts", "decay", "weights", "confident")
+    joint = None
+    if "weights" in asked:
+        joint = {**{name: asked[name] for name in names}, "names": asked["losses"]}
+    search, way = None, asked.get("search", "")
+    if way.startswith(GUIDED):
+        search = guided_search(
+            surrogate, eps=asked["eps"], queries=asked["queries"], stops=not way.endswith(ON)
+        )
+    elif way:
+        squares = Square(eps=asked["eps"], queries=asked["queries"], share=0.8, stops=not way.endswith(ON))
+        search = Transfer(squares, surrogate if way.endswith(ON) else reseed(subject.classifier, keys))
+    return adaptive_runs(
+        surrogate, eps=asked["eps"], steps=asked["steps"], aims=asked["aims"], rounds=asked["rounds"],
+        stops=asked["stops"], joint=joint, search=search,
+    )  # fmt: skip
 
 
 _MEASURED = ROBUSTNESS_COLUMNS | {column.name: column for column in REJECTION_COLUMNS.values()}

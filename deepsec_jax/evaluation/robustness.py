@@ -1,7 +1,7 @@
 """A defended model under attack: images replayed on it, made on it, or made through its surrogate."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.answers import as_labels
-from deepsec_jax.attacks import PGD, Given, Square, Transfer, losses, run_in_batches
+from deepsec_jax.attacks import APGD, PGD, Square, Transfer, losses, run_in_batches
 from deepsec_jax.attacks.gradient import value_and_gradient
-from deepsec_jax.attacks.parts import Cosine, Momentum
+from deepsec_jax.attacks.parts import Cosine, Momentum, at_input
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.batches import OnBatch
 from deepsec_jax.evaluation.judge import answers_of, confidence_of
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
-from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import example_keys, jit_per_class, reseed, typed_key
-
-OnBatch = Callable[[int], Any]
+from deepsec_jax.protocols import Attack, Classifier, Key
+from deepsec_jax.pytree import example_keys, jit_per_class, reseed
 
 SHARE = 0.08
-"""Of an image, that a square of the search covers at most: 8 x 8 pixels of MNIST's."""
+"""Of an image, that a square of the guided search covers at most: 8 x 8 pixels of MNIST's."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,16 @@ class Made:
         seconds: wall time without compilation.
         compile_seconds: wall time of compilation.
         gradients: gradients per image, the mean over all N.
+        forwards: forwards beside those in gradients, per image, the mean over all N.
+        felled: how many images each attack in turn has brought down, where there are several.
     """
 
     x_adv: np.ndarray
     seconds: float
     compile_seconds: float
     gradients: float
+    forwards: float = 0.0
+    felled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,25 +139,58 @@ def adaptive_runs(
     surrogate: Any,
     *,
     eps: float,
+    steps: int,
+    aims: int,
+    rounds: int,
+    stops: bool,
+    joint: Mapping[str, Any] | None = None,
+    search: Attack | None = None,
+) -> list[Any]:
+    """Return the attacks of the adaptive column, in their order.
+
+    APGD from the clean image along the cross-entropy's direction; APGD on the margin towards each of the
+    ``aims`` nearest wrong classes in turn, from random starts; on a guarded model then :func:`joint_runs`;
+    last a search that needs no gradient, which must not find what gradients do not.
+
+    Args:
+        surrogate: what is differentiated; a ``Guarded`` where there is a ``joint`` attack.
+        eps: radius.
+        steps: of each run of APGD.
+        aims: wrong classes.
+        rounds: runs towards each.
+        stops: whether an image is done where the surrogate is fooled; False where the model may still hold,
+            and a larger margin carries farther.
+        joint: arguments of :func:`joint_runs`.
+        search: the last attack, made ready to run on the defended model; None for none.
+    """
+    apgd = APGD(eps=eps, steps=steps, stops=stops)
+    aimed = apgd.replace(aims=aims, nearest=True, restarts=rounds, aimed=losses.margin_to)
+    runs: list[Any] = [Transfer(each, surrogate) for each in (apgd.replace(start=at_input), aimed)]
+    if joint is not None:
+        runs += joint_runs(surrogate, eps=eps, steps=steps, **joint)
+    return runs if search is None else [*runs, search]
+
+
+def joint_runs(
+    surrogate: Any,
+    *,
+    eps: float,
     step_size: float,
     steps: int,
     restarts: int,
     names: Sequence[str],
     decay: float,
-    weights: Sequence[float] = (),
-    confident: int = 0,
-    queries: int = 0,
-    stops: bool = True,
+    weights: Sequence[float],
+    confident: int,
 ) -> list[Transfer]:
-    """Return the runs of the adaptive attack: ``restarts`` of PGD through the surrogate for each loss.
+    """Return the runs against a model and its detector: ``restarts`` of PGD for each loss.
 
-    On a guarded model the restarts take turns in how much the detector weighs, for the best weight differs
-    from detector to detector.  Steps shrink to nothing, as a cosine: those of one length keep every pixel
-    going to and fro, which a tight detector sees.  They follow a momentum: alone, a gradient at the edge
-    between fooling the model and being flagged points to one of both, in turn.  Before them come
-    ``confident`` runs on the model without its detector, whose margin is driven as far as the ball lets it:
-    some detectors miss what is wrong with confidence.  Last comes a search that keeps what the model itself,
-    not a gradient, shows to be better.
+    The restarts take turns in how much the detector weighs, for the best weight differs from detector to
+    detector.  Steps shrink to nothing, as a cosine: those of one length keep every pixel going to and fro,
+    which a tight detector sees.  They follow a momentum: alone, a gradient at the edge between fooling the
+    model and being flagged points to one of both, in turn.  Before them come ``confident`` runs on the model
+    without its detector, whose margin is driven as far as the ball lets it: some detectors miss what is wrong
+    with confidence.
 
     Args:
         surrogate: what is differentiated; a ``Guarded`` where there are ``weights`` or confident runs.
@@ -166,8 +202,6 @@ def adaptive_runs(
         decay: of the momentum.
         weights: values of ``Guarded.weight``, in turn over all restarts; none leaves the surrogate as it is.
         confident: number of runs on the bare model.
-        queries: of the search; 0 for none.
-        stops: whether the search ends where the surrogate is fooled.
     """
 
     def through(model: Classifier, name: str) -> Transfer:
@@ -179,109 +213,13 @@ def adaptive_runs(
     weighed = [surrogate.replace(weight=weight) for weight in weights] or [surrogate]
     every = [name for name in names for _ in range(restarts)]
     bare = [through(surrogate.model, "max_margin") for _ in range(confident)]
-    climbs = [through(weighed[turn % len(weighed)], name) for turn, name in enumerate(every)]
-    if not queries:
-        return [*bare, *climbs]
+    return [*bare, *(through(weighed[turn % len(weighed)], name) for turn, name in enumerate(every))]
+
+
+def guided_search(surrogate: Classifier, *, eps: float, queries: int, stops: bool) -> Transfer:
+    """Return a search along what gradients say, for models without one that leads all the way."""
     search = Square(eps=eps, queries=queries, share=SHARE, guided=True, shrinking=False, stops=stops)
-    return [*bare, *climbs, Transfer(search, surrogate)]
-
-
-def cascade(
-    runs: Sequence[Transfer],
-    model: Classifier,
-    sample: Sample,
-    *,
-    key: Key,
-    batch_size: int,
-    on_batch: OnBatch,
-) -> Made:
-    """Run attacks one after the other, each only on images that do not fool the model in every draw.
-
-    ``attacks.Cascade`` for a whole sample: here survivors of all batches fill new ones, so that a model that
-    falls at once costs one run and not all, and equal runs share their compiled code.  An image counts as
-    fallen when the model is wrong in every draw, and keeps what brought it there; of a survivor the image of
-    most wrong draws, then of largest margin, is kept.  Clean images that are wrong already stay as they are.
-    No answer (NaN) is not wrong, and such an image has no margin.  The attacker's draws of a randomised model
-    are not the judge's.
-
-    Args:
-        runs: untargeted attacks.
-        model: the defended model.
-        sample: the clean images.
-        key: root of all that is drawn.
-        batch_size: images per call.
-        on_batch: told of images, in all as many as the sample has.
-    """
-    draw_key, attack_key = jax.random.split(typed_key(key))
-    model = reseed(model, example_keys(key, batch_size))
-    started, best = time.perf_counter(), sample.images.copy()
-    meter = _Share(on_batch, len(sample), [_gradients_of(run.attack) for run in runs])
-    spent = 0
-    with compile_clock() as compile_seconds:
-        judged = ask(model, best, sample.labels, batch_size=batch_size, key=draw_key)
-        fooled, margins = judged.fooled.copy(), judged.margins.copy()
-        for number, run in enumerate(runs):
-            rows = np.flatnonzero(fooled < 1)
-            meter.fallen(number, len(sample) - len(rows))
-            if not len(rows):
-                break
-            keys = example_keys(jax.random.fold_in(attack_key, number), len(sample))[rows]
-            found = sample.images[rows]
-            for cut, part in _parts(run, best[rows], batch_size):
-                found[cut] = run_in_batches(
-                    part, model, sample.images[rows[cut]], sample.labels[rows[cut]],
-                    key=keys[cut], batch_size=batch_size, on_batch=meter.tell,
-                )  # fmt: skip
-            spent += _gradients_of(run.attack) * len(rows)
-            tried = best.copy()
-            tried[rows] = found
-            judged = ask(model, tried, sample.labels, batch_size=batch_size, key=draw_key)
-            farther = (judged.margins > margins) | (np.isnan(margins) & ~np.isnan(judged.margins))
-            better = (judged.fooled > fooled) | ((judged.fooled == fooled) & farther)
-            better &= np.isin(np.arange(len(sample)), rows)
-            best[better] = tried[better]
-            fooled[better], margins[better] = judged.fooled[better], judged.margins[better]
-    seconds = time.perf_counter() - started
-    return Made(best, max(0.0, seconds - compile_seconds()), compile_seconds(), spent / max(1, len(sample)))
-
-
-def _gradients_of(attack: Any) -> int:
-    """Return the gradients per image of PGD, or of a search, at most."""
-    return int(attack.queries if isinstance(attack, Square) else attack.steps)
-
-
-def _parts(run: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """Return rows and what attacks them: all at once, but a search batch by batch, from the best so far."""
-    every = np.arange(len(best))
-    if not isinstance(run.attack, Square):
-        yield every, run
-        return
-    for first in range(0, len(best), batch_size):
-        cut = every[first : first + batch_size]
-        filled = best[np.minimum(first + np.arange(batch_size), len(best) - 1)]  # as run_in_batches fills up
-        yield cut, run.replace(attack=run.attack.replace(start=Given(jnp.asarray(filled))))
-
-
-class _Share:
-    """Turns the images of several runs into as many as the sample has, for progress; host code.
-
-    A run counts by its gradients per image, for a search takes as long as many runs of PGD.
-    """
-
-    def __init__(self, on_batch: OnBatch, images: int, costs: Sequence[int]) -> None:
-        self.on_batch, self.images, self.costs = on_batch, images, costs
-        self.run, self.done, self.told = 0, 0, 0
-
-    def fallen(self, run: int, rows: int) -> None:
-        self.run, self.done = run, self.images * sum(self.costs[:run])
-        self.tell(rows)
-
-    def tell(self, rows: int) -> None:
-        self.done += rows * self.costs[self.run]
-        reached = self.done // sum(self.costs)
-        if reached > self.told:
-            self.on_batch(reached - self.told)
-            self.told = reached
+    return Transfer(search, surrogate)
 
 
 def _robust(arrays: Mapping[str, np.ndarray]) -> jax.Array:

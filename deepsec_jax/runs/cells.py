@@ -91,7 +91,7 @@ KINDS: dict[str, CellKind] = {
         (*_PICTURES, "clean", "right_or_rejected", *_FOUND),
         lambda config: (*_defense(config), config["access"], *_where(config), _seed(config)),
         lambda config: _defended(config, str(config["access"])),
-        optional=("no_answer", "clean_no_answer", "rejected", "clean_rejected"), version=3,
+        optional=("no_answer", "clean_no_answer", "rejected", "clean_rejected"), version=4,
     ),
     SIGHT: CellKind(
         (
@@ -138,7 +138,7 @@ x_adv.
 
 Since version 2 an attack has no success where the goal is reached before it, ACAC, ACTC and NTE are over
 the draws that succeeded, and a model of votes has no probabilities. Since 3 right_or_rejected is called
-so; it was ``correct``, which it is not."""
+so; it was ``correct``, which it is not. Since 4 the adaptive attack is APGD's."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from deepsec_jax.runs.store import Store
 
 SHAPE = (4, 4, 1)
 RAW = make_linear(SHAPE)
-THREAT = Threat(eps=0.1, n=40, seed=3, steps=8, restarts=2)
+THREAT = Threat(eps=0.1, n=40, seed=3, steps=8, restarts=2, queries=0)
 TESTS = 60
 
 

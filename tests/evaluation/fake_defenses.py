@@ -113,10 +113,10 @@ def fake_robustness(
         weights["defended"] = name
     attack = {"name": "pgd", "class": "PGD", "hyperparameters": hyperparameters(paper_pgd(data, eps))}
     if access == "adaptive":
-        values = {"eps": eps, "step_size": 2.5 * eps / steps, "steps": steps, "restarts": 5}
+        values = {"eps": eps, "steps": steps, "restarts": 5, "aims": 5, "rounds": 1, "stops": True}
         attack = {
             "name": "cascade", "class": "Cascade",
-            "hyperparameters": {**values, "losses": ["max_margin", "dlr"]},
+            "hyperparameters": values,
         }  # fmt: skip
     config = {
         **shared("robustness", **base, weights=weights), "access": access, "attack": attack,

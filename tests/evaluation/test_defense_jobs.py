@@ -11,6 +11,7 @@ import pytest
 from conftest import Linear, Noisy, make_linear
 
 from deepsec_jax.evaluation import defense_jobs
+from deepsec_jax.evaluation.cascade import Cascaded, Share
 from deepsec_jax.evaluation.defense_cells import (
     Subset,
     Threat,
@@ -18,13 +19,12 @@ from deepsec_jax.evaluation.defense_cells import (
     losses_for,
     paper_pgd,
 )
-from deepsec_jax.evaluation.robustness import _Share
 from deepsec_jax.evaluation.sample import draw_sample, split_name
 from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.runs.cell_files import DamagedError, cell_name
 from deepsec_jax.runs.runner import CELL
 from deepsec_jax.runs.store import Store, read_cells
-from deepsec_jax.studies.defenses.inconsistencies import MASKING, UNFINISHED, ZERO_GRADIENT
+from deepsec_jax.studies.defenses.inconsistencies import MASKING, SEARCHED, UNFINISHED, ZERO_GRADIENT
 from deepsec_jax.studies.defenses.tables import sections
 from deepsec_jax.studies.defenses.threat_words import attack_in_words
 
@@ -176,9 +176,24 @@ def test_a_randomised_model_is_judged_over_draws_that_no_attack_sees(run):
 
 def test_the_adaptive_attack_spends_runs_on_survivors_only(run):
     spent = {name: cells_of(run, name)["adaptive"].environment["gradients"] for name in ("dd", "igr")}
-    # Two losses with two restarts of eight steps; five of forty images are wrong before any attack.
-    assert spent["igr"] == pytest.approx(4 * 8 * 35 / 40)
+    # One run and two towards a class each, nine gradients long, and three to choose the classes; five of
+    # forty images are wrong before any attack.
+    assert spent["igr"] == pytest.approx((3 * 9 + 3) * 35 / 40)
     assert 8 * 35 / 40 < spent["dd"] < spent["igr"]
+
+
+def test_a_search_finds_what_a_wrong_surrogate_does_not_and_it_is_flagged(run, tmp_path):
+    """igr's surrogate leads astray; Square asks the model itself.  A sound surrogate leaves it nothing."""
+    wrong, sound = defended.planted()["wrong surrogate"], defended.planted()["no-op"]
+    threat = replace(defended.THREAT, queries=200, steps=20)
+    defended.evaluate(tmp_path / "run", [wrong, sound], threat=threat)
+    cells = read_cells(tmp_path / "run")
+    found = {name: cells_of(tmp_path / "run", name)["adaptive"] for name in ("igr", "nat")}
+    assert found["igr"].environment["felled"][-1] > 10 and found["nat"].environment["felled"][-1] == 0
+    assert 0 < found["igr"].environment["forwards"] <= 200 + 2
+    (section,) = sections(cells)
+    flags = {row.name: {flag.label for flag in row.findings} for row in section.tables[1].rows}
+    assert flags["igr"] == {SEARCHED} and flags["nat"] == set()
 
 
 def test_a_search_ends_the_attack_on_a_model_without_a_gradient(tmp_path):
@@ -201,13 +216,15 @@ def test_a_search_ends_the_attack_on_a_model_without_a_gradient(tmp_path):
 def test_a_search_goes_on_where_its_cell_says_so(tmp_path, monkeypatch):
     """Where the mean over draws is fooled single draws may hold, so on random surrogates it spends all."""
     noisy = Noisy(defended.RAW, jax.random.split(jax.random.key(5), 4), 0.1)
-    made, stops = defense_jobs.Made(np.zeros((40, 4, 4, 1), np.float32), 0.0, 0.0, 0.0), []
+    none, zeros = np.zeros(40), np.zeros((40, 4, 4, 1), np.float32)
+    made, stops = Cascaded(zeros, none, none, none, none, 0.0, 0.0), []
     monkeypatch.setattr(
-        defense_jobs, "cascade", lambda runs, *_, **__: stops.append(runs[-1].attack.stops) or made
+        defense_jobs, "run_cascade", lambda runs, *_, **__: stops.append(runs[-1].attack.stops) or made
     )
+    threat = replace(defended.THREAT, queries=9)
     for name, surrogate in (("te", defended.RAW), ("rc", noisy)):
         subject = defended.subject(name, defended.Rounded(defended.RAW), surrogate, differentiable=False)
-        _, planned, _ = defended.evaluate(tmp_path / name, [subject])
+        _, planned, _ = defended.evaluate(tmp_path / name, [subject], threat=threat)
         (cell,) = [each for each in planned if each.config.get("access") == "adaptive"]
         asked = cell.config["attack"]["hyperparameters"]["search"]
         assert asked == ("guided squares" if stops[-1] else "guided squares, all queries")
@@ -216,7 +233,7 @@ def test_a_search_goes_on_where_its_cell_says_so(tmp_path, monkeypatch):
 
 def test_progress_counts_a_run_by_its_gradients():
     told: list[int] = []
-    meter = _Share(told.append, 100, [10, 30])
+    meter = Share(told.append, 100, [10, 30])
     meter.fallen(0, 0)
     meter.tell(50)
     assert sum(told) == 12  # half of a quarter
@@ -340,9 +357,11 @@ def test_pgd_is_the_papers_and_its_step_goes_with_the_radius():
 def test_the_adaptive_attack_by_default_is_the_strong_one():
     question = defense_jobs.question_of(defended.RAW, defended.BASE, defended.make_dataset(), 3)
     assert question.cascade(Threat(eps=0.3))["hyperparameters"] == {
-        "attack": "PGD", "norm": "linf", "eps": 0.3, "step_size": 0.3 / 8, "rule": "cosine",
-        "decay": 0.75, "steps": 100, "restarts": 5, "losses": ["max_margin", "dlr"], "start": "in_ball",
+        "attack": "APGD", "norm": "linf", "eps": 0.3, "steps": 100, "restarts": 5, "aims": 2, "rounds": 3,
+        "stops": True, "search": "squares", "queries": 1000,
     }  # fmt: skip
+    joint = question.cascade(Threat(eps=0.3), joint=True)["hyperparameters"]
+    assert joint["losses"] == ["max_margin", "dlr"] and joint["step_size"] == 0.3 / 8
 
 
 def test_the_columns_of_table_iv_come_first():

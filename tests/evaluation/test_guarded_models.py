@@ -31,7 +31,7 @@ from deepsec_jax.defenses.detector_files import keep_arrays, kept_arrays
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.defense_cells import DECAY, WEIGHTS
 from deepsec_jax.evaluation.measured import measure_cell, record_of
-from deepsec_jax.evaluation.robustness import adaptive_runs, ask
+from deepsec_jax.evaluation.robustness import ask, guided_search, joint_runs
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.pytree import Struct
@@ -135,16 +135,15 @@ def test_candidates_are_images_that_are_accepted_and_targets_are_classes(tmp_pat
 def test_restarts_take_turns_in_the_weight_and_a_confident_run_comes_first():
     settings: dict[str, Any] = dict(eps=0.1, step_size=0.02, steps=5, restarts=3, names=("max_margin", "dlr"))
     settings["decay"] = 0.75
-    runs = adaptive_runs(MODEL, **settings, weights=(1.0, 0.3), confident=1)
+    runs = joint_runs(MODEL, **settings, weights=(1.0, 0.3), confident=1)
     assert runs[0].surrogate is LINEAR or runs[0].surrogate == MODEL.model
     assert [run.surrogate.weight for run in runs[1:]] == [1.0, 0.3, 1.0, 0.3, 1.0, 0.3]
     assert [run.attack.loss.__name__ for run in runs] == ["max_margin"] * 4 + ["dlr"] * 3
-    runs_of_linear = adaptive_runs(LINEAR, **settings)
+    runs_of_linear = joint_runs(LINEAR, **settings, weights=(), confident=0)
     assert [run.surrogate for run in runs_of_linear] == [LINEAR] * 6
-    *_, last = adaptive_runs(LINEAR, **settings, queries=7)
+    last = guided_search(LINEAR, eps=0.1, queries=7, stops=True)
     assert (last.attack.queries, last.attack.guided, last.surrogate) == (7, True, LINEAR)
-    *_, on = adaptive_runs(LINEAR, **settings, queries=7, stops=False)
-    assert last.attack.stops and not on.attack.stops
+    assert last.attack.stops and not guided_search(LINEAR, eps=0.1, queries=7, stops=False).attack.stops
 
 
 class Still(Struct):
@@ -167,9 +166,8 @@ def test_the_joint_attack_lies_still_where_a_tight_detector_looks():
         found = guard(run(guard, x, labels, key=keys)).argmax(1)
         return float(jnp.mean((found != labels) & (found != 2)))
 
-    (run,) = adaptive_runs(
-        guard, eps=0.3, step_size=0.0375, steps=40, restarts=1, names=["max_margin"], decay=0.75
-    )
+    settings: dict[str, Any] = dict(restarts=1, names=["max_margin"], decay=0.75, weights=(), confident=0)
+    (run,) = joint_runs(guard, eps=0.3, step_size=0.0375, steps=40, **settings)
     assert fooled(run) == 1.0
     circling = run.replace(attack=run.attack.replace(rule=Steepest(), step_size=0.01875))
     assert fooled(circling) < 0.5, "planted: steps of one length"
@@ -205,9 +203,10 @@ def test_the_joint_attack_comes_close_to_what_linear_programming_finds(seed):
             network, FittedDetector(Farthest(jnp.asarray(watched, jnp.float32)), threshold, 0.025)
         )
         x, labels = jnp.full((16, 5, 5, 1), 0.5), jnp.zeros(16, jnp.int32)
-        (run,) = adaptive_runs(
-            guard, eps=eps, step_size=eps / 8, steps=100, restarts=1, names=["max_margin"], decay=decay
-        )
+        (run,) = joint_runs(
+            guard, eps=eps, step_size=eps / 8, steps=100, restarts=1, names=["max_margin"], decay=decay,
+            weights=(), confident=0,
+        )  # fmt: skip
         found = guard(run(guard, x, labels, key=jax.random.split(jax.random.key(1), 16))).argmax(1)
         return float(jnp.mean(found == 1))
 

@@ -11,7 +11,8 @@ from flax import nnx
 
 from deepsec_jax import attacks
 from deepsec_jax.evaluation import judge
-from deepsec_jax.evaluation.robustness import ask, cascade
+from deepsec_jax.evaluation.cascade import run_cascade
+from deepsec_jax.evaluation.robustness import ask
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.pytree import Struct, example_keys
 
@@ -182,7 +183,7 @@ def test_the_cascade_judges_under_draws_that_are_not_the_final_judges():
 
     def cascaded(*runs):
         key = jax.random.key(3)
-        return cascade(runs, model, sample, key=key, batch_size=4, on_batch=lambda done: None).x_adv
+        return run_cascade(runs, model, sample.images, sample.labels, key=key, batch_size=4).x_adv
 
     by_judge = seen_by(lambda: ask(model, sample.images, sample.labels, batch_size=4).holds)
     assert len(by_judge) == 10 * len(CLEAN)

@@ -17,11 +17,11 @@ from deepsec_jax.attacks import Transfer
 from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_jobs import attacked
+from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.defense_cells import Threat
 from deepsec_jax.evaluation.defense_jobs import Defenses, question_of
 from deepsec_jax.evaluation.measured import measure_cell, record_of
-from deepsec_jax.evaluation.robustness import ask, cascade
-from deepsec_jax.evaluation.sample import Sample
+from deepsec_jax.evaluation.robustness import ask
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.cells import DETECTION, Cell
@@ -227,16 +227,14 @@ def test_tables_of_defenses_say_how_many(defense_run):
 def test_the_cascade_does_not_take_silence_for_success():
     """Images that are brighter than the limit have no answer: an attack that finds only these keeps none."""
     x, labels = np.asarray(X)[SPOKE], NAMED[SPOKE]
-    sample = Sample(x, labels, np.arange(len(x)))
     run = Transfer(attacks.PGD(eps=0.4, step_size=0.1, steps=4), LINEAR)
-    made = cascade([run], MUTE, sample, key=jax.random.key(0), batch_size=8, on_batch=lambda _: None)
+    told = dict(key=jax.random.key(0), batch_size=8)
+    made = run_cascade([run], MUTE, x, labels, **told)
     np.testing.assert_array_equal(made.x_adv, x)
-    fallen = cascade([run], LINEAR, sample, key=jax.random.key(0), batch_size=8, on_batch=lambda _: None)
+    fallen = run_cascade([run], LINEAR, x, labels, **told)
     assert (fallen.x_adv != x).any()  # planted: the same run against a model that answers
-    both = cascade(
-        [Transfer(attacks.PGD(eps=0.0, step_size=0.0, steps=1), LINEAR), run], Halting(LINEAR, -1.0), sample,
-        key=jax.random.key(0), batch_size=8, on_batch=lambda _: None,
-    )  # fmt: skip
+    still = Transfer(attacks.PGD(eps=0.0, step_size=0.0, steps=1), LINEAR)
+    both = run_cascade([still, run], Halting(LINEAR, -1.0), x, labels, **told)
     np.testing.assert_array_equal(both.x_adv, x)
 
 

@@ -23,8 +23,8 @@ class Options(RunOptions):
         seed: Seed of images and attacks.
         eps: L-inf radius of all attacks; default 0.3 for grey images and 8/255 for colour images.
         steps: Steps of each run of the adaptive attack.
-        restarts: Runs of the adaptive attack for each of its two losses.
-        queries: Forwards of its final search if a defended model has no gradient; 0 for none.
+        restarts: Runs of the adaptive attack towards other classes, the nearest first.
+        queries: Forwards of its final random search; 0 for none.
     """
 
     defenses: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED,
 from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.defenses.inconsistencies import ZERO_GRADIENT, inconsistencies
+from deepsec_jax.studies.defenses.inconsistencies import ZERO_GRADIENT, inconsistencies, search_ahead
 from deepsec_jax.studies.defenses.threat_words import attack_in_words, eps_in_words
 from deepsec_jax.tables import build
 from deepsec_jax.tables.data_files import cell_record
@@ -25,8 +25,15 @@ PAPER = Published("defenses")
 ATTACKED = (REPLAYED, WHITE_BOX, ADAPTIVE)
 """The attackers, in order of increasing knowledge."""
 
-JOINT = ("weights", "confident")
+JOINT = ("weights", "confident", "step_size", "rule", "decay", "losses")
 """Hyperparameters of the adaptive attack that exist only for a model with a detector."""
+
+OWN = ("stops", "search")
+"""Hyperparameters that depend on the model: is its surrogate exact, has it a gradient, is it random."""
+
+OWN = ("stops", "search")
+"""Of the hyperparameters, those that follow from the model: is its surrogate exact, has it a gradient, does
+it draw."""
 
 KEPT = ("folder", "training")
 """Entries of a cell's environment in JSON without times."""
@@ -91,7 +98,7 @@ def _tables(cells: Sequence[Cell], about: str, times: bool) -> list[Table]:
 def _attack(cell: Cell) -> str:
     """Return the identity of an attack, without hyperparameters that apply only to detectors."""
     attack = cell.config["attack"]
-    values = {name: value for name, value in attack["hyperparameters"].items() if name not in JOINT}
+    values = {name: value for name, value in attack["hyperparameters"].items() if name not in (*JOINT, *OWN)}
     return build.decided_by({**attack, "hyperparameters": values})
 
 
@@ -141,7 +148,7 @@ def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
     under = [values[column] for column in wanted if column in values]
     if len(under) == len(wanted) or (under and not key):
         values["worst"] = np.min(under, axis=0)
-    findings = (*_zero_gradient(cells), *inconsistencies(values)) if key else ()
+    findings = (*_zero_gradient(cells), *inconsistencies(values), *_searched(cells)) if key else ()
     return Row(
         key=key, name=name, label=label, n=n, cells=cells, values=values, findings=findings,
         figures={"": {
@@ -171,6 +178,15 @@ def _access(key: str, column: str) -> str:
 def _no_attack(cell: Cell, column: str) -> bool:
     """Tell whether a column would be the result of an attack without a gradient."""
     return column == WHITE_BOX and bool(cell.environment.get("zero_gradient"))
+
+
+def _searched(cells: Mapping[str, Cell]) -> list[Finding]:
+    """Return whether the search that ends the adaptive attack was ahead of it."""
+    cell = cells.get(ADAPTIVE)
+    if cell is None or cell.error is not None:
+        return []
+    search = cell.config["attack"]["hyperparameters"].get("search", "")
+    return search_ahead(cell.environment.get("felled", ()), search, int(cell.config["n"]))
 
 
 def _zero_gradient(cells: Mapping[str, Cell]) -> tuple[Finding, ...]:

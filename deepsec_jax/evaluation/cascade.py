@@ -1,0 +1,252 @@
+"""Attacks one after the other on a whole data set, each on the images that still stand; AutoAttack so run."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.attacks import AutoAttack, Given, Square, Transfer, count_calls, run_in_batches
+from deepsec_jax.attacks.batching import check_values
+from deepsec_jax.batches import OnBatch, silent
+from deepsec_jax.evaluation.machine import compile_clock
+from deepsec_jax.evaluation.robustness import ask
+from deepsec_jax.protocols import Classifier, Key
+from deepsec_jax.pytree import Struct, classes_of, example_keys, reseed, static, typed_key
+
+STANDS, ALREADY = -1, -2
+"""In the place of an attack's number: none has fooled the model; the clean image does so already."""
+
+
+@dataclass(frozen=True)
+class Cascaded:
+    """What became of each image, and what it cost.
+
+    Attributes:
+        x_adv: float32 [N, H, W, C]: of a fallen image what brought it down, of one that stands the image of
+            most wrong draws, then of largest margin.
+        fooled: share of draws in which the model is wrong, float32 [N]; 1 or 0 of a deterministic model.
+        by: number of the attack that made it wrong in every draw, :data:`STANDS` or :data:`ALREADY`, int32
+            [N].
+        gradients: of each image, float64 [N]; those of a surrogate count alike.
+        forwards: of each image beside those in gradients, float64 [N]; those that judge are not counted.
+        seconds: wall time without compilation.
+        compile_seconds: wall time of compilation.
+    """
+
+    x_adv: np.ndarray
+    fooled: np.ndarray
+    by: np.ndarray
+    gradients: np.ndarray
+    forwards: np.ndarray
+    seconds: float
+    compile_seconds: float
+
+    @property
+    def robust(self) -> float:
+        """Share of images that stand, clean errors counted as errors; a mean over draws."""
+        return float(np.mean(1.0 - self.fooled)) if len(self.fooled) else float("nan")
+
+
+def autoattack(
+    model: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    eps: float,
+    norm: str = "linf",
+    version: str = "standard",
+    key: Key,
+    batch_size: int = 128,
+    on_batch: OnBatch | None = None,
+) -> Cascaded:
+    """Run AutoAttack on any number of images; survivors of all batches fill new ones of one size.
+
+    The result of an image depends on the image, its place in the data set and the key, on no batch.  A
+    randomised model must be wrong in every one of ten draws to fall, which no single lucky pass decides.
+
+    Args:
+        model: a classifier in evaluation mode.
+        images: float [N, H, W, C] in [0, 1].
+        labels: true classes [N].
+        eps: radius, in units of the [0, 1] pixel range.
+        norm: "linf" or "l2".
+        version: of :data:`deepsec_jax.attacks.autoattack.VERSIONS`.
+        key: root of all that is drawn.
+        batch_size: images per call.
+        on_batch: told of images, in all as many as there are.
+
+    Raises:
+        ValueError: a value outside [0, 1], a label that is no class.
+        UnknownName: no such version.
+    """
+    check_values(model, images, labels)
+    images = np.asarray(images, np.float32)
+    sample = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    members = AutoAttack(eps=eps, norm=norm, version=version).members(classes_of(model, sample))
+    return run_cascade(members, model, images, labels, key=key, batch_size=batch_size, on_batch=on_batch)
+
+
+def run_cascade(
+    attacks: Sequence[Any],
+    model: Classifier,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    key: Key,
+    batch_size: int,
+    on_batch: OnBatch | None = None,
+) -> Cascaded:
+    """Run attacks one after the other, each only on images that do not fool the model in every draw.
+
+    ``attacks.Cascade`` for a whole data set: here survivors of all batches fill new ones, so that a model
+    that falls at once costs one run and not all, and equal runs share their compiled code.  An image counts
+    as fallen when the model is wrong in every draw, and keeps what brought it there; of a survivor the image
+    of most wrong draws, then of largest margin, is kept.  Clean images that are wrong already stay as they
+    are.  No answer (NaN) is not wrong, and such an image has no margin.  The attacker's draws of a randomised
+    model are not the judge's.
+
+    Args:
+        attacks: untargeted ones, such as ``Transfer(attack, surrogate)``.  A guided :class:`Square` starts at
+            the best image so far.
+        model: the model that must be fooled.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: true classes [N].
+        key: root of all that is drawn.
+        batch_size: images per call.
+        on_batch: told of images, in all as many as there are.
+    """
+    draw_key, attack_key = jax.random.split(typed_key(key))
+    rows = len(images)
+    if not rows:
+        nothing = np.zeros(0)
+        return Cascaded(np.array(images), nothing, nothing.astype(np.int32), nothing, nothing, 0.0, 0.0)
+    batch_size = max(1, min(batch_size, rows))
+    model = reseed(model, example_keys(key, batch_size))
+    started, best = time.perf_counter(), np.array(images)
+    meter = Share(on_batch or silent, rows, [most_calls(attack) for attack in attacks])
+    gradients, forwards = np.zeros(rows), np.zeros(rows)
+    with compile_clock() as compile_seconds:
+        judged = ask(model, best, labels, batch_size=batch_size, key=draw_key)
+        fooled, margins = judged.fooled.copy(), judged.margins.copy()
+        by = np.where(fooled >= 1, ALREADY, STANDS).astype(np.int32)
+        for number, attack in enumerate(attacks):
+            left = np.flatnonzero(fooled < 1)
+            meter.fallen(number, rows - len(left))
+            if not len(left):
+                break
+            keys = example_keys(jax.random.fold_in(attack_key, number), rows)[left]
+            tried = best.copy()
+            for cut, part in _parts(attack, best[left], batch_size):
+                chosen, tally = left[cut], Tally()
+                tried[chosen] = run_in_batches(
+                    Counting(part, tally), model, images[chosen], labels[chosen],
+                    key=keys[cut], batch_size=batch_size, on_batch=meter.tell,
+                )  # fmt: skip
+                spent = tally.of(len(chosen), part)
+                gradients[chosen] += spent[0]
+                forwards[chosen] += spent[1]
+            judged = ask(model, tried, labels, batch_size=batch_size, key=draw_key)
+            farther = (judged.margins > margins) | (np.isnan(margins) & ~np.isnan(judged.margins))
+            better = (judged.fooled > fooled) | ((judged.fooled == fooled) & farther)
+            better &= np.isin(np.arange(rows), left)
+            best[better] = tried[better]
+            fooled[better], margins[better] = judged.fooled[better], judged.margins[better]
+            by[better & (fooled >= 1)] = number
+    seconds = time.perf_counter() - started
+    compiled = compile_seconds()
+    return Cascaded(best, fooled, by, gradients, forwards, max(0.0, seconds - compiled), compiled)
+
+
+def most_calls(attack: Any) -> int:
+    """Return how many forwards or gradients an image takes at most, one by one; for progress."""
+    attack = attack.attack if isinstance(attack, Transfer) else attack
+    inner = getattr(attack, "attack", None)
+    if inner is not None:
+        return most_calls(inner)
+    if isinstance(attack, Square):
+        return attack.queries
+    runs = max(1, getattr(attack, "aims", 0)) * getattr(attack, "restarts", 1)
+    return int(getattr(attack, "steps", 1)) * runs
+
+
+class Tally:
+    """Forwards and gradients of each batch of one attack; host code."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[Any, Any]] = []
+
+    def of(self, rows: int, attack: Any) -> tuple[Any, Any]:
+        """Return gradients and forwards [rows]; an attack that does not count: steps, one forward."""
+        if not self.batches:
+            return float(most_calls(attack)), 1.0
+        gradients, forwards = zip(*self.batches, strict=True)
+        return np.concatenate(gradients)[:rows], np.concatenate(forwards)[:rows]
+
+
+class Counting(Struct):
+    """An attack whose calls go to a tally; host code.
+
+    Attributes:
+        attack: what is run, on its surrogate if it is a ``Transfer``.
+        tally: where the counts of each batch go, static.
+    """
+
+    attack: Any
+    tally: Tally = static(None)
+
+    def targets(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
+        """Return the attack's targets."""
+        return self.attack.targets(model, x, labels, key=key)
+
+    def __call__(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
+        """Return the attack's images."""
+        attack: Any = self.attack
+        if isinstance(attack, Transfer):
+            attack, model = attack.attack, attack.surrogate
+        counted = count_calls(attack, model, x, labels, key=key)
+        if counted is None:
+            return self.attack(model, x, labels, key=key)
+        self.tally.batches.append((counted.gradients, counted.forwards))
+        return counted.x
+
+
+def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
+    """Return rows and what attacks them: all at once; a guided search in batches, from the best so far."""
+    every = np.arange(len(best))
+    inner = attack.attack if isinstance(attack, Transfer) else attack
+    if not (isinstance(inner, Square) and inner.guided):
+        yield every, attack
+        return
+    for first in range(0, len(best), batch_size):
+        cut = every[first : first + batch_size]
+        filled = best[np.minimum(first + np.arange(batch_size), len(best) - 1)]  # as run_in_batches fills up
+        begun = inner.replace(start=Given(jnp.asarray(filled)))
+        yield cut, attack.replace(attack=begun) if isinstance(attack, Transfer) else begun
+
+
+class Share:
+    """Turns the images of several runs into as many as the sample has, for progress; host code.
+
+    A run counts by its calls per image, for a search takes as long as many runs of an ascent.
+    """
+
+    def __init__(self, on_batch: OnBatch, images: int, costs: Sequence[int]) -> None:
+        self.on_batch, self.images, self.costs = on_batch, images, costs
+        self.run, self.done, self.told = 0, 0, 0
+
+    def fallen(self, run: int, rows: int) -> None:
+        """Note that a run begins, and that so many images are spared it."""
+        self.run, self.done = run, self.images * sum(self.costs[:run])
+        self.tell(rows)
+
+    def tell(self, rows: int) -> None:
+        """Note that so many images have been through the run."""
+        self.done += rows * self.costs[self.run]
+        reached = self.done // max(1, sum(self.costs))
+        if reached > self.told:
+            self.on_batch(reached - self.told)
+            self.told = reached
