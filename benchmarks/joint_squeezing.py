@@ -24,7 +24,8 @@ from deepsec_jax.defenses.base import base_of
 from deepsec_jax.defenses.fs import Rounded, SmoothlyRounded
 from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.defense_cells import DECAY, FIRST
-from deepsec_jax.evaluation.robustness import ask, joint_runs
+from deepsec_jax.evaluation.predictions import predict
+from deepsec_jax.evaluation.robustness import joint_runs
 from deepsec_jax.evaluation.sample import Sample, draw_sample
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.progress import progress
@@ -110,7 +111,7 @@ def attacked(
         runs, model, sample.images, sample.labels,
         key=jax.random.key(1), batch_size=options.batch, on_batch=advance,
     )  # fmt: skip
-    answers = ask(model, made.x_adv, sample.labels, batch_size=options.batch)
+    answers = predict(model, made.x_adv, sample.labels, batch_size=options.batch)
     fooled = 100.0 * float(np.mean(1.0 - answers.holds))
     return (fooled, 100.0 * float(np.mean(answers.rejected))) if guarded else (fooled,)
 

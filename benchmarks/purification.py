@@ -16,7 +16,7 @@ from results import table, write_json
 from deepsec_jax import data, defenses
 from deepsec_jax.attacks import PGD, Transfer, losses, run_in_batches
 from deepsec_jax.defenses.pd import Purified, PurifiedStraightThrough
-from deepsec_jax.evaluation.robustness import ask
+from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.evaluation.sample import draw_sample
 
 _seen = jax.jit(lambda model, x: model.seen(x))
@@ -49,7 +49,7 @@ def main() -> None:
             attack, purified, sample.images, sample.labels, key=jax.random.key(7), batch_size=32,
         ))  # fmt: skip
         kept = [
-            100.0 * float(ask(purified, images, sample.labels, batch_size=32).correct.mean())
+            100.0 * float(predict(purified, images, sample.labels, batch_size=32).correct.mean())
             for images in (sample.images, x_adv)
         ]
         moved = np.abs(x_adv - sample.images) > 0.05

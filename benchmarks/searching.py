@@ -17,7 +17,8 @@ from results import table, write_json
 from deepsec_jax import defenses
 from deepsec_jax.attacks import Given, Square, Transfer, run_in_batches
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE
-from deepsec_jax.evaluation.robustness import SHARE, ask
+from deepsec_jax.evaluation.predictions import predict
+from deepsec_jax.evaluation.robustness import SHARE
 from deepsec_jax.runs.store import read_cells
 
 
@@ -80,7 +81,7 @@ def searched(
         Transfer(search, defended.surrogate), defended.classifier, x, labels,
         key=jax.random.key(11), batch_size=len(left),
     )  # fmt: skip
-    return ask(defended.classifier, x_adv, labels, batch_size=min(64, len(left))).holds
+    return predict(defended.classifier, x_adv, labels, batch_size=min(64, len(left))).holds
 
 
 if __name__ == "__main__":

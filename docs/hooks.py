@@ -38,6 +38,17 @@ def defenses_table() -> str:
     return _markdown(("name", "what it does", "kind", "reference"), rows)
 
 
+def studies_table() -> str:
+    """Return the studies as a Markdown table."""
+    from deepsec_jax.studies.table import STUDIES
+
+    rows = (
+        (f"`deepsec evaluate {name}`", (study.options.__doc__ or "").partition("\n")[0], f"`{name}.html`")
+        for name, study in STUDIES.items()
+    )
+    return _markdown(("command", "what it does", "page"), rows)
+
+
 def metrics_table() -> str:
     """Return the columns of the attack metrics as a Markdown table."""
     from deepsec_jax.metrics import METRICS
@@ -79,7 +90,7 @@ def _columns(table: Mapping[str, Any], side: str) -> str:
 
 
 TABLES = {
-    "attacks": attacks_table, "defenses": defenses_table, "metrics": metrics_table,
+    "attacks": attacks_table, "defenses": defenses_table, "metrics": metrics_table, "studies": studies_table,
     "defense_metrics": defense_metrics_table, "detection_metrics": detection_metrics_table,
 }  # fmt: skip
 

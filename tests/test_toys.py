@@ -101,6 +101,7 @@ def copy(tmp_path_factory):
     (package / "attacks/grey.py").write_text(shown("Add an attack"))
     (package / "defenses/fog.py").write_text(shown("Add a defense"))
     (package / "defenses/glare.py").write_text(shown("Add a detector"))
+    (package / "studies/brightness.py").write_text(shown("Add a study"))
     (package / "metrics/toy.py").write_text(METRIC)
     (package / "data/toys.py").write_text(DATA)
     (folder / "mine.py").write_text(MODEL)
@@ -118,6 +119,10 @@ def copy(tmp_path_factory):
         package / "defenses/table.py",
         "DETECTORS: dict[str, Any] = {\n", '    "glare": Glare,\n',
         "from deepsec_jax.defenses.glare import Glare",
+    )  # fmt: skip
+    add_line(
+        package / "studies/table.py", '"attacks": ATTACKS', ', "brightness": BRIGHTNESS',
+        "from deepsec_jax.studies.brightness import BRIGHTNESS",
     )  # fmt: skip
     add_line(package / "metrics/table.py", "MODULES = (", "toy, ", "from deepsec_jax.metrics import toy")
     add_line(
@@ -165,6 +170,43 @@ def test_they_are_listed_run_and_reported(copy):
     table = "".join(path.read_text() for path in sorted((copy / "run").rglob("*.csv")))
     assert "Toy brightness" in page and "grey" in page and "toys" in page
     assert re.search(r"toys,grey,.*toy", table) or ("grey" in table and "toy" in table)
+
+
+COUNTED = """
+from pathlib import Path
+
+import hooks
+import mine
+import numpy as np
+
+from deepsec_jax import data
+from deepsec_jax.runs.store import Store
+
+test = data.load("toys").test
+for by in (0.0, 0.3):
+    found = np.asarray(mine.model()(np.clip(test.images + np.float32(by), 0, 1))).argmax(1)
+    print("counted", by, (found == test.labels).mean())
+print("starts", sum(entry["event"] == "start" for entry in Store(Path("lit")).read_log()))
+print(hooks.studies_table())
+"""
+
+
+def test_a_study_has_a_command_and_every_format(copy):
+    words = ("evaluate", "brightness", "mine:model", "--data", "toys", "--by", "0", "0.3", "--run-dir", "lit")
+    report = ("report", "lit", "--no-times")
+    said = deepsec(copy, (*words, "--dry-run"), words, words, report, then=COUNTED)
+    assert said.count("missing ") == 2 and "lit: 2 of 2 cells finished" in said
+    assert "starts 4" in said  # two cells and their columns, once
+    assert "| `deepsec evaluate brightness` |" in said and "Brighten the test images" in said
+    share = dict(re.findall(r"counted ([\d.]+) ([\d.]+)", said))
+    files = {
+        kind: (copy / f"lit/report/brightness.{kind}").read_text() for kind in ("csv", "json", "tex", "html")
+    }
+    (section,) = json.loads(files["json"])["sections"]
+    means = {row["config"]["by"]: row["columns"]["bright"]["mean"] for row in section["brightness"]}
+    assert means == {float(by): pytest.approx(float(value)) for by, value in share.items()}
+    assert all("+0.3" in text and "Bright" in text for kind, text in files.items() if kind != "csv")
+    assert re.search(r"bright,share,all,", files["csv"]) and "Brighter images" in said
 
 
 @pytest.mark.long  # 30 s

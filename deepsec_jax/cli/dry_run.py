@@ -23,8 +23,8 @@ def time_bare_gradient(model: Any, dataset: "Dataset", size: BatchSize, n: int) 
         import jax.numpy as jnp
 
         from deepsec_jax.data import unit_images
-        from deepsec_jax.evaluation.batch_size import choose
         from deepsec_jax.evaluation.measured import bare_gradient_seconds
+        from deepsec_jax.studies.batch_size import choose
 
         rows = min(n, len(dataset.test), choose(size, model, dataset.image_shape, n))
         images, labels = unit_images(dataset.test.images[:rows]), dataset.test.labels[:rows]

@@ -34,14 +34,14 @@ class Evaluate:
 
 def verbs() -> dict[str, type[RunOptions]]:
     """Return the options of every study by name."""
-    from deepsec_jax.studies.report import STUDIES
+    from deepsec_jax.studies.table import STUDIES
 
     return {name: study.options for name, study in STUDIES.items()}
 
 
 def evaluate(options: RunOptions) -> int:
     """Run the study with these options; return 1 if something failed."""
-    from deepsec_jax.studies.report import STUDIES
+    from deepsec_jax.studies.table import STUDIES
 
     study = next(study for study in STUDIES.values() if study.options is type(options))
     options.check()

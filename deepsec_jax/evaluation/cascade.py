@@ -13,7 +13,7 @@ from deepsec_jax.attacks import AutoAttack, Given, Square, Transfer, count_calls
 from deepsec_jax.attacks.batching import check_values
 from deepsec_jax.batches import OnBatch, silent
 from deepsec_jax.evaluation.machine import compile_clock
-from deepsec_jax.evaluation.robustness import ask
+from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.protocols import Classifier, Key
 from deepsec_jax.pytree import Struct, classes_of, example_keys, reseed, static, typed_key
 
@@ -130,7 +130,7 @@ def run_cascade(
     meter = Share(on_batch or silent, rows, [most_calls(attack) for attack in attacks])
     gradients, forwards = np.zeros(rows), np.zeros(rows)
     with compile_clock() as compile_seconds:
-        judged = ask(model, best, labels, batch_size=batch_size, key=draw_key)
+        judged = predict(model, best, labels, batch_size=batch_size, key=draw_key)
         fooled, margins = judged.fooled.copy(), judged.margins.copy()
         by = np.where(fooled >= 1, ALREADY, STANDS).astype(np.int32)
         for number, attack in enumerate(attacks):
@@ -149,7 +149,7 @@ def run_cascade(
                 spent = tally.of(len(chosen), part)
                 gradients[chosen] += spent[0]
                 forwards[chosen] += spent[1]
-            judged = ask(model, tried, labels, batch_size=batch_size, key=draw_key)
+            judged = predict(model, tried, labels, batch_size=batch_size, key=draw_key)
             farther = (judged.margins > margins) | (np.isnan(margins) & ~np.isnan(judged.margins))
             better = (judged.fooled > fooled) | ((judged.fooled == fooled) & farther)
             better &= np.isin(np.arange(rows), left)

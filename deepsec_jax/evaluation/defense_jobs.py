@@ -25,16 +25,14 @@ from deepsec_jax.evaluation.defense_cells import (
     digest,
     paper_pgd,
 )
+from deepsec_jax.evaluation.generate import Generated, generate
 from deepsec_jax.evaluation.judge import draws_of
+from deepsec_jax.evaluation.predictions import has_gradient, predict
 from deepsec_jax.evaluation.robustness import (
     REJECTION_COLUMNS,
     ROBUSTNESS_COLUMNS,
-    Made,
     adaptive_runs,
-    ask,
     guided_search,
-    has_gradient,
-    make,
 )
 from deepsec_jax.evaluation.sample import Sample, draw_sample, split_name, whole
 from deepsec_jax.evaluation.sight import sight_arrays
@@ -160,7 +158,7 @@ class Defenses:
             clean_images = sample()
             batch_size = min(self.batch_size, len(clean_images))
             if access == REPLAYED:
-                made = Made(self._images(source, "to replay")["x_adv"], 0.0, 0.0, 0.0)
+                made = Generated(self._images(source, "to replay")["x_adv"])
                 on_batch(len(clean_images))
             else:
                 made = _made(config, subject, model, clean_images, batch_size, on_batch)
@@ -238,8 +236,8 @@ def _comparable(raw: Classifier, subject: DefendedModel) -> bool:
 
 def _arrays(model: Classifier, sample: Sample, x_adv: np.ndarray, batch_size: int) -> Arrays:
     """Return the arrays of a ``robustness`` cell: a model's outputs on clean and attacked images."""
-    clean = ask(model, sample.images, sample.labels, batch_size=batch_size)
-    answers = ask(model, x_adv, sample.labels, batch_size=batch_size)
+    clean = predict(model, sample.images, sample.labels, batch_size=batch_size)
+    answers = predict(model, x_adv, sample.labels, batch_size=batch_size)
     refuses = {"rejected": answers.rejected, "clean_rejected": clean.rejected} if rejects(model) else {}
     return {
         "x_adv": x_adv, "x": sample.images, "labels": sample.labels, "rows": sample.rows,
@@ -252,15 +250,17 @@ def _arrays(model: Classifier, sample: Sample, x_adv: np.ndarray, batch_size: in
 def _made(
     config: dict[str, Any], subject: DefendedModel | None, model: Classifier, sample: Sample, batch_size: int,
     on_batch: OnBatch,
-) -> Made:  # fmt: skip
+) -> Generated:  # fmt: skip
     """Return the adversarial images of one access."""
     access, key = config["access"], root_key(config["seed"])
     if access == WHITE_BOX and not has_gradient(model, sample, key=key, batch_size=batch_size):
         on_batch(len(sample))
-        return Made(sample.images, 0.0, 0.0, 0.0)
+        return Generated(sample.images)
     if access != ADAPTIVE:
         pgd = paper_pgd(config["data"], config["eps"], channels=sample.images.shape[3])
-        return make(pgd, model, sample, key=key, batch_size=batch_size, on_batch=on_batch)
+        return generate(
+            pgd, model, sample.images, sample.labels, key=key, batch_size=batch_size, on_batch=on_batch
+        )
     assert subject is not None
     asked = config["attack"]["hyperparameters"]
     attacks = adaptive_attacks(subject, asked, keys=example_keys(key, batch_size))
@@ -268,9 +268,9 @@ def _made(
         attacks, model, sample.images, sample.labels, key=key, batch_size=batch_size, on_batch=on_batch
     )
     felled = tuple(int((found.by == number).sum()) for number in range(len(attacks)))
-    return Made(
-        found.x_adv, found.seconds, found.compile_seconds, float(found.gradients.mean()),
-        float(found.forwards.mean()), felled,
+    return Generated(
+        found.x_adv, seconds=found.seconds, compile_seconds=found.compile_seconds,
+        gradients=float(found.gradients.mean()), forwards=float(found.forwards.mean()), felled=felled,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.evaluation.attack_jobs import attacked
 from deepsec_jax.evaluation.machine import compile_clock
-from deepsec_jax.evaluation.robustness import ask
+from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.pytree import hash_tree
 from deepsec_jax.randomness import root_key
@@ -208,7 +208,7 @@ class Detectors:
             with compile_clock() as compile_seconds:
                 started = time.perf_counter()
                 images, batch_size = unit_images(test.images), min(self.batch_size, len(test))
-                answers = ask(self.model, images, labels, batch_size=batch_size)
+                answers = predict(self.model, images, labels, batch_size=batch_size)
                 environment["forward_seconds"] = time.perf_counter() - started - compile_seconds()
             environment["channels"] = self.dataset.image_shape[2]
             return environment, {

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,17 @@ class Generated:
         fit_seconds: wall time of fitting the attack to training images (UAP), compilation included.
         gradients: mean number of gradients of the model per image; NaN if unknown.
         forwards: forward passes per image, without those in gradients; NaN if unknown.
+        felled: number of images that each attack of a cascade has brought down; empty without a cascade.
     """
 
     x_adv: np.ndarray
-    targets: np.ndarray
-    seconds: float
-    compile_seconds: float
-    fit_seconds: float
-    gradients: float
-    forwards: float
+    targets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    fit_seconds: float = 0.0
+    gradients: float = 0.0
+    forwards: float = 0.0
+    felled: tuple[int, ...] = ()
 
 
 def generate(

@@ -1,138 +1,19 @@
 """A defended model under attack: images replayed on it, made on it, or made through its surrogate."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.answers import as_labels
-from deepsec_jax.attacks import APGD, PGD, Square, Transfer, losses, run_in_batches
-from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks import APGD, PGD, Square, Transfer, losses
 from deepsec_jax.attacks.parts import Cosine, Momentum, at_input
-from deepsec_jax.attacks.rejection import open_logits
-from deepsec_jax.batches import OnBatch
-from deepsec_jax.evaluation.judge import answers_of, confidence_of
-from deepsec_jax.evaluation.machine import compile_clock
-from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import Column
-from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import example_keys, jit_per_class, reseed
+from deepsec_jax.protocols import Attack, Classifier
 
 SHARE = 0.08
 """Of an image, that a square of the guided search covers at most: 8 x 8 pixels of MNIST's."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """Adversarial images and what they cost.
-
-    Attributes:
-        x_adv: float32 [N, H, W, C].
-        seconds: wall time without compilation.
-        compile_seconds: wall time of compilation.
-        gradients: gradients per image, the mean over all N.
-        forwards: forwards beside those in gradients, per image, the mean over all N.
-        felled: how many images each attack in turn has brought down, where there are several.
-    """
-
-    x_adv: np.ndarray
-    seconds: float
-    compile_seconds: float
-    gradients: float
-    forwards: float = 0.0
-    felled: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a model says of images, averaged over draws.
-
-    Attributes:
-        correct: share of draws with the true class, float32 [N].
-        holds: share of draws with the true class, or rejected, float32 [N].
-        fooled: share of draws with a wrong class, float32 [N]: what an attacker wants.
-        rejected: share of draws that are rejected, float32 [N]; NaN of a model that cannot reject.
-        no_answer: share of draws without an answer (NaN or +inf), neither right nor fooled, float32 [N].
-        predicted: class of most draws, int32 [N]; K says "rejected", -1 that there is no answer.
-        confidence: probability of that class, float32 [N]; NaN of a model without confidences.
-        probabilities: float32 [N, K]; NaN of a model without confidences.
-        margins: largest other logit less the true class's, or that of "rejected" if it is larger, float32
-            [N]; above 0 is wrong.
-    """
-
-    correct: np.ndarray
-    holds: np.ndarray
-    fooled: np.ndarray
-    rejected: np.ndarray
-    no_answer: np.ndarray
-    predicted: np.ndarray
-    confidence: np.ndarray
-    probabilities: np.ndarray
-    margins: np.ndarray
-
-
-def ask(
-    model: Classifier, images: np.ndarray, labels: np.ndarray, *, batch_size: int, key: Key | None = None
-) -> Answers:
-    """Classify all images; draws of a randomised model come from ``key``, by default the judge's."""
-    parts: list[tuple[jax.Array, ...]] = []
-    for first in range(0, len(images), batch_size):
-        rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        batch, true = jnp.asarray(images[rows]), as_labels(labels[rows])
-        found = answers_of(model, batch, true, key=key, first=first)
-        margins = losses.max_margin(open_logits(model, found.logits, true, targeted=False), true)
-        holds = jnp.maximum(1.0 - found.success - found.no_answer, 0.0)
-        parts.append(
-            (
-                found.correct, holds, found.success, found.rejected, found.no_answer, found.predicted,
-                confidence_of(found), found.probabilities, margins,
-            )
-        )  # fmt: skip
-    return Answers(*(np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True)))
-
-
-def make(
-    attack: Any, model: Classifier, sample: Sample, *, key: Key, batch_size: int, on_batch: OnBatch
-) -> Made:
-    """Run an untargeted attack whose work is the same for every image on the whole sample."""
-    model = reseed(model, example_keys(key, batch_size))  # one key per row of a batch, whatever it had
-    started = time.perf_counter()
-    with compile_clock() as compile_seconds:
-        x_adv = run_in_batches(
-            attack, model, sample.images, sample.labels, key=key, batch_size=batch_size, on_batch=on_batch
-        )
-    seconds = time.perf_counter() - started
-    return Made(x_adv, max(0.0, seconds - compile_seconds()), compile_seconds(), float(attack.steps))
-
-
-def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int) -> bool:
-    """Tell whether the loss of any image has a gradient that is not zero; host code.
-
-    A model of votes or of codes has none anywhere: then PGD would report its random starts as an attack.
-    Most models have one in the first batch, and no further one is looked at.
-    """
-    model = reseed(model, example_keys(key, batch_size))
-    for first in range(0, len(sample), batch_size):
-        rows = np.minimum(np.arange(first, first + batch_size), len(sample) - 1)
-        found = _gradients(model, jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows]))
-        if bool(jnp.any(found)):
-            return True
-    return False
-
-
-@jit_per_class
-def _gradients(model: Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return bool [B]: the image's gradient has an entry that is a number and not zero."""
-
-    def loss(x: jax.Array) -> tuple[jax.Array, None]:
-        return losses.logit_gap(open_logits(model, model(x), labels, targeted=False), labels), None
-
-    gradient = value_and_gradient(loss, x)[2]
-    return jnp.any(jnp.isfinite(gradient) & (gradient != 0), axis=(1, 2, 3))
 
 
 def adaptive_runs(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.evaluation.robustness import Answers, ask
+from deepsec_jax.evaluation.predictions import Predictions, predict
 from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.protocols import Classifier, Images
 from deepsec_jax.pytree import rejects
@@ -41,13 +41,13 @@ def sight_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.n
     for ending, images in (("", x), ("_adv", x_adv)):
         found[f"seen{ending}"] = np.asarray(look(keyed, jnp.asarray(images)), np.float32)
         for whose, model in (("_raw", raw), ("", defended)):
-            answers = ask(model, images, labels, batch_size=len(chosen))
+            answers = predict(model, images, labels, batch_size=len(chosen))
             found[f"predicted{whose}{ending}"] = answers.predicted
             found[f"probabilities{whose}{ending}"] = _answered(answers, model)
     return found
 
 
-def _answered(answers: Answers, model: Classifier) -> np.ndarray:
+def _answered(answers: Predictions, model: Classifier) -> np.ndarray:
     """Return the probabilities of the classes, and of "rejected" if the model can reject, float32."""
     classes = answers.probabilities
     if rejects(model):

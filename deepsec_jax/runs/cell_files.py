@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.runs.atomic import StoreError
-from deepsec_jax.runs.cells import KINDS, kind_of, words_of
+from deepsec_jax.runs.cells import kind_named, kind_of, words_of
 
 
 class DamagedError(StoreError):
@@ -84,10 +84,10 @@ def read_arrays(cell: Path) -> dict[str, np.ndarray]:
         DamagedError: truncated, changed, or without an array that :data:`deepsec_jax.runs.cells.KINDS`
             requires.
     """
-    kind = KINDS[kind_of(read_config(cell))]
+    kind = kind_named(kind_of(read_config(cell)))
     try:
         with (cell / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = (*kind.arrays, *(key for key in kind.optional if key in archive))
+            names = (*kind.arrays, *(key for key in kind.optional if key in archive)) or archive.files
             arrays = {key: archive[key] for key in names}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(cell, f"arrays.npz: {error}") from None

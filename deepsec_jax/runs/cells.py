@@ -141,6 +141,20 @@ the draws that succeeded, and a model of votes has no probabilities. Since 3 rig
 so; it was ``correct``, which it is not. Since 4 the adaptive attack is APGD's."""
 
 
+_OWN = CellKind(
+    (),
+    lambda config: (str(config["kind"]), str(config["row"]), *_where(config)),
+    lambda config: f"{config['kind']} {config['row']}",
+    version=0,
+)
+"""A kind that only its study knows: any arrays, and a version of the study's own."""
+
+
+def kind_named(name: str) -> CellKind:
+    """Return a kind of :data:`KINDS`, or the one for every other name."""
+    return KINDS.get(name, _OWN)
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell read from its folder, or a failed one.
@@ -186,7 +200,8 @@ def is_current(config: Config) -> bool:
     Raises:
         LookupError: there is no such kind.
     """
-    return int(config.get("version", 1)) == KINDS[kind_of(config)].version
+    kind = kind_named(kind_of(config))
+    return kind is _OWN or int(config.get("version", 1)) == kind.version
 
 
 def superseded(plan: Mapping[str, Config]) -> set[str]:
@@ -220,9 +235,9 @@ def words_of(config: Config) -> tuple[str, ...]:
     Raises:
         LookupError: a word is missing in the config, or its kind is unknown.
     """
-    return KINDS[kind_of(config)].words(config)
+    return kind_named(kind_of(config)).words(config)
 
 
 def short_name(config: Config) -> str:
     """Return a short name of a cell, one or two words, for progress and warnings."""
-    return KINDS[kind_of(config)].short(config)
+    return kind_named(kind_of(config)).short(config)

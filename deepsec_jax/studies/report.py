@@ -15,14 +15,10 @@ from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.store import read_cells
 from deepsec_jax.studies.attacks.tables import ATTACKS
 from deepsec_jax.studies.column_versions import column_versions
-from deepsec_jax.studies.defenses.tables import DEFENSES
-from deepsec_jax.studies.detectors.tables import DETECTORS
 from deepsec_jax.studies.study import Study
+from deepsec_jax.studies.table import STUDIES
 from deepsec_jax.tables import checks, data_files, latex, terminal
 from deepsec_jax.tables.page import View, page
-
-STUDIES: dict[str, Study] = {study.name: study for study in (ATTACKS, DEFENSES, DETECTORS)}
-"""Every study by name."""
 
 
 def write_run_report(

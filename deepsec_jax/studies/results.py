@@ -8,8 +8,9 @@ from typing import Any
 
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.store import read_cells
-from deepsec_jax.studies.report import STUDIES, render
+from deepsec_jax.studies.report import render
 from deepsec_jax.studies.study import Study
+from deepsec_jax.studies.table import STUDIES
 from deepsec_jax.tables import checks, data_files, latex, notebook, terminal
 from deepsec_jax.tables.table import Figure, Row, Section
 

@@ -19,12 +19,12 @@ from deepsec_jax.data import (
     training_sample,
     unit_images,
 )
-from deepsec_jax.evaluation.batch_size import choose
 from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds
 from deepsec_jax.evaluation.sample import split_name
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.runs.store import Store
+from deepsec_jax.studies.batch_size import choose
 from deepsec_jax.studies.options import BatchSize
 
 
@@ -102,6 +102,17 @@ class Run:
         """Return the common entries of cells' environments, and ``more``."""
         device = self.once("device", machine_facts)["Device"]
         return {"device": device, "class_names": list(self.dataset.class_names), **more}
+
+    def config(self, kind: str, *, version: int = 1, **more: Any) -> dict[str, Any]:
+        """Return the config of a cell of a study's own kind.
+
+        Args:
+            kind: name of the kind.
+            version: increase it if the meaning of the cell's arrays changes.
+            more: everything else that determines the cell, as plain values; ``row`` is its label in tables.
+        """
+        about = {"data": self.dataset.name, "model": self.about, "images": self.images()}
+        return {"kind": kind, "version": version, **about, **more}
 
     def look(self, model: Classifier, who: str, *, gradients: bool = True) -> list[str]:
         """Return problems of a model's outputs on the first test images; warn once.

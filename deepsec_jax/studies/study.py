@@ -10,7 +10,7 @@ from deepsec_jax.studies.options import RunOptions
 from deepsec_jax.studies.run import Run
 from deepsec_jax.tables.checks import Check
 from deepsec_jax.tables.page import Block, Detail
-from deepsec_jax.tables.published import Published
+from deepsec_jax.tables.published import UNPUBLISHED, Published
 from deepsec_jax.tables.table import Section
 
 
@@ -48,13 +48,13 @@ class Study:
     title: str
     sections: Callable[..., list[Section]]
     checks: Sequence[Check]
-    paper: Published
     fields: tuple[str, ...]
     overview: Callable[[Section, str], list[Block]]
     details: Callable[[Section, str, bool], list[Detail]]
     heading: str
     intro: str
     better: str
+    paper: Published = UNPUBLISHED
     fields_after: tuple[str, ...] = ()
     options: type[RunOptions] = RunOptions
     jobs: Callable[[Any, Run], list[Job]] = _none

@@ -40,7 +40,7 @@ def _table(table: Table) -> str:
     ])  # fmt: skip
 
 
-_BASES = {"n/hits": "$n$", "ε": r"$\varepsilon$"}
+_BASES = {"n/hits": "$n$", "n": "$n$", "ε": r"$\varepsilon$"}
 """Heading of the column for n or for the radius -> LaTeX."""
 
 

@@ -64,6 +64,9 @@ class Published:
 
     @cached_property
     def _known(self) -> Mapping[str, Any]:
+        if not self.study:
+            empty: dict[str, Any] = {"percent": (), "columns": (), "tables": {}, "labels": {}}
+            return {"covers": "table of", "model": "", "reasons": (), **empty}
         file = resources.files("deepsec_jax.tables").joinpath("paper", f"{self.study}.toml")
         return tomllib.loads(file.read_text("utf-8"))
 
@@ -169,6 +172,10 @@ class Published:
         names: Sequence[str] = self.labels()
         known = name if name in names else name.partition("@")[0]
         return names.index(known) if known in names else len(names)
+
+
+UNPUBLISHED = Published("")
+"""For a study that is not in the paper."""
 
 
 def _one_line(text: str) -> str:

@@ -185,6 +185,6 @@ def test_what_does_not_go_together_is_said(two_layers, images):
     labels = np.zeros(ROWS, int)
     with pytest.raises(TypeError, match=r"Linear has none: give the model a method activations\(x\)"):
         PGD(loss=FeatureDistance())(make_linear(SHAPE), images, labels, key=jax.random.key(0))
-    for attack in (DDN(loss=FeatureDistance()), Square(loss=to_the_guide)):
+    for attack, loss in ((DDN, FeatureDistance()), (Square, to_the_guide)):
         with pytest.raises(ValueError, match="sees logits only: use PGD or APGD"):
-            attack(two_layers, images, labels, key=jax.random.key(0))
+            attack(loss=loss)

@@ -4,7 +4,7 @@ import jax
 import pytest
 from conftest import make_linear
 
-from deepsec_jax.evaluation import batch_size
+from deepsec_jax.studies import batch_size
 
 
 class Memory:

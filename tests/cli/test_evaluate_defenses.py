@@ -70,7 +70,7 @@ def here(template, tmp_path, monkeypatch):
     folder = tmp_path / "here"
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)
-    for name in ("make", "cascade"):
+    for name in ("generate", "cascade"):
         monkeypatch.setattr(defense_jobs, name, lambda *given, **more: pytest.fail("an attack was run"))
     return folder
 

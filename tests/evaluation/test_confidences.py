@@ -16,7 +16,7 @@ from deepsec_jax.defenses.rc import RegionVotes
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
 from deepsec_jax.evaluation.measured import record_of
-from deepsec_jax.evaluation.robustness import ask
+from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.evaluation.sight import sight_arrays
 from deepsec_jax.metrics import (
     METRICS,
@@ -147,7 +147,7 @@ def test_the_tables_say_why_and_no_picture_shows_a_confidence(cell):
 
 def test_what_a_defense_sees_and_answers_has_no_confidence_either():
     labels = np.ones(ROWS, np.int32)
-    answers = ask(VOTES, np.asarray(X), labels, batch_size=ROWS)
+    answers = predict(VOTES, np.asarray(X), labels, batch_size=ROWS)
     assert answers.correct.all() and (answers.predicted == 1).all() and np.isnan(answers.confidence).all()
     attacked = {
         "x": np.asarray(X), "x_adv": np.asarray(X), "labels": labels, "rows": np.arange(ROWS, dtype=np.int32)

@@ -256,7 +256,7 @@ def test_only_what_is_missing_is_computed_and_gives_the_same(run, tmp_path, monk
     shutil.copytree(run, folder)
     store, before = Store(folder), len(starts(Store(folder)))
     again = list(defended.planted().values())[:1]
-    monkeypatch.setattr(defense_jobs, "make", lambda *given, **more: pytest.fail("attacked again"))
+    monkeypatch.setattr(defense_jobs, "generate", lambda *given, **more: pytest.fail("attacked again"))
     _, planned, failures = defended.evaluate(folder, again)
     assert failures == [] and len(starts(store)) == before
     adaptive = cells_of(folder, "nat")["adaptive"]
@@ -271,13 +271,13 @@ def test_only_what_is_missing_is_computed_and_gives_the_same(run, tmp_path, monk
 
 
 def test_images_to_replay_are_made_once_for_all_defenses(tmp_path, monkeypatch):
-    made, make = [], defense_jobs.make
+    made, generate = [], defense_jobs.generate
 
     def counted(attack, model, *given, **more):
         made.append(model)
-        return make(attack, model, *given, **more)
+        return generate(attack, model, *given, **more)
 
-    monkeypatch.setattr(defense_jobs, "make", counted)
+    monkeypatch.setattr(defense_jobs, "generate", counted)
     subjects = [defended.subject("nat"), defended.subject("eat", make_linear(defended.SHAPE, seed=4))]
     store, planned, failures = defended.evaluate(tmp_path / "run", subjects)
     assert failures == [] and len(made) == 3  # undefended, and white-box on two
@@ -288,14 +288,14 @@ def test_images_to_replay_are_made_once_for_all_defenses(tmp_path, monkeypatch):
 
 
 def test_what_replays_a_failed_cell_fails_and_the_rest_goes_on(tmp_path, monkeypatch):
-    make = defense_jobs.make
+    generate = defense_jobs.generate
 
     def broken(attack, model, *given, **more):
         if model is defended.RAW:
             raise RuntimeError("out of memory")
-        return make(attack, model, *given, **more)
+        return generate(attack, model, *given, **more)
 
-    monkeypatch.setattr(defense_jobs, "make", broken)
+    monkeypatch.setattr(defense_jobs, "generate", broken)
     other = make_linear(defended.SHAPE, seed=4)
     store, _, failures = defended.evaluate(tmp_path / "run", [defended.subject("eat", other)])
     assert [failure.error.partition(":")[0] for failure in failures] == ["RuntimeError"] * 2

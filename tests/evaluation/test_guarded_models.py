@@ -31,7 +31,8 @@ from deepsec_jax.defenses.detector_files import keep_arrays, kept_arrays
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.defense_cells import DECAY, WEIGHTS
 from deepsec_jax.evaluation.measured import measure_cell, record_of
-from deepsec_jax.evaluation.robustness import ask, guided_search, joint_runs
+from deepsec_jax.evaluation.predictions import predict
+from deepsec_jax.evaluation.robustness import guided_search, joint_runs
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.pytree import Struct
@@ -95,13 +96,13 @@ def test_metrics_are_over_the_classes():
 
 
 def test_what_is_rejected_is_an_error_where_it_is_clean_and_holds_where_it_was_made():
-    answers = ask(MODEL, np.asarray(X_ADV), LABELS, batch_size=8)
+    answers = predict(MODEL, np.asarray(X_ADV), LABELS, batch_size=8)
     predicted = np.asarray(MODEL(X_ADV)).argmax(axis=1)
     np.testing.assert_array_equal(answers.correct, predicted == LABELS)
     np.testing.assert_array_equal(answers.holds, (predicted == LABELS) | (predicted == 3))
     np.testing.assert_array_equal(answers.rejected, predicted == 3)
     np.testing.assert_array_equal(answers.margins > 0, answers.holds == 0)
-    bare = ask(LINEAR, np.asarray(X_ADV), LABELS, batch_size=8)
+    bare = predict(LINEAR, np.asarray(X_ADV), LABELS, batch_size=8)
     np.testing.assert_array_equal(bare.correct, bare.holds)
 
 

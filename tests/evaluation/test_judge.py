@@ -12,7 +12,7 @@ from flax import nnx
 from deepsec_jax import attacks
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.cascade import run_cascade
-from deepsec_jax.evaluation.robustness import ask
+from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.pytree import Struct, example_keys
 
@@ -185,14 +185,16 @@ def test_the_cascade_judges_under_draws_that_are_not_the_final_judges():
         key = jax.random.key(3)
         return run_cascade(runs, model, sample.images, sample.labels, key=key, batch_size=4).x_adv
 
-    by_judge = seen_by(lambda: ask(model, sample.images, sample.labels, batch_size=4).holds)
+    by_judge = seen_by(lambda: predict(model, sample.images, sample.labels, batch_size=4).holds)
     assert len(by_judge) == 10 * len(CLEAN)
     judging = seen_by(lambda: cascaded(attacks.Transfer(pgd, PIXELS)))  # whose surrogate draws nothing
     assert len(judging) == 10 * len(CLEAN) and not judging & by_judge
     attacking = seen_by(lambda: cascaded(attacks.Transfer(pgd, model))) - judging
     assert attacking and not attacking & by_judge
     # Planted: asked without a key of its own it draws what the judge draws.
-    assert by_judge == seen_by(lambda: ask(model, sample.images, sample.labels, batch_size=4, key=None).holds)
+    assert by_judge == seen_by(
+        lambda: predict(model, sample.images, sample.labels, batch_size=4, key=None).holds
+    )
 
 
 def test_draws_do_not_depend_on_the_batch():

@@ -21,13 +21,14 @@ from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.defense_cells import Threat
 from deepsec_jax.evaluation.defense_jobs import Defenses, question_of
 from deepsec_jax.evaluation.measured import measure_cell, record_of
-from deepsec_jax.evaluation.robustness import ask
+from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.cells import DETECTION, Cell
 from deepsec_jax.runs.runner import run_plan
 from deepsec_jax.runs.store import Store, read_cells
-from deepsec_jax.studies.report import STUDIES, render_run
+from deepsec_jax.studies.report import render_run
+from deepsec_jax.studies.table import STUDIES
 from deepsec_jax.tables import checks
 from deepsec_jax.tables.pictures import SILENT
 from deepsec_jax.tables.silence import without_number
@@ -60,7 +61,7 @@ def test_the_judge_counts_them_apart(model):
     np.testing.assert_array_equal(outcome.predicted, np.where(SPOKE, 1, -1))
     hit = judge(model, SILENT_X, X, labels, targets=np.zeros(40, np.int32))
     assert not hit.success.any()  # class 0 is where argmax finds a NaN
-    answers = ask(model, np.asarray(X), labels, batch_size=16)
+    answers = predict(model, np.asarray(X), labels, batch_size=16)
     np.testing.assert_array_equal(answers.correct, SPOKE & (labels == 1))
     np.testing.assert_array_equal(answers.correct + answers.fooled + answers.no_answer, 1.0)
     np.testing.assert_array_equal(answers.holds, answers.correct)

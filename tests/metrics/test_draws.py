@@ -21,7 +21,7 @@ from deepsec_jax.evaluation.measured import measure_cell, record_of
 from deepsec_jax.metrics import METRICS, measure, summarise
 from deepsec_jax.pytree import Struct, is_randomised, reseed, static
 from deepsec_jax.runs.cells import KINDS, Cell
-from deepsec_jax.studies.report import STUDIES
+from deepsec_jax.studies.table import STUDIES
 
 ROWS, CLASSES = 24, 3
 LINEAR = make_linear()

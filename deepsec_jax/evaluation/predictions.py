@@ -1,0 +1,91 @@
+"""What a model says of a whole set of images, and whether its loss has a gradient there; host code."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.answers import as_labels
+from deepsec_jax.attacks import losses
+from deepsec_jax.attacks.gradient import value_and_gradient
+from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.batches import batches, in_batches
+from deepsec_jax.evaluation.judge import answers_of, confidence_of
+from deepsec_jax.evaluation.sample import Sample
+from deepsec_jax.protocols import Classifier, Key
+from deepsec_jax.pytree import example_keys, jit_per_class, reseed
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of images, averaged over draws.
+
+    Attributes:
+        correct: share of draws with the true class, float32 [N].
+        holds: share of draws with the true class, or rejected, float32 [N].
+        fooled: share of draws with a wrong class, float32 [N]: what an attacker wants.
+        rejected: share of draws that are rejected, float32 [N]; NaN of a model that cannot reject.
+        no_answer: share of draws without an answer (NaN or +inf), neither right nor fooled, float32 [N].
+        predicted: class of most draws, int32 [N]; K says "rejected", -1 that there is no answer.
+        confidence: probability of that class, float32 [N]; NaN of a model without confidences.
+        probabilities: float32 [N, K]; NaN of a model without confidences.
+        margins: largest other logit less the true class's, or that of "rejected" if it is larger, float32
+            [N]; above 0 is wrong.
+    """
+
+    correct: np.ndarray
+    holds: np.ndarray
+    fooled: np.ndarray
+    rejected: np.ndarray
+    no_answer: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    probabilities: np.ndarray
+    margins: np.ndarray
+
+
+def predict(
+    model: Classifier, images: np.ndarray, labels: np.ndarray, *, batch_size: int, key: Key | None = None
+) -> Predictions:
+    """Classify all images; draws of a randomised model come from ``key``, by default the judge's."""
+
+    def asked(rows: np.ndarray) -> dict[str, Any]:
+        true = as_labels(labels[rows])
+        found = answers_of(model, jnp.asarray(images[rows]), true, key=key, first=int(rows[0]))
+        margins = losses.max_margin(open_logits(model, found.logits, true, targeted=False), true)
+        return {
+            "correct": found.correct,
+            "holds": jnp.maximum(1.0 - found.success - found.no_answer, 0.0),
+            "fooled": found.success, "rejected": found.rejected, "no_answer": found.no_answer,
+            "predicted": found.predicted, "confidence": confidence_of(found),
+            "probabilities": found.probabilities, "margins": margins,
+        }  # fmt: skip
+
+    return Predictions(**in_batches(asked, len(images), batch_size))
+
+
+def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int) -> bool:
+    """Tell whether the loss of any image has a gradient that is not zero; host code.
+
+    A model of votes or of codes has none anywhere: then PGD would report its random starts as an attack.
+    Most models have one in the first batch, and no further one is looked at.
+    """
+    model = reseed(model, example_keys(key, batch_size))
+    for rows in batches(len(sample), batch_size):
+        found = _gradients(model, jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows]))
+        if bool(jnp.any(found)):
+            return True
+    return False
+
+
+@jit_per_class
+def _gradients(model: Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return bool [B]: the image's gradient has an entry that is a number and not zero."""
+
+    def loss(x: jax.Array) -> tuple[jax.Array, None]:
+        return losses.logit_gap(open_logits(model, model(x), labels, targeted=False), labels), None
+
+    gradient = value_and_gradient(loss, x)[2]
+    return jnp.any(jnp.isfinite(gradient) & (gradient != 0), axis=(1, 2, 3))

@@ -1,0 +1,8 @@
+"""The table of studies, in the order of the command line's help."""
+
+from deepsec_jax.studies.attacks.tables import ATTACKS
+from deepsec_jax.studies.defenses.tables import DEFENSES
+from deepsec_jax.studies.detectors.tables import DETECTORS
+from deepsec_jax.studies.study import Study
+
+STUDIES: dict[str, Study] = {"attacks": ATTACKS, "defenses": DEFENSES, "detectors": DETECTORS}
