@@ -1,9 +1,9 @@
 """Checks of a field's value: ``steps: int = static(15, check=count)``.
 
-A check takes a value and returns what the field holds, or raises ValueError with what the value must be and
-what it is.  :class:`deepsec_jax.pytree.Struct` calls it when an object is made, and puts the names of class
-and field before the message.  Of traced fields, numbers of Python and NumPy are checked.  What jax puts in
-their place (tracers, placeholders) passes, and so do arrays on a device: looking at one would wait for it.
+A check takes a value and returns the field's value, or raises ValueError with the requirement and the value.
+:class:`deepsec_jax.pytree.Struct` calls it when an object is created, and adds the names of class and field
+to the message.  In traced fields, Python and NumPy numbers are checked.  Tracers and placeholders pass, and
+so do arrays on a device, since a check would wait for it.
 """
 
 import math
@@ -33,14 +33,14 @@ count = integer(1)
 
 
 def flag(value: Any) -> Any:
-    """Return True or False as they are."""
+    """Return True or False unchanged."""
     if not isinstance(value, bool):
         raise ValueError(f"must be True or False, got {value!r}")
     return value
 
 
 def one_of(*names: str) -> Check:
-    """Return a check for texts."""
+    """Return a check for strings."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, str) or value not in names:
@@ -51,14 +51,14 @@ def one_of(*names: str) -> Check:
 
 
 def text(value: Any) -> Any:
-    """Return a text as it is."""
+    """Return a string unchanged."""
     if not isinstance(value, str):
         raise ValueError(f"must be a text, got {value!r}")
     return value
 
 
 def each(check: Check, *, least: int = 0) -> Check:
-    """Return a check for tuples of at least ``least`` values, each of which passes ``check``."""
+    """Return a check for tuples of at least ``least`` values that pass ``check``."""
 
     def checked(value: Any) -> Any:
         if not isinstance(value, tuple | list) or len(value) < least:
@@ -69,19 +69,19 @@ def each(check: Check, *, least: int = 0) -> Check:
 
 
 def function(value: Any) -> Any:
-    """Return what can be called as it is."""
+    """Return a callable unchanged."""
     if not callable(value):
         raise ValueError(f"must be a function, got {value!r}")
     return value
 
 
 def optional(check: Check) -> Check:
-    """Return a check that lets None pass."""
+    """Return a check that allows None."""
     return lambda value: None if value is None else check(value)
 
 
 def _numbers(wanted: str, fits: Callable[[float], bool]) -> Check:
-    """Return a check for a finite number, or a NumPy array of such, for which ``fits`` is true."""
+    """Return a check for finite numbers, or NumPy arrays of them, for which ``fits`` is true."""
 
     def check(value: Any) -> Any:
         if isinstance(value, str):
@@ -111,10 +111,10 @@ any_number = _numbers("a number", lambda number: True)
 
 
 def usual(default: Any, *, is_static: bool) -> Check | None:
-    """Return the check of an algorithm's field that names none, by its default; None where that says nothing.
+    """Return the default check of an algorithm's field, from its default value; None if there is none.
 
-    True or False for a flag; a static integer of at least 1, or of at least 0 where that is its default; any
-    other number of at least 0.
+    A flag must be True or False; a static integer at least 1, or at least 0 if that is its default; any other
+    number at least 0.
     """
     if isinstance(default, bool):
         return flag if is_static else None

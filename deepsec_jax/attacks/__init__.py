@@ -2,9 +2,9 @@
 
     x_adv = PGD(eps=0.3, step_size=0.05)(model, x, labels, key=jax.random.key(0))
 
-One algorithm is one file, named as in :data:`ATTACKS`.  Beside them: ``losses``, ``geometry``,
-``parts`` (starts and step rules), ``ascent`` (the loop), ``gradient`` (the one place that
-differentiates), ``call`` (the check around each attack), ``combinators``, ``batching``, ``presets``.
+One algorithm is one file, named as in :data:`ATTACKS`.  Other modules: ``losses``, ``geometry``, ``parts``
+(starts and step rules), ``ascent`` (the loop), ``gradient`` (differentiation of models), ``call`` (checks of
+each call), ``combinators``, ``batching``, ``presets``.
 """
 
 from deepsec_jax.attacks import functional, losses, parts

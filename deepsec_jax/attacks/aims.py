@@ -31,21 +31,21 @@ def likeliest_wrong(model: Classifier, x: Images, labels: Labels, count: int) ->
 
 
 POOL = 20
-"""Of so many wrong classes of largest logit the nearest are found; farther down the list none is near."""
+"""Number of wrong classes with the largest logits that are searched for the nearest ones."""
 
 
 def nearest_wrong(model: Classifier, x: Images, labels: Labels, count: int, norm: str) -> jax.Array:
-    """Return the wrong classes whose linearised boundary is nearest, int [B, k].
+    """Return the wrong classes with the nearest linearised boundary, int [B, k].
 
         distance to j = (z_y - z_j) / ||grad z_j - grad z_y||_dual
 
-    A gradient's entries that would leave the box count as 0: what cannot move brings nobody nearer.
+    Entries of a gradient that would leave the box count as 0.
 
     Args:
-        model: a classifier; a randomised one is already reseeded.
+        model: a classifier; a randomised one must be reseeded before.
         x: images [B, H, W, C].
         labels: true classes [B].
-        count: k at most, static; all K - 1 wrong classes where there are fewer.
+        count: k, static; at most K - 1, the number of wrong classes.
         norm: of the distance, of ``balls.BALLS``, static.
 
     Costs a forward and min(K, :data:`POOL` + 1) gradients.

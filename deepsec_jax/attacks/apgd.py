@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent that sets its own step size, per image."""
+"""APGD: projected gradient ascent with an adaptive step size per image."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,40 +35,40 @@ from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, classes_of, field, static
 
 MOMENTUM = 0.75
-"""Share of the new step in a move; the rest repeats the last move (the authors' value)."""
+"""Weight of the new step in a move; the rest repeats the last move (the authors' value)."""
 
 
 class APGD(Struct):
-    """Ascent whose step size halves, per image, when the loss stops rising; no step size to choose.
+    """Ascent that halves the step size per image when the loss stops increasing; no step size to choose.
 
         z       = project(x_i + s step(grad loss(x_i)))
         x_{i+1} = project(x_i + 0.75 (z - x_i) + 0.25 (x_i - x_{i-1}))
 
-    with s = 2 eps at first.  At fixed checkpoints a row halves s and goes back to its best point if the loss
-    rose in at most ``rho`` of the moves since the last checkpoint, or if its best loss has not changed since
-    a checkpoint that did not halve.  Checkpoints come after 22 % of the steps, then at intervals that shrink
-    from 19 % to 6 %.
+    with s = 2 eps at first.  At fixed checkpoints a row halves s and returns to its best point in two cases.
+    The loss increased in at most ``rho`` of the moves since the last checkpoint; or the best loss has not
+    changed since a checkpoint without halving.  The first checkpoint is after 22 % of the steps, the next
+    intervals decrease from 19 % to 6 %.
 
-    A row makes ``restarts`` runs, each of ``steps`` + 1 gradients.  With ``aims`` = k > 0, each run drives it
-    to one of the k likeliest wrong classes of the clean image, in turn, and the attack makes
-    ``restarts`` x k runs; success is any wrong class all the same.  With ``nearest`` they are the k classes
-    whose linearised boundary is nearest (MALT), for at most one gradient per class more.  With ``stops`` a
-    row ends at its first success, and no more work is spent on it.
+    A row makes ``restarts`` runs, each of ``steps`` + 1 gradients.  With ``aims`` = k > 0 the runs target the
+    k likeliest wrong classes of the clean image in turn, and the attack makes ``restarts`` x k runs; any
+    wrong class is a success.  With ``nearest`` they are the k classes with the nearest linearised boundary
+    (MALT), for at most one additional gradient per class.  With ``stops`` a row ends at its first success.
 
     Attributes:
         eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
         steps: steps of a run, static.
         norm: "linf" or "l2", static.
-        restarts: runs, or with ``aims`` rounds of runs, static.
-        aims: wrong classes to drive to in turn, static; 0 climbs ``loss``, all K - 1 where there are fewer.
-        nearest: choose the aims by distance to the linearised boundary, not by their logits, static.
+        restarts: number of runs, or with ``aims`` rounds of runs, static.
+        aims: number of target classes, static, at most K - 1; 0 maximises ``loss``.
+        nearest: whether aims are chosen by distance to the linearised boundary instead of logits, static.
         targeted: ``labels`` are targets to reach, static; then ``aims`` must be 0.
-        stops: whether a row ends with its first success, static; False returns the success of highest loss.
-        loss: loss to climb without aims, or its name, static.
-        aimed: loss to climb with aims, static.
-        start: where a run starts (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` and without
-            aims a restart repeats the run before.
-        rho: share of rising moves below which the step halves.
+        stops: whether a row ends with its first success, static; False returns the success with the highest
+            loss.
+        loss: loss to maximise without aims, or its name, static.
+        aimed: loss to maximise with aims, static.
+        start: returns the first iterate (:mod:`deepsec_jax.attacks.parts`), static; with ``at_input`` and
+            without aims a restart repeats the previous run.
+        rho: share of increasing moves below which the step size is halved.
 
     References:
         Croce, Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
@@ -160,8 +160,8 @@ class APGD(Struct):
 class _Climb(NamedTuple):
     """One run of every row; images are float32, before rounding to the dtype of the clean ones."""
 
-    x: Images  # where the next gradient is taken
-    before: Images  # the iterate before it
+    x: Images  # point of the next gradient
+    before: Images  # previous iterate
     moves: jax.Array  # int32 [B] in this run
     size: jax.Array  # float32 [B], step size
     loss: jax.Array  # of the last iterate
@@ -177,10 +177,10 @@ class _State(NamedTuple):
     x: Images
     labels: Labels
     eps: jax.Array  # float32 [B, 1, 1, 1]
-    aims: jax.Array | None  # int [B, k]: wrong classes to drive to
+    aims: jax.Array | None  # int [B, k]: target classes
     keys: Keys | None
     model_keys: Keys | None
-    clean_layers: Activations | None  # what the layers put out at x, for a loss that sees it
+    clean_layers: Activations | None  # activations at x, for a loss that uses them
     run: jax.Array  # int32 [B]
     gradients: jax.Array  # int32 [B]
     best: Best  # of all runs
@@ -188,7 +188,7 @@ class _State(NamedTuple):
 
 
 def checkpoints(steps: int) -> dict[int, int]:
-    """Return after how many moves a run looks back, each with the number of moves since the last look."""
+    """Return the checkpoints of a run, each with the number of moves since the last one."""
     span, shrink, least = max(int(0.22 * steps), 1), max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)
     found, at = {}, span
     while at <= steps:
@@ -257,7 +257,7 @@ def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
 
 
 def _noted(climb: _Climb, loss: jax.Array, gradient: Images) -> _Climb:
-    """Return the climb with what was found at its iterate."""
+    """Return the run updated with loss and success of its iterate."""
     takes = loss > climb.best_loss  # never a NaN
     rises = climb.rises + ((loss > climb.loss) & (climb.moves > 0)).astype(jnp.int32)
     found = climb._replace(
@@ -271,7 +271,7 @@ def _noted(climb: _Climb, loss: jax.Array, gradient: Images) -> _Climb:
 
 
 def _looked_back(attack: APGD, climb: _Climb, gradient: Images) -> tuple[_Climb, Images]:
-    """Return the climb and its gradient after a checkpoint; rows that are at none stay as they are."""
+    """Return the run and its gradient after a checkpoint; rows at no checkpoint are unchanged."""
     spans = np.zeros(attack.steps + 2, np.int32)
     for at, moves in checkpoints(attack.steps).items():
         spans[at] = moves
@@ -291,7 +291,7 @@ def _looked_back(attack: APGD, climb: _Climb, gradient: Images) -> tuple[_Climb,
 
 
 def _moved(norm: str, clean: Images, eps: jax.Array, climb: _Climb, gradient: Images) -> _Climb:
-    """Return the climb at its next iterate."""
+    """Return the run at its next iterate."""
     step = per_row(climb.size) * steepest(gradient, norm)
     ahead = project(climb.x + step, clean, eps, norm)
     share = per_row(jnp.where(climb.moves == 0, 1.0, MOMENTUM))

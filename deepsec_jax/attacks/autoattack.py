@@ -1,4 +1,4 @@
-"""AutoAttack: four attacks one after the other, each on the images that still stand."""
+"""AutoAttack: four attacks in sequence, each on the images that are not fooled yet."""
 
 from typing import ClassVar
 
@@ -22,24 +22,25 @@ from deepsec_jax.pytree import Struct, classes_of, static
 VERSIONS = ("standard", "plus", "rand", "fast")
 
 FAST_AIMS = 5
-"""Wrong classes that ``fast`` drives to, the nearest ones."""
+"""Number of target classes of ``fast``, the nearest ones."""
 
 
 class AutoAttack(Struct):
-    """The field's reference for robust accuracy: no step size to choose, and no single loss to trust.
+    """The standard reference for robust accuracy: no step size to choose, several losses.
 
     ``standard``: APGD on the cross-entropy's direction, APGD towards each of nine wrong classes on the DLR,
     FAB towards nine wrong classes, Square with 5,000 queries.  ``plus`` adds restarts and untargeted DLR.
-    ``rand``, for models that draw at random: APGD on two losses; wrap the model in ``EOT`` to average draws.
-    ``fast``, a third of ``standard``'s gradients: APGD on the cross-entropy's direction from the clean image,
-    APGD on the margin towards each of the five nearest classes (MALT), Square.
-    With fewer than three classes max-margin takes the place of the untargeted DLR.
+    ``rand``, for randomised models: APGD on two losses; wrap the model in ``EOT`` to average draws. ``fast``,
+    a third of ``standard``'s gradients: APGD on the cross-entropy's direction from the clean image, APGD on
+    the margin towards each of the five nearest classes (MALT), Square. With fewer than three classes
+    max-margin replaces the untargeted DLR.
 
-    Each attack runs on the rows where those before it failed (:class:`~deepsec_jax.attacks.Cascade`), and
-    starts from the clean image.  A row keeps the first success; where all fail, the image of largest margin.
+    Each attack runs on the rows where the previous ones failed (:class:`~deepsec_jax.attacks.Cascade`), and
+    starts from the clean image.  A row keeps the first success; if all fail, the image with the largest
+    margin.
 
-    What differs from the reference code: noise is drawn per image, so no result depends on the batch;
-    Square's windows reach every pixel; the cross-entropy cannot saturate.
+    Differences from the reference code: noise is drawn per image, so results do not depend on the batch;
+    Square's windows reach every pixel; the cross-entropy does not saturate.
 
     Attributes:
         eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
@@ -63,7 +64,7 @@ class AutoAttack(Struct):
     made_of: ClassVar[tuple[type, ...]] = (APGD, FAB, Square, Within, Cascade)
     card: ClassVar[Card] = Card(
         name="AA",
-        title="AutoAttack: APGD, FAB and Square, each on what still stands",
+        title="AutoAttack: APGD, FAB and Square in sequence",
         reference="Croce, Hein, ICML 2020, arXiv:2003.01690",
         goal="untargeted",
         kind="budget",

@@ -1,7 +1,7 @@
-"""The cost of an attack in model calls per image, as the attack states it.
+"""The cost of an attack in model calls per image, as declared by the attack.
 
-An attack has a method ``cost(classes, entries) -> Cost``.  Tables take it for attacks that do not count, and
-estimates of time for all.
+An attack has a method ``cost(classes, entries) -> Cost``.  Tables use it for attacks that do not count their
+calls, and time estimates use it for all.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ class Cost:
     Attributes:
         forwards: forward passes, without those in gradients.
         gradients: one backward pass each; a Jacobian counts one per class.
-        exact: every image takes as many; otherwise no image takes more.
+        exact: whether every image takes this number; otherwise it is an upper bound.
     """
 
     forwards: float
@@ -37,7 +37,7 @@ class Cost:
 
 
 def cost(attack: Any, *, classes: int, entries: int) -> Cost | None:
-    """Return the cost that an attack states; None where it states none.
+    """Return the declared cost of an attack; None if there is none.
 
     Args:
         attack: the attack.
@@ -50,7 +50,7 @@ def cost(attack: Any, *, classes: int, entries: int) -> Cost | None:
 
 
 def of_all(attacks: Iterable[Any], classes: int, entries: int) -> Cost | None:
-    """Return the cost of several attacks, each on every image; None where one states none."""
+    """Return the cost of several attacks, each on every image; None if one has none."""
     costs = [cost(attack, classes=classes, entries=entries) for attack in attacks]
     known = [each for each in costs if each is not None]
     if len(known) < len(costs):
@@ -68,9 +68,9 @@ def of_steps(steps: int) -> Cost:
 
 
 def uses_gradients(attack: Any) -> bool:
-    """Tell whether an attack, or one that it holds, follows gradients of the model.
+    """Tell whether an attack, or an inner attack, uses gradients of the model.
 
-    An attack that follows none has a field or property ``uses_gradients`` that is False.
+    An attack without gradients has a field or property ``uses_gradients`` that is False.
     """
     stated = getattr(attack, "uses_gradients", None)
     if stated is not None:

@@ -1,4 +1,4 @@
-"""FAB: the fast adaptive boundary attack, towards one wrong class after the other."""
+"""FAB: the fast adaptive boundary attack, for several target classes in turn."""
 
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -28,27 +28,27 @@ from deepsec_jax.pytree import Struct, static
 
 
 class FAB(Struct):
-    """Step to the linearised boundary of a wrong class, biased towards the clean image; come back; repeat.
+    """Steps to the linearised boundary of a wrong class, biased towards the clean image.
 
         d  = smallest step from x_i   in the box onto {z_aim = z_y}, linearised at x_i
         d' = smallest step from x     in the box onto the same plane,   a = min(||d|| / (||d|| + ||d'||), 0.1)
         x_{i+1} = clip((1 - a) (x_i + 1.05 d) + a (x + 1.05 d'))
         after a success   x_{i+1} <- 0.1 x + 0.9 x_{i+1}
 
-    A row makes ``restarts`` rounds over its ``aims`` likeliest wrong classes; the first round starts at the
-    clean image, others at random in half the distance of the closest success, at most half of ``radius``.
-    Returns the closest success of all iterates, the clean image where there is none.  At most
-    restarts x aims x steps gradients per example, as many forwards, and one.
+    A row makes ``restarts`` rounds over its ``aims`` likeliest wrong classes.  The first round starts at the
+    clean image, the others at random points within half the distance of the closest success, at most half of
+    ``radius``. Returns the closest success of all iterates, or the clean image.  At most restarts x aims x
+    steps gradients per example, as many forwards, and one.
 
     Attributes:
         steps: steps of a run, static.
         norm: "l1", "l2" or "linf", static.
-        aims: wrong classes to drive to in turn, static; all K - 1 where there are fewer.
+        aims: number of target classes, static; at most K - 1.
         restarts: rounds of runs, static.
-        radius: bounds how far away random starts lie, in ``norm``; a number, or one per image, [B].
+        radius: bound of the distance of random starts, in ``norm``; a number, or one per image, [B].
         bias: the largest a.
-        overshoot: how far beyond the plane a step goes, as a factor.
-        backward: share of the change that is kept after a success.
+        overshoot: factor of the step beyond the plane.
+        backward: share of the change kept after a success.
 
     References:
         Croce, Hein, "Minimally distorted Adversarial Examples with a Fast Adaptive Boundary Attack",
@@ -138,7 +138,7 @@ def _stepped(attack: FAB, model: Classifier, state: _State) -> _State:
 
     gap, _, slope = value_and_gradient(margin, at_least_float32(towards(state.point, x)))
     slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
-    # The plane lies at <slope, d> = -gap from here; behind it where the aim is ahead already.
+    # The plane is at <slope, d> = -gap from here; negative if the aim leads already.
     from_clean = -gap + jnp.sum(slope * (state.point - clean), axis=(1, 2, 3))
     here = _signed_step(state.point, slope, -gap, attack.norm)
     there = _signed_step(clean, slope, from_clean, attack.norm)
@@ -166,19 +166,19 @@ def _stepped(attack: FAB, model: Classifier, state: _State) -> _State:
 
 
 def _signed_step(point: Images, slope: Images, gap: jax.Array, norm: str) -> Images:
-    """Return the smallest step in the box with <slope, d> = gap, a gap of either sign."""
+    """Return the smallest step in the box with <slope, d> = gap, for a gap of either sign."""
     side = jnp.where(gap < 0, -1.0, 1.0)
     return step_onto_plane(point, per_row(side) * slope, jnp.abs(gap), norm)
 
 
 def _start(attack: FAB, state: _State, run: jax.Array) -> Images:
-    """Return where the runs of these numbers start."""
+    """Return the starts of the runs with these numbers."""
     clean = state.x.astype(jnp.float32)
     if state.keys is None or attack.restarts == 1:
         return clean
     keys = jax.vmap(jax.random.fold_in)(state.keys, run)
     half = 0.5 * jnp.minimum(state.best.distance, state.radius)
-    norm = "linf" if attack.norm == "linf" else "l2"  # an L2 direction, scaled, serves for L1 as well
+    norm = "linf" if attack.norm == "linf" else "l2"  # a scaled L2 direction is also used for L1
     direction = at_radius(keys, jnp.full_like(clean, 0.5), 0.5, norm) - 0.5
     size = size_of(direction, attack.norm)
     away = direction * per_row(half / jnp.where(size > 0, size, 1.0))

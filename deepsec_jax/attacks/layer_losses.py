@@ -1,14 +1,13 @@
-"""Losses that see what the model's layers put out, beside its logits.
+"""Losses of the model's activations and logits.
 
 Such a loss has an attribute ``sees_activations = True`` and is called with two more arguments:
 
     loss(logits, labels, activations, clean) -> [B]
 
-``activations`` are the model's at the point, ``clean`` those at the clean image, both as the model's method
-``activations(x) -> tuple of [B, d]``, one per layer, gives them.  All networks of ``deepsec_jax.models`` have
-that method.  The loss is differentiated through them.  It is a static field like any loss: a function, or a
-frozen dataclass that can be hashed.  Arrays that it compares with belong to the model, whose ``activations``
-may return them too.
+``activations`` are the model's at the point, ``clean`` those at the clean image, from the model's method
+``activations(x) -> tuple of [B, d]``, one per layer.  All networks of ``deepsec_jax.models`` have it.  The
+loss is differentiated through them.  It is a static field like any loss: a function, or a hashable frozen
+dataclass. Constant arrays belong to the model, whose ``activations`` may also return them.
 """
 
 from typing import Any, ClassVar
@@ -24,12 +23,12 @@ Activations = tuple[jax.Array, ...]
 
 
 class FeatureDistance(Struct):
-    """The squared L2 distance of one layer's output from that of the clean image.
+    """The squared L2 distance of one layer's output to that of the clean image.
 
         loss = sum_k (a_k(x_adv) - a_k(x))^2
 
-    An attack that climbs it makes the network lose what it saw, whatever the classes are.  The gradient is
-    zero at the clean image, so the attack needs a random start: ``PGD(loss=FeatureDistance())``.
+    An attack that maximises it changes the network's features, independent of classes.  The gradient is zero
+    at the clean image, so the attack needs a random start: ``PGD(loss=FeatureDistance())``.
 
     Attributes:
         layer: index into ``model.activations(x)``, static; -1 is the logits, -2 the layer before them.
@@ -57,10 +56,10 @@ def sees_activations(loss: Loss | str) -> bool:
 
 
 def activations_of(model: Classifier, x: Images) -> Activations:
-    """Return what the layers of a model put out, one array [B, d] per layer.
+    """Return the activations of a model, one array [B, d] per layer.
 
     Raises:
-        TypeError: the model does not show it; says what to do.
+        TypeError: the model has no ``activations``; the error names the remedy.
     """
     method = getattr(model, "activations", None)
     if not callable(method):
@@ -72,7 +71,7 @@ def activations_of(model: Classifier, x: Images) -> Activations:
 
 
 def clean_activations(loss: Loss | str, model: Classifier, x: Images) -> Activations | None:
-    """Return what a loss that sees activations compares with; None for any other loss."""
+    """Return the clean activations for a loss that uses them; None for any other loss."""
     return activations_of(model, x) if sees_activations(loss) else None
 
 
@@ -83,9 +82,9 @@ def loss_at(
 
     Args:
         loss: the loss, or its name.
-        model: what gave the logits.
+        model: of the logits.
         x: images [B, H, W, C] in the model's dtype.
-        logits: as the attack sees them [B, K].
+        logits: of the attack [B, K].
         labels: [B].
         clean: see :func:`clean_activations`.
     """
@@ -98,10 +97,10 @@ def loss_at(
 
 
 def of_logits(loss: Loss | str) -> Loss:
-    """Return a loss, by its name as well, that sees logits alone.
+    """Return a loss of logits only, also by its name.
 
     Raises:
-        ValueError: it sees more; says which attacks take it.
+        ValueError: it uses activations; the error lists the attacks that accept it.
     """
     if sees_activations(loss):
         raise ValueError(

@@ -137,14 +137,14 @@ def _output_findings(look: _Look) -> list[str]:
     if silent.any():
         found.append(
             f"The model gives no answer (NaN or infinite logits) on {silent.sum()} of n = {rows} clean "
-            "images. They count neither as right nor as fooled. Look for a logarithm, a division or an "
+            "images. They count neither as correct nor as fooled. Look for a logarithm, a division or an "
             "overflow."
         )
     at_edges = ~_answered(look.ask(_at_edges(look.x), look.keys)[1]) & ~silent
     if at_edges.any():
         found.append(
             f"The model gives no answer (NaN or infinite logits) on {at_edges.sum()} of n = {rows} images "
-            "once some of their entries are 0 or 1, where attacks go. These images count neither as right "
+            "once some of their entries are 0 or 1, as in attacks. These images count neither as correct "
             "nor as fooled. Look for a logarithm of a pixel or a division by one, and keep its argument "
             "away from 0."
         )

@@ -1,4 +1,4 @@
-"""Square: random search by squares, in L-inf or L2, for models without a gradient to follow."""
+"""Square: random search with square-shaped changes, in L-inf or L2, without gradients."""
 
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -24,40 +24,40 @@ from deepsec_jax.protocols import Attack, Classifier, Images, Keys, Labels, Logi
 from deepsec_jax.pytree import Struct, field, static
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After how many of 10,000 queries the share of an image that a square covers is halved (the authors')."""
+"""Queries, of 10,000, after which the share of the image in a square is halved (the authors' values)."""
 
 
 class Square(Struct):
-    """Set a random square to the edge of the ball, keep it if the loss rose, and so on, without a gradient.
+    """Set a random square to the edge of the ball, and keep it if the loss increased.
 
         x_0 = x + eps s,   s = +-1, drawn by column and channel
-        x'  = x_i, but x + eps s_c in a square of h x h pixels, s_c = +-1, drawn by channel
-        x_{i+1} = x' if loss(x') > loss(x_i) else x_i,   h^2 = p H W, p falling as queries are spent
+        x'  = x_i, but x + eps s_c in a square of h x h pixels, s_c = +-1, drawn by channel x_{i+1} = x' if
+        loss(x') > loss(x_i) else x_i,   h^2 = p H W, p falling as queries are spent
 
-    In L2 x_0 is a grid of 5 x 5 small pyramids.  A query takes the change of one square of h x h pixels away
-    and adds it to another one as a pyramid of random signs; the whole keeps length eps (``pyramids.py``).
+    In L2 x_0 is a grid of 5 x 5 small pyramids.  A query removes the change of one square of h x h pixels and
+    adds it to another one as a pyramid of random signs; the total length stays eps (``pyramids.py``).
 
-    Each row draws for itself; all images are clipped to [0, 1].  A row ends with its first success; without
-    one the image of highest loss comes back, the clean one where the model answers none (NaN).  At most
-    ``queries`` forwards.  Where a model draws at random a rise may be luck, and so may a success: search its
-    expectation, and go on to the last query (``stops=False``), for single draws may hold where the
-    expectation is fooled.
+    Rows have separate draws; all images are clipped to [0, 1].  A row ends with its first success.  Without
+    one the image with the highest loss is returned, or the clean one if the model answers none (NaN).  At
+    most ``queries`` forwards.
 
-    What to change where a surrogate's gradient leads some way and no further, as PD's does
-    (docs/defenses.md): ``start`` at the images that it led to (``Given``), let half of the squares take
-    their signs from it (``guided``), and draw their sides (``shrinking=False``), so that large squares stay
-    possible to the end.
+    For a randomised model a higher loss or a success may be chance.  Attack its expectation (``EOT``), and
+    spend all queries (``stops=False``), since single draws may be correct where the expectation is fooled.
+
+    If a surrogate's gradient is only partly useful, as PD's (docs/adaptive-attacks.md): ``start`` at the
+    images that it found (``Given``), let half of the squares take their signs from it (``guided``), and draw
+    their sides at random (``shrinking=False``), so that large squares stay possible.
 
     Attributes:
         eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
         norm: "linf" or "l2", static.
-        queries: forwards at most, the one of x_0 among them, static.
-        share: p at first, of the pixels of an image.
-        start: attack of the same goal whose images are x_0; its forwards and gradients are not counted.
-        guided: every other square, by chance, takes the signs of the loss's gradient at x_i, pixel by pixel;
-            every query takes a gradient then, static.
-        shrinking: False draws h from 1 to its largest value, anew for every square, static.
-        stops: False spends all queries, and the successful image of highest loss comes back, static.
+        queries: maximum number of forwards, including that of x_0, static.
+        share: initial p, as a share of the pixels.
+        start: attack with the same goal that returns x_0; its forwards and gradients are not counted.
+        guided: whether half of the squares, at random, take the signs of the loss's gradient at x_i; then
+            every query needs a gradient, static.
+        shrinking: False draws h from 1 to its largest value for every square, static.
+        stops: False spends all queries and returns the successful image with the highest loss, static.
         targeted: ``labels`` are targets to reach, static.
         loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
@@ -93,7 +93,7 @@ class Square(Struct):
 
     @property
     def uses_gradients(self) -> bool:
-        """Whether it follows gradients of the model, its own or its start's."""
+        """Whether it, or its start, uses gradients of the model."""
         return self.guided or (self.start is not None and uses_gradients(self.start))
 
     def cost(self, classes: int, entries: int) -> Cost:
@@ -137,7 +137,7 @@ class Square(Struct):
         if self.norm == "l2":
             return _at_length(x, self.eps * first_pyramids(keys, x.shape), self.eps)
         shape = (1, x.shape[2], x.shape[3])
-        half = jnp.float32(0.5)  # as Python's 0.5 it would be drawn with 64 bits under jax_enable_x64
+        half = jnp.float32(0.5)  # a Python 0.5 would be drawn with 64 bits under jax_enable_x64
         heads = jax.vmap(lambda key: jax.random.bernoulli(key, half, shape))(keys)
         return _at_edge(x, jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0)), self.eps)
 
@@ -158,14 +158,14 @@ class _State(NamedTuple):
 def _asked(attack: Square, model: Classifier, state: _State) -> _State:
     """Return the state after one more query of every row; the first is x_0 itself."""
     side = _side(attack, state.asked, state.x.shape[1], state.x.shape[2])
-    keys: Any = state.keys  # attack_call has made sure that they are there
+    keys: Any = state.keys  # attack_call ensures that there are keys
     own = jax.vmap(jax.random.fold_in)(keys, state.asked)
     proposal = _pyramid_moved if attack.norm == "l2" else _square_set
     proposed = jnp.where(per_row(state.asked > 0), proposal(attack, state, own, side), state.x_adv)
     model = at_steps(model, state.model_keys, state.asked)
 
     def judged(logits: Logits) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Return what the gradient is of, and by what images are compared: their rank and success."""
+        """Return the loss for the gradient, and the rank and success by which images are compared."""
         logits = open_logits(model, logits, state.labels, targeted=attack.targeted)
         values = (-1.0 if attack.targeted else 1.0) * of_logits(attack.loss)(logits, state.labels)
         values = values.astype(jnp.float32)
@@ -195,7 +195,7 @@ def _square_set(attack: Square, state: _State, keys: Keys, side: jax.Array) -> I
 
 
 def _pyramid_moved(attack: Square, state: _State, keys: Keys, side: jax.Array) -> Images:
-    """Return the images with the change of one square moved to another one, on the sphere and in the box."""
+    """Return the images with the change of one square moved to another one, in the ball and the box."""
     delta = state.x_adv.astype(jnp.float32) - state.x.astype(jnp.float32)
     return _at_length(state.x, moved_mass(keys, delta, side, state.eps), state.eps)
 
@@ -213,7 +213,7 @@ def _at_edge(x: Images, signs: jax.Array, eps: Scalar) -> Images:
 
 
 def _side(attack: Square, asked: jax.Array, height: int, width: int) -> jax.Array:
-    """Return the side of each row's next square, or the largest that may be drawn, int32 [B]."""
+    """Return the side of each row's next square, or the largest possible side, int32 [B]."""
     halved = jnp.zeros(asked.shape, jnp.float32)
     if attack.shrinking:
         spent = asked.astype(jnp.float32) * (10_000.0 / attack.queries)
@@ -225,9 +225,9 @@ def _side(attack: Square, asked: jax.Array, height: int, width: int) -> jax.Arra
 def _square(
     attack: Square, shape: tuple[int, ...], key: jax.Array, side: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the pixels of a random square, bool [H, W, 1], its signs [1, 1, C], and whether to follow."""
+    """Return the pixels of a random square, bool [H, W, 1], its signs [1, 1, C], and whether it is guided."""
     height, width, channels = shape[1:]
-    # One call for all of them: each would compile a generator of its own.
+    # One call for all of them: separate calls would each compile a generator.
     drawn = jax.random.uniform(key, (4 + channels,), jnp.float32)
 
     def below(number: jax.Array, end: jax.Array) -> jax.Array:

@@ -112,8 +112,8 @@ def _check_stack(model: str, found: "ModelFolder", defense: Any) -> None:
     card = found.defended.card
     keeping = [name for name, kind in DEFENSES.items() if getattr(kind, "keeps_network", False)]
     raise InputError(
-        f"{model} is a network trained by {card['class']}, and {defense.card.name} trains it anew, which "
-        f"leaves nothing of {card['class']}: give {card['base']}'s folder, or one of {', '.join(keeping)}"
+        f"{model} is a network trained by {card['class']}, and {defense.card.name} trains it again, which "
+        f"would replace {card['class']}: give {card['base']}'s folder, or one of {', '.join(keeping)}"
     )
 
 
@@ -149,8 +149,8 @@ def _show(defense: Any, recipe: "Recipe", dataset: "Dataset", folder: Path) -> N
     )
     print(
         f"about {duration(left * images * each * per_image)}, counting {per_image:g} gradients per image "
-        f"({1000 * each:.3g} ms each, measured now); compilation, validation and what else the defense "
-        "trains come on top"
+        f"({1000 * each:.3g} ms each, measured now); plus compilation, validation and further "
+        "networks of the defense"
     )
 
 
@@ -172,7 +172,7 @@ def _show_pixelcnn(defense: Any, dataset: "Dataset", folder: Path) -> None:
     each = pixelcnn_seconds(defense, dataset, rows=min(8, recipe.batch_size))
     print(
         f"about {duration(left * images * each)}, counting {1000 * each:.3g} ms per image and step, measured "
-        "now; compilation and validation come on top"
+        "now; plus compilation and validation"
     )
 
 

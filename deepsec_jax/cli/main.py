@@ -103,4 +103,4 @@ def _model_first(words: list[str], verb: Any) -> list[str]:
 
 def _system_error(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}: see that the path is right, can be written and has room"
+    return f"{where}{error.strerror or error}: check that the path is correct and writable, with free space"

@@ -72,7 +72,7 @@ def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:
     each = time_bare_gradient(model, dataset, recipe.batch_size, recipe.batch_size)()
     print(
         f"about {duration(left * images * each)}, counting one bare gradient per image "
-        f"({1000 * each:.3g} ms, measured now); compilation and validation come on top"
+        f"({1000 * each:.3g} ms, measured now); plus compilation and validation"
     )
 
 

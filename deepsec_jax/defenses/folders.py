@@ -93,8 +93,8 @@ def load(folder: str | os.PathLike[str]) -> ModelFolder:
         return ModelFolder(defended.classifier, defended.saved, defended)
     if (note := _unfinished(folder)).is_file() and folder.is_dir():
         raise DefenseError(
-            f"{folder} holds a network whose defense was not fitted to the end: the command that began it "
-            f"goes on, or remove the folder and {note.name}"
+            f"{folder} holds a network whose defense was not fitted to the end: run its command again, or "
+            f"remove the folder and {note.name}"
         )
     saved = load_network(folder)
     return ModelFolder(saved.model, saved)

@@ -1,4 +1,4 @@
-"""Attacks one after the other on a whole data set, each on the images that still stand; AutoAttack so run."""
+"""Attacks in sequence on a whole data set, each on the images that are not fooled yet; AutoAttack."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -18,21 +18,21 @@ from deepsec_jax.protocols import Classifier, Key
 from deepsec_jax.pytree import Struct, classes_of, example_keys, reseed, static, typed_key
 
 STANDS, ALREADY = -1, -2
-"""In the place of an attack's number: none has fooled the model; the clean image does so already."""
+"""Instead of an attack's number: no attack has fooled the model; the clean image does already."""
 
 
 @dataclass(frozen=True)
 class Cascaded:
-    """What became of each image, and what it cost.
+    """Result and cost of each image.
 
     Attributes:
-        x_adv: float32 [N, H, W, C]: of a fallen image what brought it down, of one that stands the image of
-            most wrong draws, then of largest margin.
-        fooled: share of draws in which the model is wrong, float32 [N]; 1 or 0 of a deterministic model.
+        x_adv: float32 [N, H, W, C]: the first success, or without one the image with most wrong draws, then
+            with the largest margin.
+        fooled: share of draws in which the model is wrong, float32 [N]; 1 or 0 for a deterministic model.
         by: number of the attack that made it wrong in every draw, :data:`STANDS` or :data:`ALREADY`, int32
             [N].
-        gradients: of each image, float64 [N]; those of a surrogate count alike.
-        forwards: of each image beside those in gradients, float64 [N]; those that judge are not counted.
+        gradients: per image, float64 [N], including those of a surrogate.
+        forwards: per image without those in gradients, float64 [N]; judging is not counted.
         seconds: wall time without compilation.
         compile_seconds: wall time of compilation.
     """
@@ -47,7 +47,7 @@ class Cascaded:
 
     @property
     def robust(self) -> float:
-        """Share of images that stand, clean errors counted as errors; a mean over draws."""
+        """Share of images that are not fooled, clean errors included as errors; a mean over draws."""
         return float(np.mean(1.0 - self.fooled)) if len(self.fooled) else float("nan")
 
 
@@ -63,10 +63,10 @@ def autoattack(
     batch_size: int = 128,
     on_batch: OnBatch | None = None,
 ) -> Cascaded:
-    """Run AutoAttack on any number of images; survivors of all batches fill new ones of one size.
+    """Run AutoAttack on any number of images; the remaining images of all batches form new ones of one size.
 
-    The result of an image depends on the image, its place in the data set and the key, on no batch.  A
-    randomised model must be wrong in every one of ten draws to fall, which no single lucky pass decides.
+    An image's result depends only on the image, its index in the data set and the key.  A randomised model
+    counts as fooled if it is wrong in each of ten draws.
 
     Args:
         model: a classifier in evaluation mode.
@@ -75,12 +75,12 @@ def autoattack(
         eps: radius, in units of the [0, 1] pixel range.
         norm: "linf" or "l2".
         version: of :data:`deepsec_jax.attacks.autoattack.VERSIONS`.
-        key: root of all that is drawn.
+        key: root of all random numbers.
         batch_size: images per call.
-        on_batch: told of images, in all as many as there are.
+        on_batch: called with numbers of images; their sum is the number of images.
 
     Raises:
-        ValueError: a value outside [0, 1], a label that is no class.
+        ValueError: a value outside [0, 1], an invalid label.
         UnknownName: no such version.
     """
     check_values(model, images, labels)
@@ -102,22 +102,21 @@ def run_cascade(
 ) -> Cascaded:
     """Run attacks one after the other, each only on images that do not fool the model in every draw.
 
-    ``attacks.Cascade`` for a whole data set: here survivors of all batches fill new ones, so that a model
-    that falls at once costs one run and not all, and equal runs share their compiled code.  An image counts
-    as fallen when the model is wrong in every draw, and keeps what brought it there; of a survivor the image
-    of most wrong draws, then of largest margin, is kept.  Clean images that are wrong already stay as they
-    are.  No answer (NaN) is not wrong, and such an image has no margin.  The attacker's draws of a randomised
-    model are not the judge's.
+    ``attacks.Cascade`` for a whole data set: the remaining images of all batches form new batches, so a weak
+    model costs one run only, and equal runs share their compiled code.  An image is fooled if the model is
+    wrong in every draw, and keeps that result.  Otherwise it keeps the result with most wrong draws, then
+    with the largest margin.  Misclassified clean images are unchanged.  No answer (NaN) is not wrong, and
+    such an image has no margin.  The attacker's draws of a randomised model differ from the judge's.
 
     Args:
-        attacks: untargeted ones, such as ``Transfer(attack, surrogate)``.  A guided :class:`Square` starts at
-            the best image so far.
-        model: the model that must be fooled.
+        attacks: untargeted attacks, such as ``Transfer(attack, surrogate)``.  A guided :class:`Square` starts
+            at the best image so far.
+        model: the model to fool.
         images: float32 [N, H, W, C] in [0, 1].
         labels: true classes [N].
-        key: root of all that is drawn.
+        key: root of all random numbers.
         batch_size: images per call.
-        on_batch: told of images, in all as many as there are.
+        on_batch: called with numbers of images; their sum is the number of images.
     """
     draw_key, attack_key = jax.random.split(typed_key(key))
     rows = len(images)
@@ -162,7 +161,7 @@ def run_cascade(
 
 
 def most_calls(attack: Any) -> int:
-    """Return how many forwards or gradients an image takes at most, one by one; for progress."""
+    """Return the maximum number of model calls of an image, for progress."""
     attack = attack.attack if isinstance(attack, Transfer) else attack
     inner = getattr(attack, "attack", None)
     if inner is not None:
@@ -180,7 +179,7 @@ class Tally:
         self.batches: list[tuple[Any, Any]] = []
 
     def of(self, rows: int, attack: Any) -> tuple[Any, Any]:
-        """Return gradients and forwards [rows]; an attack that does not count: steps, one forward."""
+        """Return gradients and forwards [rows]; for an attack that does not count: steps, and one forward."""
         if not self.batches:
             return float(most_calls(attack)), 1.0
         gradients, forwards = zip(*self.batches, strict=True)
@@ -188,11 +187,11 @@ class Tally:
 
 
 class Counting(Struct):
-    """An attack whose calls go to a tally; host code.
+    """An attack that records its calls; host code.
 
     Attributes:
-        attack: what is run, on its surrogate if it is a ``Transfer``.
-        tally: where the counts of each batch go, static.
+        attack: the attack, on its surrogate if it is a ``Transfer``.
+        tally: receives the counts of each batch, static.
     """
 
     attack: Any
@@ -215,7 +214,7 @@ class Counting(Struct):
 
 
 def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """Return rows and what attacks them: all at once; a guided search in batches, from the best so far."""
+    """Return rows and their attack: all together, or batches of a guided search from the best so far."""
     every = np.arange(len(best))
     inner = attack.attack if isinstance(attack, Transfer) else attack
     if not (isinstance(inner, Square) and inner.guided):
@@ -223,15 +222,15 @@ def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.
         return
     for first in range(0, len(best), batch_size):
         cut = every[first : first + batch_size]
-        filled = best[np.minimum(first + np.arange(batch_size), len(best) - 1)]  # as run_in_batches fills up
+        filled = best[np.minimum(first + np.arange(batch_size), len(best) - 1)]  # as run_in_batches pads
         begun = inner.replace(start=Given(jnp.asarray(filled)))
         yield cut, attack.replace(attack=begun) if isinstance(attack, Transfer) else begun
 
 
 class Share:
-    """Turns the images of several runs into as many as the sample has, for progress; host code.
+    """Converts the progress of several runs to a number of images; host code.
 
-    A run counts by its calls per image, for a search takes as long as many runs of an ascent.
+    A run is weighted by its calls per image, since a search takes as long as many ascents.
     """
 
     def __init__(self, on_batch: OnBatch, images: int, costs: Sequence[int]) -> None:
@@ -239,12 +238,12 @@ class Share:
         self.run, self.done, self.told = 0, 0, 0
 
     def fallen(self, run: int, rows: int) -> None:
-        """Note that a run begins, and that so many images are spared it."""
+        """Start a run that skips this number of images."""
         self.run, self.done = run, self.images * sum(self.costs[:run])
         self.tell(rows)
 
     def tell(self, rows: int) -> None:
-        """Note that so many images have been through the run."""
+        """Record that the run has finished this number of images."""
         self.done += rows * self.costs[self.run]
         reached = self.done // max(1, sum(self.costs))
         if reached > self.told:

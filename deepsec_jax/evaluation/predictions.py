@@ -1,4 +1,4 @@
-"""What a model says of a whole set of images, and whether its loss has a gradient there; host code."""
+"""A model's predictions on a set of images, and whether its loss has a gradient; host code."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,19 +20,19 @@ from deepsec_jax.pytree import example_keys, jit_per_class, reseed
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of images, averaged over draws.
+    """A model's outputs on images, averaged over draws.
 
     Attributes:
         correct: share of draws with the true class, float32 [N].
-        holds: share of draws with the true class, or rejected, float32 [N].
-        fooled: share of draws with a wrong class, float32 [N]: what an attacker wants.
-        rejected: share of draws that are rejected, float32 [N]; NaN of a model that cannot reject.
-        no_answer: share of draws without an answer (NaN or +inf), neither right nor fooled, float32 [N].
-        predicted: class of most draws, int32 [N]; K says "rejected", -1 that there is no answer.
-        confidence: probability of that class, float32 [N]; NaN of a model without confidences.
-        probabilities: float32 [N, K]; NaN of a model without confidences.
-        margins: largest other logit less the true class's, or that of "rejected" if it is larger, float32
-            [N]; above 0 is wrong.
+        holds: share of draws that are correct or rejected, float32 [N].
+        fooled: share of draws with a wrong class, float32 [N].
+        rejected: share of draws that are rejected, float32 [N]; NaN for a model that cannot reject.
+        no_answer: share of draws without an answer (NaN or +inf), neither correct nor fooled, float32 [N].
+        predicted: most frequent class, int32 [N]; K means "rejected", -1 no answer.
+        confidence: probability of that class, float32 [N]; NaN for a model without confidences.
+        probabilities: float32 [N, K]; NaN for a model without confidences.
+        margins: largest other logit minus that of the true class, or of "rejected" if larger, float32 [N];
+            above 0 is wrong.
     """
 
     correct: np.ndarray
@@ -67,10 +67,10 @@ def predict(
 
 
 def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int) -> bool:
-    """Tell whether the loss of any image has a gradient that is not zero; host code.
+    """Tell whether the loss of any image has a nonzero gradient; host code.
 
-    A model of votes or of codes has none anywhere: then PGD would report its random starts as an attack.
-    Most models have one in the first batch, and no further one is looked at.
+    A model of votes or of codes has none; PGD would then return its random starts.  For most models the first
+    batch suffices.
     """
     model = reseed(model, example_keys(key, batch_size))
     for rows in batches(len(sample), batch_size):
@@ -82,7 +82,7 @@ def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int
 
 @jit_per_class
 def _gradients(model: Classifier, x: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return bool [B]: the image's gradient has an entry that is a number and not zero."""
+    """Return bool [B]: the image's gradient has a finite nonzero entry."""
 
     def loss(x: jax.Array) -> tuple[jax.Array, None]:
         return losses.logit_gap(open_logits(model, model(x), labels, targeted=False), labels), None

@@ -1,4 +1,4 @@
-"""A defended model under attack: images replayed on it, made on it, or made through its surrogate."""
+"""A defended model under attack: replayed images, white-box and adaptive attacks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from deepsec_jax.metrics import Column
 from deepsec_jax.protocols import Attack, Classifier
 
 SHARE = 0.08
-"""Of an image, that a square of the guided search covers at most: 8 x 8 pixels of MNIST's."""
+"""Largest share of an image in a square of the guided search: 8 x 8 pixels on MNIST."""
 
 
 def adaptive_runs(
@@ -27,22 +27,22 @@ def adaptive_runs(
     joint: Mapping[str, Any] | None = None,
     search: Attack | None = None,
 ) -> list[Any]:
-    """Return the attacks of the adaptive column, in their order.
+    """Return the attacks of the adaptive column, in order.
 
-    APGD from the clean image along the cross-entropy's direction; APGD on the margin towards each of the
-    ``aims`` nearest wrong classes in turn, from random starts; on a guarded model then :func:`joint_runs`;
-    last a search that needs no gradient, which must not find what gradients do not.
+    APGD from the clean image in the direction of cross-entropy; APGD on the margin towards each of the
+    ``aims`` nearest wrong classes, from random starts; on a guarded model :func:`joint_runs`; last a search
+    without gradients.  If the search finds more images, the gradient is misleading.
 
     Args:
-        surrogate: what is differentiated; a ``Guarded`` where there is a ``joint`` attack.
+        surrogate: the model to differentiate; a ``Guarded`` if there is a ``joint`` attack.
         eps: radius.
         steps: of each run of APGD.
-        aims: wrong classes.
-        rounds: runs towards each.
-        stops: whether an image is done where the surrogate is fooled; False where the model may still hold,
-            and a larger margin carries farther.
+        aims: number of wrong classes.
+        rounds: number of runs towards each.
+        stops: whether an image is finished when the surrogate is fooled; False if the model may still be
+            correct, so that a larger margin helps.
         joint: arguments of :func:`joint_runs`.
-        search: the last attack, made ready to run on the defended model; None for none.
+        search: the last attack, prepared for the defended model; None for none.
     """
     apgd = APGD(eps=eps, steps=steps, stops=stops)
     aimed = apgd.replace(aims=aims, nearest=True, restarts=rounds, aimed=losses.margin_to)
@@ -64,25 +64,24 @@ def joint_runs(
     weights: Sequence[float],
     confident: int,
 ) -> list[Transfer]:
-    """Return the runs against a model and its detector: ``restarts`` of PGD for each loss.
+    """Return the runs against model and detector: ``restarts`` of PGD for each loss.
 
-    The restarts take turns in how much the detector weighs, for the best weight differs from detector to
-    detector.  Steps shrink to nothing, as a cosine: those of one length keep every pixel going to and fro,
-    which a tight detector sees.  They follow a momentum: alone, a gradient at the edge between fooling the
-    model and being flagged points to one of both, in turn.  Before them come ``confident`` runs on the model
-    without its detector, whose margin is driven as far as the ball lets it: some detectors miss what is wrong
-    with confidence.
+    The restarts cycle through weights of the detector, since the best one differs by detector and image.
+    Step sizes decrease to 0 as a cosine: steps of constant length oscillate, and a strict detector notices.
+    Steps have momentum: at the boundary between fooled and flagged the gradient alternates between the two.
+    First there are ``confident`` runs on the model without its detector, for the largest margin in the ball:
+    some detectors miss images that are misclassified with high confidence.
 
     Args:
-        surrogate: what is differentiated; a ``Guarded`` where there are ``weights`` or confident runs.
+        surrogate: the model to differentiate; a ``Guarded`` if there are ``weights`` or confident runs.
         eps: radius.
         step_size: of PGD's first step.
         steps: of each run.
         restarts: runs per loss.
         names: of losses.
         decay: of the momentum.
-        weights: values of ``Guarded.weight``, in turn over all restarts; none leaves the surrogate as it is.
-        confident: number of runs on the bare model.
+        weights: values of ``Guarded.weight``, cycled over all restarts; empty leaves the surrogate unchanged.
+        confident: number of runs on the model without detector.
     """
 
     def through(model: Classifier, name: str) -> Transfer:
@@ -98,13 +97,13 @@ def joint_runs(
 
 
 def guided_search(surrogate: Classifier, *, eps: float, queries: int, stops: bool) -> Transfer:
-    """Return a search along what gradients say, for models without one that leads all the way."""
+    """Return a search guided by gradients, for models with a misleading gradient."""
     search = Square(eps=eps, queries=queries, share=SHARE, guided=True, shrinking=False, stops=stops)
     return Transfer(search, surrogate)
 
 
 def _robust(arrays: Mapping[str, np.ndarray]) -> jax.Array:
-    """Return the share of draws in which an image stays right; an attacker may also leave it as it is."""
+    """Return the share of draws in which an image stays correct; the attacker may also leave it unchanged."""
     return jnp.minimum(arrays["clean"], arrays["right_or_rejected"])
 
 
@@ -127,8 +126,9 @@ ROBUSTNESS_COLUMNS: dict[str, Column] = {
     )
 }  # fmt: skip
 """Accuracy under attack, one value per image of the sample: 1 or 0, or a share of draws.  ``values`` takes
-the arrays of a cell; ``worst`` is taken over cells, by the report.  An image that is rejected counts as an
-error where it is clean, and as not fooled where it was made."""
+the arrays of a cell; the report computes ``worst`` over cells.  A rejected clean image is an error, a
+rejected adversarial one is not fooled.
+"""
 
 
 def _refused(column: Column) -> Column:
@@ -144,5 +144,6 @@ def _refused(column: Column) -> Column:
 REJECTION_COLUMNS: dict[str, Column] = {
     name: _refused(column) for name, column in ROBUSTNESS_COLUMNS.items() if name != "worst"
 }
-"""Column under attack -> how many of its images a model that can reject has refused; as values of cells they
-go by their own names, ``adaptive_rejected``."""
+"""Column under attack -> share of its images that a model rejects; the names of these columns are like
+``adaptive_rejected``.
+"""

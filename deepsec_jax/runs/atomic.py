@@ -100,8 +100,8 @@ def write_error(path: Path, error: OSError) -> StoreError:
     elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         remedy = "make it writable or choose another folder"
     else:
-        remedy = "see that it is a folder on a disk that works, with room"
+        remedy = "check that it is a folder on a working disk with free space"
     reason = error.strerror or str(error)
     return StoreError(
-        f"cannot write {path} ({reason}): {remedy}; what is finished stays, and the same command goes on"
+        f"cannot write {path} ({reason}): {remedy}; finished work is kept; run the same command again"
     )

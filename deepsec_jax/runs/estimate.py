@@ -45,7 +45,8 @@ class Estimate:
             parts.append(f"{_cells(self.timed)} from a batch that was timed now")
         if self.most:
             parts.append(
-                f"at most {duration(self.most_seconds)} for {_cells(self.most)}, less where images fall early"
+                f"at most {duration(self.most_seconds)} for {_cells(self.most)}, "
+                "less if images are fooled early"
             )
         if (self.counted or self.most) and self.gradient_seconds is not None:
             source = "measured now" if self.measured else "from a recorded cell"
@@ -53,7 +54,7 @@ class Estimate:
             parts.append(f"{_cells(self.counted + self.most)} from the number of gradients ({each})")
         if self.unknown:
             parts.append(f"unknown for {', '.join(self.unknown)}")
-        return "; ".join(parts) + "; compilation and metrics come on top" if parts else "nothing to compute"
+        return "; ".join(parts) + "; plus compilation and metrics" if parts else "nothing to compute"
 
 
 def estimate(

@@ -66,7 +66,7 @@ class Store:
         strange = sorted({path.name for path in self.folder.iterdir()} - set(_PARTS))
         if strange and not (self.folder / "plan.json").is_file():
             raise StoreError(
-                f"{self.folder} holds something else ({', '.join(strange[:3])}): "
+                f"{self.folder} holds other files ({', '.join(strange[:3])}): "
                 "choose another --run-dir or an empty folder"
             )
         for name in self.plan():
@@ -95,8 +95,8 @@ class Store:
             )
         if other is not None:
             raise StoreError(
-                f"{self.folder} holds cells of another version of deepsec_jax ({other}), whose figures mean "
-                "something else than today's: choose another --run-dir, or remove this one"
+                f"{self.folder} holds cells of another version of deepsec_jax ({other}), whose figures have "
+                "another meaning: choose another --run-dir, or remove this one"
             )
         return cells
 

@@ -23,7 +23,7 @@ def silence(who: str, count: int, n: int, what: str) -> list[str]:
         return []
     return [
         f"{who}: no answer (NaN or infinite logits) on {count} of n = {n} {what}: they count neither as "
-        "right nor as fooled; look for a logarithm, a division or an overflow in the model."
+        "correct nor as fooled; look for a logarithm, a division or an overflow in the model."
     ]
 
 
@@ -39,6 +39,6 @@ def without_number(who: str, scores: np.ndarray, what: str) -> list[str]:
     if not count:
         return []
     return [
-        f"{who}: the score of {count} of n = {len(scores)} {what} is no number: they count as flagged; look "
-        "for a logarithm, a division or an overflow in the detector or the model that it asks."
+        f"{who}: the score of {count} of n = {len(scores)} {what} is NaN: they count as flagged; look "
+        "for a logarithm, a division or an overflow in the detector or its model."
     ]

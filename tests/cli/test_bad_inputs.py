@@ -158,7 +158,7 @@ BAD = [
     Bad("type in spec", "spec.toml: n must be an integer, got '12'", SPEC, prepare=spec("n = '12'")),
     Bad("value in spec", "--seed must be at least 0, got -2", SPEC, prepare=spec("seed = -2")),
     Bad("run directory is a file", "own.npz is a file: choose another --run-dir", ("--run-dir", "own.npz")),
-    Bad("folder of somebody else", "holds something else (thesis.tex)", ("--run-dir", "mine"),
+    Bad("folder of somebody else", "holds other files (thesis.tex)", ("--run-dir", "mine"),
         prepare=lambda folder, patch: ((folder / "mine").mkdir(), (folder / "mine/thesis.tex").touch())),
     Bad("read-only disk", "cannot write run (Read-only file system): make it writable", NEW,
         prepare=refuse(30)),

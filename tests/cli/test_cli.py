@@ -101,7 +101,7 @@ def test_attack_overwrites_nothing(attack, tmp_path, capsys):
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     capsys.readouterr()
     assert attack("--attacks", "fgsm", "--run-dir", "mine") == 2
-    assert "holds something else" in _one_line(capsys)
+    assert "holds other files" in _one_line(capsys)
 
 
 @pytest.mark.parametrize(

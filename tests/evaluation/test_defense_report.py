@@ -308,7 +308,7 @@ def test_the_terminal_tables_fit_a_terminal(cells):
     assert "…" not in text and "Table IV (MNIST) and ours: utility" in text
     assert re.search(r"nat +90.00 %", text) and re.search(r"paper +99.51 % +0.24 %", text)
     assert re.search(r"nat +95.8 % +79.2 % +50.0 % +41.7 %", text)
-    assert "nat: Accuracy 90.00 %, 99.51 % in the paper (−9.51 points): the law of eps" in text
+    assert "nat: Accuracy 90.00 %, 99.51 % in the paper (−9.51 points): the distribution of eps" in text
     assert "masking: white-box above" in text and "warning: pat adaptive" in text
 
 

@@ -296,9 +296,9 @@ def test_the_page_stands_alone_and_holds_tables_thresholds_and_drawings(texts):
     words = " ".join(re.sub(r"<[^>]*>", " ", page).split())
     for text in (
         "Table XVI (MNIST) and ours", "UAs, L∞", "paper: 304", "4.0 % 1.7–7.7 paper 3.6 %",
-        "Threshold 1.7, the same", "FPR 4 % on 500 clean images", "99 % interval of it, both samples",
+        "Threshold 1.7, the same", "FPR 4 % on 500 clean images", "its 99 % interval, both samples",
         "10 ms per image, 4 times classifying", "Table VII (MNIST)", "plain ε = 0.1", "carried ε = 0.1",
-        "Not Table VI: the model is of recipe cifar10-small", "No attack here knows of a detector",
+        "Not Table VI: the model is of recipe cifar10-small", "These attacks do not know the detector",
         "swaps two counts",
     ):  # fmt: skip
         assert text in words, text

@@ -27,9 +27,7 @@ FINISHED = [(config("pgd", n=50, eps=0.3), {"seconds": 5.0, "gradient_seconds": 
 def test_a_recorded_attack_counts_for_any_n_and_seed():
     found = estimate([job("pgd", n=200, eps=0.3)], FINISHED, never)
     assert found.seconds == pytest.approx(20.0) and (found.recorded, found.counted) == (1, 0)
-    assert str(found) == (
-        "about 20 s for 1 cell; 1 cell as recorded before; compilation and metrics come on top"
-    )
+    assert str(found) == ("about 20 s for 1 cell; 1 cell as recorded before; plus compilation and metrics")
 
 
 def test_other_hyperparameters_are_counted_in_gradients():
@@ -47,7 +45,7 @@ def test_without_records_a_gradient_is_measured():
 def test_what_stops_early_is_an_upper_bound():
     found = estimate([job("pgd"), job("cascade", 1000, at_most=True)], [], lambda: 0.002)
     assert found.seconds == pytest.approx(3.0) and found.most_seconds == pytest.approx(200.0)
-    assert "at most 3 min 20 s for 1 cell, less where images fall early" in str(found)
+    assert "at most 3 min 20 s for 1 cell, less if images are fooled early" in str(found)
 
 
 def test_what_brings_its_own_clock_is_timed_once_per_name():

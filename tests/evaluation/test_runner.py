@@ -176,7 +176,9 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(store, monkeypatch):
         write(path)
 
     monkeypatch.setattr(atomic, "sync", full)
-    with pytest.raises(StoreError, match=r"No space left on device.*free some space.*same command goes on"):
+    with pytest.raises(
+        StoreError, match=r"No space left on device.*free some space.*run the same command again"
+    ):
         go(store, jobs)
     assert [store.has_cell(job.name) for job in jobs] == [True, False, False]
     assert list((store.folder / "aside").iterdir()) == []

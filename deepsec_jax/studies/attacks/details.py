@@ -18,9 +18,9 @@ from deepsec_jax.tables.plots import Curve
 from deepsec_jax.tables.table import Row, Section
 
 _CURVES = (
-    "For each distance r, the share of all n on which the attack succeeded with a change no larger than r. "
-    "An attack bound to a radius succeeds at it, mostly, and so its curve is a step; only attacks that "
-    "look for the least change show how near the boundary is."
+    "For each distance r, the share of all n images on which the attack succeeded with a change of at most "
+    "r. For an attack with a budget the curve is a step at its radius; only minimum-norm attacks show the "
+    "distance of the decision boundary."
 )
 
 

@@ -32,9 +32,9 @@ _FAMILIES = {
     "II-B1": "Misclassification", "II-B2": "Imperceptibility", "II-B3": "Robustness", "II-B4": "Cost",
 }  # fmt: skip
 _INTRO = (
-    "Success is a share of all n candidates; every other column is an average over the hits unless it says "
-    "so. What each column is stands at the end; where the paper's number is missing, the reason is under "
-    "the attack."
+    "Success is a share of all n candidates; every other column is a mean over the hits unless stated "
+    "otherwise. The columns are defined at the end. If the paper's number is missing, the reason is given "
+    "for the attack."
 )
 
 
@@ -211,6 +211,5 @@ ATTACKS = Study(
     details=details.details, heading="Attacks", better="Better for the attacker",
     intro="The same test images for every attack, from top to bottom: the clean image with its true class, "
           "the perturbation scaled to full colour (in grey images red is brighter and blue darker; the "
-          "number is its largest entry), and the adversarial image with the class the model gives it and "
-          "its confidence.",
+          "number is its largest entry), and the adversarial image with its predicted class and confidence.",
 )  # fmt: skip

@@ -65,7 +65,7 @@ def _training(row: Row) -> list[str]:
     if clean.n and clean.low <= 1 / classes:
         found.append(
             f"{row.name}: accuracy {100 * clean.mean:.1f} % of n = {clean.n} is that of guessing among "
-            f"{classes} classes: the training never left it, see its curve."
+            f"{classes} classes: the training stayed there, see its curve."
         )
     kept = kept_epoch(cell.environment.get("training", {}))
     gap = kept.get("one_step", 0.0) - kept.get("validation", 0.0) if "one_step" in kept else 0.0

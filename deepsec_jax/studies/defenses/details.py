@@ -26,10 +26,9 @@ SHOWN = 3
 
 _WORDS = {WHITE_BOX: "White-box", ADAPTIVE: "Adaptive"}
 _SIGHTS = (
-    "The same test images for every defense, clean and as the adaptive attack left them: the image as it "
-    "is given, what the network behind the defense sees of it (one draw where it draws; the image itself "
-    "where the defense changes only the weights), and the answers of the undefended model and of the "
-    "defended one."
+    "The same test images for every defense, clean and after the adaptive attack: the image, the input of "
+    "the defended network (one draw if it is random; the image itself if the defense changes only the "
+    "weights), and the predictions of the undefended and the defended model."
 )
 
 
@@ -155,4 +154,4 @@ def sights(section: Section, anchor: str) -> list[Block]:
                 "unchanged": np.array_equal(cell.arrays["seen"], cell.arrays["x"]),
                 "examples": [sight_example(cell.arrays, names, index) for index in range(SHOWN)],
             })  # fmt: skip
-    return [Block("sights", found, "What each defense does to an image", _SIGHTS)] if found else []
+    return [Block("sights", found, "Network inputs of each defense", _SIGHTS)] if found else []

@@ -29,8 +29,8 @@ from deepsec_jax.tables.published import Reason
 from deepsec_jax.tables.table import Figure, Row, Section, Span, Table
 
 _INTRO = (
-    "Over all test images, or as many of them, drawn at random, as n says: the undefended model against each "
-    "defended one. What each column is stands at the end."
+    "The undefended model compared with each defended one, over all test images or n random ones. The "
+    "columns are defined at the end."
 )
 
 
@@ -185,9 +185,8 @@ DEFENSES = Study(
     checks=CHECKS, paper=PAPER, overview=details.sights, details=details.details,
     fields=("data", "base", "preset", "table", "cell", "defense", "category", "eps", "seed"),
     fields_after=("flags",), heading="Defenses", better="Better for the defender",
-    intro="Hyperparameters with their sources, how the model was trained, and the same test images for every "
-          "defense: the clean image with its true class, the perturbation scaled to full colour (in grey "
-          "images red is brighter and blue darker; the number is its largest entry), and the adversarial "
-          "image with the class the defended model gives it and its confidence. A clean image that is wrong "
-          "already is left as it is.",
+    intro="Hyperparameters with their sources, the training, and the same test images for every defense: the "
+          "clean image with its true class, the perturbation scaled to full colour (in grey images red is "
+          "brighter and blue darker; the number is its largest entry), and the adversarial image with the "
+          "defended model's predicted class and confidence. A misclassified clean image is unchanged.",
 )  # fmt: skip

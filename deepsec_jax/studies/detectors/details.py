@@ -62,11 +62,11 @@ def _facts(detector: Detector, times: bool) -> dict[str, str]:
         return facts
     known = detector.clean.environment
     low, high = (100 * end for end in limits)
-    outside = ", which it is not in" if rate_warning(detector) else ""
+    outside = ", not satisfied" if rate_warning(detector) else ""
     share, images = 100 * known["fpr"], known["validation"]
     facts["Set for"] = f"FPR {digits(share)} % on {images} clean images held out of training"
     facts["FPR, all clean test images"] = detector.rate("fpr")[1]
-    facts["99 % interval of it, both samples"] = f"{low:.1f}\N{EN DASH}{high:.1f} %{outside}"
+    facts["its 99 % interval, both samples"] = f"{low:.1f}\N{EN DASH}{high:.1f} %{outside}"
     facts["FPR, classified correctly"] = detector.rate("fpr_correct")[1]
     if times and known.get("seconds") and len(detector.clean_scores):
         each = known["seconds"] / len(detector.clean_scores)
@@ -126,5 +126,5 @@ def overview(section: Section, anchor: str) -> list[Block]:
             what = "evasion, % of n" if name == "evasion" else "AUC, % (over the hits)"
             svg = by_radius(f"{anchor}-sweep-{name}", what, lines)
             charts.append({"title": f"{words} against the radius of FGSM", "svg": Markup(svg)})
-    intro = "Dashed: FGSM's image at each radius. Solid: of each example the best image so far."
+    intro = "Dashed: FGSM's image at each radius. Solid: the best image over all radii up to it."
     return [Block("charts", {"charts": charts, "large": True}, "Against the radius", intro)] if charts else []

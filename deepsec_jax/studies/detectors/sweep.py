@@ -21,11 +21,10 @@ SWEPT = ("mr", "tpr", "auc", "evasion")
 """Columns of a sweep."""
 
 _INTRO = (
-    "Plain: FGSM's image at each radius, as in the paper. One large step overshoots, so that plain FGSM "
-    "may be caught more often, or evade on fewer images, where it may change more. Carried: of each "
-    "example the best image at this radius or a smaller one, which the larger ball also holds: whoever may "
-    "change more is never worse off. MR is the share of all n that fool the model, flagged or not; AUC and "
-    "TPR are over those."
+    "Plain: FGSM's image at each radius, as in the paper. One large step overshoots, so plain FGSM may be "
+    "detected more often at a larger radius. Carried: the best image of each example over all radii up to "
+    "this one, since a larger ball contains the smaller ones. MR is the share of all n that fool the model, "
+    "flagged or not; AUC and TPR are over those."
 )
 
 
@@ -62,10 +61,10 @@ def sweep_table(
     )
     paper = "" if note else PAPER.title(f"{dataset} sweep")
     return Table(
-        kind="sweep", title=title, note=note, about="FGSM of growing radius", heading="Images", base="ε",
+        kind="sweep", title=title, note=note, about="FGSM at increasing radii", heading="Images", base="ε",
         rows=rows, spans=tuple(each.span([DETECTION_METRICS[name] for name in SWEPT]) for each in detectors),
         parts="detectors", notes=failed, intro=_INTRO,
-        page_title=f"FGSM of growing radius{f': {paper}' if paper else ''}",
+        page_title=f"FGSM at increasing radii{f': {paper}' if paper else ''}",
         caption=". FGSM at each radius: ours, its 95\N{NARROW NO-BREAK SPACE}% interval, and the number "
                 "printed in the paper.",
     )  # fmt: skip
@@ -115,7 +114,7 @@ def _row(
 
 def _printed(how: str, dataset: str, eps: float, detector: Detector, column: str) -> Printed:
     if how == CARRIED:
-        return Printed(math.nan, "the paper carries nothing over")
+        return Printed(math.nan, "the paper has only plain FGSM")
     table = f"{dataset} sweep"
     if column not in PAPER.columns("mnist sweep"):
         return Printed(math.nan, "no column of the paper's table")

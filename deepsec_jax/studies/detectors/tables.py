@@ -35,10 +35,10 @@ from deepsec_jax.tables.published import Printed
 from deepsec_jax.tables.table import Row, Section, Table
 
 _INTRO = (
-    "Each detector has one threshold, set on clean images before any attack, and so the same FPR in every "
-    "row; the paper's differs from row to row. TPR and AUC are over the hits, the images that fool the "
-    "model; evasion is the share of all n that fool the model and pass the detector. No attack here knows "
-    "of a detector: one that does will evade more, so nothing in this table is a bound on security."
+    "Each detector has one threshold, set on clean images, and so the same FPR in every row; the paper's "
+    "differs by row. TPR and AUC are over the hits, the images that fool the model; evasion is the share of "
+    "all n that fool the model and are not flagged. These attacks do not know the detector. An attack that "
+    "does will evade more, so this table is no security claim."
 )
 
 
@@ -190,7 +190,7 @@ def _row(
 def _facts(cells: Sequence[Cell], kind: str) -> dict[str, str]:
     found = {
         **defense_of(cells[0].config),
-        "Attacks": f"{kind} settings; they know the model, and nothing of a detector",
+        "Attacks": f"{kind} settings; they know the model but not the detector",
     }
     sets = {(cell.config["n"], cell.config["seed"]): None for cell in cells if "n" in cell.config}
     found["Candidates"] = "; ".join(
