@@ -22,6 +22,9 @@ CLEAN, DETECTION, SWEEP = "clean", "detection", "sweep"
 """Kinds of cells of a detector: its scores of all clean test images; of one attack's images; of FGSM's at one
 radius."""
 
+SECURITY = "security"
+"""Kind of the cells of one attack on one defended model, with one kind of knowledge."""
+
 Config = Mapping[str, Any]
 """Plain values that determine a cell."""
 
@@ -122,6 +125,17 @@ KINDS: dict[str, CellKind] = {
         lambda config: f"{config['detector']['name']} {_swept(config)}",
         optional=("no_answer",),
     ),
+    SECURITY: CellKind(
+        (
+            "labels", "rows", "targets", "success", "clean", "right_or_rejected", "right_or_rejected_8bit",
+            "rejected", "predicted", "no_answer", "l0", "l1", "l2", "linf",
+        ),
+        lambda config: (
+            *_defense(config), config["access"], *_preset(config["attack"]), *_where(config), _seed(config)
+        ),
+        lambda config: _defended(config, f"{config['access']} {config['attack']['name']}"),
+        optional=("x_adv",), version=1,
+    ),
 }  # fmt: skip
 """Every kind of cell by name. N images, K classes; a share of draws is 0 or 1 on a deterministic model.
 
@@ -134,7 +148,8 @@ x_adv in most draws (of a success, of those that succeeded), K for "rejected" an
 K], [N, K+1] of a model that can reject; probabilities [N, K], of x_adv where there is one; confidence and
 probabilities are NaN of a model without confidences. Of a sight, seen and seen_adv: what the network sees
 of x and x_adv, float32 [N, any height, any width, C]; predicted and probabilities on x, and with _adv on
-x_adv.
+x_adv. Of security, right_or_rejected_8bit is that of x_adv rounded to 8 bits; l0 (share of changed
+entries), l1, l2 and linf are norms of the change.
 
 Since version 2 an attack has no success where the goal is reached before it, ACAC, ACTC and NTE are over
 the draws that succeeded, and a model of votes has no probabilities. Since 3 right_or_rejected is called

@@ -1,0 +1,90 @@
+"""The worst case per image: the share of images that survive every attack within a radius."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepsec_jax.runs.cells import Cell
+from deepsec_jax.tables.numbers import digits
+
+OUTSIDE = 1e-5
+"""Tolerance of a radius, for rounding in float32."""
+
+SYMBOLS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What the attacker may do.
+
+    Attributes:
+        norm: ``linf``, ``l2``, ``l1`` or ``l0`` (share of changed entries).
+        eps: radius.
+    """
+
+    norm: str
+    eps: float
+
+    @property
+    def key(self) -> str:
+        """Its name in files."""
+        return f"{self.norm}:{digits(self.eps)}"
+
+    @property
+    def label(self) -> str:
+        """Its heading."""
+        whole = self.eps * 255
+        radius = (
+            f"{whole:.0f}/255" if abs(whole - round(whole)) < 1e-6 and self.eps < 0.1 else digits(self.eps)
+        )
+        return f"{SYMBOLS[self.norm]} ≤ {radius}"
+
+
+def default_threats(channels: int) -> tuple[Threat, ...]:
+    """Return the usual radii: 0.1, 0.2, 0.3 for grey images, 2/255 and 8/255 for colour images."""
+    radii = (0.1, 0.2, 0.3) if channels == 1 else (2 / 255, 8 / 255)
+    return tuple(Threat("linf", eps) for eps in radii)
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The worst case of one model in one threat.
+
+    Attributes:
+        robust: per image, the smallest share of draws in which the model is correct or rejects, float64 [N].
+        clean: share of draws in which it is correct on the clean image, float64 [N].
+        by: index of the cell that took the image, -1 if it survives all, int [N].
+        used: indices of the cells with at least one image inside the radius.
+    """
+
+    robust: np.ndarray
+    clean: np.ndarray
+    by: np.ndarray
+    used: tuple[int, ...]
+
+
+def worst_case(cells: Sequence[Cell], threat: Threat) -> Worst | None:
+    """Return the worst case over finished cells of one model on the same images; None without cells.
+
+    An image counts for an attack only if it lies inside the radius.  The attacker may also leave an image
+    unchanged, so a clean error is never robust.
+    """
+    found = [cell for cell in cells if cell.error is None]
+    if not found:
+        return None
+    clean = np.asarray(found[0].arrays["clean"], np.float64)
+    robust, by = clean.copy(), np.where(clean <= 0, len(cells), -1)
+    used = []
+    for index, cell in enumerate(cells):
+        if cell.error is not None:
+            continue
+        inside = cell.arrays[threat.norm] <= threat.eps + OUTSIDE
+        moved = inside & (cell.arrays["linf"] > 0)
+        if moved.any():
+            used.append(index)
+        here = np.where(inside, np.minimum(clean, cell.arrays["right_or_rejected"]), clean)
+        better = here < robust
+        by = np.where(better, index, by)
+        robust = np.minimum(robust, here)
+    return Worst(robust, clean, np.where(by == len(cells), -1, by), tuple(used))
