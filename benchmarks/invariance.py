@@ -24,7 +24,7 @@ from subjects import Subject, load_subject, subject_title
 
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
-from deepsec_jax.pytree import example_keys
+from deepsec_jax.randomness import example_keys
 
 DEVICES = 8
 REFERENCE = "batches of 64"

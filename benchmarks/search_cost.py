@@ -24,8 +24,8 @@ from results import table, verdict, write_json
 from subjects import Subject, load_subject, subject_title
 
 from deepsec_jax import attacks
+from deepsec_jax.attacks.compaction import phase_sizes
 from deepsec_jax.attacks.cost import cost
-from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.progress import progress
 

@@ -15,7 +15,7 @@ import numpy as np
 from results import table, write_json
 
 from deepsec_jax import defenses
-from deepsec_jax.attacks import Given, Square, Transfer, run_in_batches
+from deepsec_jax.attacks import FixedImages, Square, Transfer, run_in_batches
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE
 from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.evaluation.robustness import SHARE
@@ -76,7 +76,7 @@ def searched(
     """Return the share of draws in which each image that was left still holds after a search."""
     x, labels = arrays["x"][left], arrays["labels"][left]
     own = {"share": 0.8} if plain else {"share": SHARE, "guided": True, "shrinking": False}
-    search = Square(eps=eps, queries=queries, start=Given(jnp.asarray(arrays["x_adv"][left])), **own)
+    search = Square(eps=eps, queries=queries, start=FixedImages(jnp.asarray(arrays["x_adv"][left])), **own)
     x_adv = run_in_batches(
         Transfer(search, defended.surrogate), defended.classifier, x, labels,
         key=jax.random.key(11), batch_size=len(left),

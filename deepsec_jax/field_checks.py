@@ -21,6 +21,7 @@ def integer(least: int, most: float = math.inf) -> Check:
     wanted = f"of at least {least}" if most == math.inf else f"from {least} to {most:g}"
 
     def check(value: Any) -> Any:
+        """Return an integer in range."""
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
             raise ValueError(f"must be an integer {wanted}, got {value!r}")
         return int(value)
@@ -43,6 +44,7 @@ def one_of(*names: str) -> Check:
     """Return a check for strings."""
 
     def check(value: Any) -> Any:
+        """Return a known text."""
         if not isinstance(value, str) or value not in names:
             raise ValueError(f"must be one of {', '.join(names)}, got {value!r}")
         return value
@@ -84,6 +86,7 @@ def _numbers(wanted: str, fits: Callable[[float], bool]) -> Check:
     """Return a check for finite numbers, or NumPy arrays of them, for which ``fits`` is true."""
 
     def check(value: Any) -> Any:
+        """Return a number in range, and anything that is no number of Python or NumPy."""
         if isinstance(value, str):
             raise ValueError(f"must be a number, got {value!r}")
         if isinstance(value, list | tuple) and any(isinstance(part, float) for part in value):

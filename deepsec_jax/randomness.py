@@ -106,7 +106,7 @@ def one_per_row(keys: Keys, rows: int) -> Keys:
     if keys.shape[0] != rows and keys.shape != (1,):
         raise ValueError(
             f"this model has keys for {keys.shape[0]} rows and was given {rows}: "
-            "pytree.reseed(model, example_keys(key, rows)) gives it one for each"
+            "randomness.reseed(model, example_keys(key, rows)) gives it one for each"
         )
     return typed_key(keys) if keys.shape[0] == rows else example_keys(keys[0], rows)
 

@@ -29,7 +29,8 @@ from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.metrics import DEFENSE_METRICS, DETECTION_METRICS, METRICS
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.models.wrappers import Scaled
-from deepsec_jax.pytree import Struct, example_keys, reseed
+from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import example_keys, reseed
 
 PATH = Path(__file__).with_name("golden.toml")
 HEAD = """# Versions and figures of every attack, defense, detector and metric column; see golden.py.

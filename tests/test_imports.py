@@ -13,6 +13,7 @@ ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
     "foreign", "batches", "declared", "field_checks",
+    "nnx_modules", "jit", "model_traits", "hashing",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
@@ -22,6 +23,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "randomness": ("protocols",),
     "pytree": ("protocols", "randomness", "field_checks"),
     "field_checks": (),
+    "nnx_modules": ("pytree",),
+    "jit": ("nnx_modules",),
+    "model_traits": ("randomness", "nnx_modules"),
+    "hashing": ("randomness", "pytree"),
     "catalog": (),
     "progress": (),
     "memory": (),

@@ -10,17 +10,9 @@ import pytest
 from conftest import Noisy, make_linear
 from flax import nnx, struct
 
-from deepsec_jax.pytree import (
-    Struct,
-    example_keys,
-    is_key,
-    is_randomised,
-    jit_per_class,
-    kind_of,
-    reseed,
-    static,
-    typed_key,
-)
+from deepsec_jax.jit import jit_per_class, kind_of
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import example_keys, is_key, is_randomised, reseed, typed_key
 
 KEY = jax.random.key(0)
 

@@ -20,7 +20,7 @@ from deepsec_jax.defenses.rt import ResizePad
 from deepsec_jax.defenses.transformed import Transformed
 from deepsec_jax.evaluation import judge
 from deepsec_jax.models.wrappers import EOT
-from deepsec_jax.pytree import example_keys, reseed, typed_key
+from deepsec_jax.randomness import example_keys, reseed, typed_key
 from deepsec_jax.training import accuracy
 from deepsec_jax.transforms import crop_resize, kept_pixels, point_in_cube, resize_pad
 

@@ -15,7 +15,8 @@ from jax.tree_util import Partial
 from deepsec_jax import attacks
 from deepsec_jax.evaluation import judge
 from deepsec_jax.models.wrappers import EOT
-from deepsec_jax.pytree import Struct, is_key, is_randomised, reseed, static
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import is_key, is_randomised, reseed
 
 KEY = jax.random.key(0)
 LINEAR, X = make_linear(), make_images(8)

@@ -15,21 +15,22 @@ from deepsec_jax.attacks.bim import BIM
 from deepsec_jax.attacks.blb import BLB
 from deepsec_jax.attacks.call import count_calls
 from deepsec_jax.attacks.cascade import Cascade
-from deepsec_jax.attacks.closest import Counted
 from deepsec_jax.attacks.combinators import LeastLikely, MultiTarget, RandomTarget, Restarts, WorstCase
+from deepsec_jax.attacks.cost import Counted
 from deepsec_jax.attacks.cw2 import CW2
 from deepsec_jax.attacks.ddn import DDN
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.ead import EAD
 from deepsec_jax.attacks.fab import FAB
 from deepsec_jax.attacks.fgsm import FGSM
+from deepsec_jax.attacks.fixed_images import FixedImages
 from deepsec_jax.attacks.fmn import FMN
-from deepsec_jax.attacks.given import Given
 from deepsec_jax.attacks.illc import ILLC
 from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.layer_losses import FeatureDistance
 from deepsec_jax.attacks.llc import LLC
 from deepsec_jax.attacks.masked import Masked
+from deepsec_jax.attacks.mifgsm import TMIFGSM, UMIFGSM
 from deepsec_jax.attacks.model_outputs import check_model_outputs
 from deepsec_jax.attacks.optmargin import OptMargin
 from deepsec_jax.attacks.pgd import PGD
@@ -43,10 +44,8 @@ from deepsec_jax.attacks.smallest_eps import SmallestEps
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.attacks.text import parse
-from deepsec_jax.attacks.tmifgsm import TMIFGSM
 from deepsec_jax.attacks.transfer import Transfer
 from deepsec_jax.attacks.uap import UAP, Perturbation, prepare
-from deepsec_jax.attacks.umifgsm import UMIFGSM
 from deepsec_jax.attacks.within import Within
 
 __all__ = [
@@ -76,7 +75,7 @@ __all__ = [
     "Counted",
     "DeepFool",
     "FeatureDistance",
-    "Given",
+    "FixedImages",
     "LeastLikely",
     "Masked",
     "MultiTarget",

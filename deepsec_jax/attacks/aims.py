@@ -10,8 +10,8 @@ from deepsec_jax.attacks.geometry import at_least_float32
 from deepsec_jax.attacks.gradient import forward, pullbacks
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Images, Labels
-from deepsec_jax.pytree import classes_of
 
 
 def likeliest_wrong(model: Classifier, x: Images, labels: Labels, count: int) -> tuple[jax.Array, jax.Array]:

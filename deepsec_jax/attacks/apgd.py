@@ -9,14 +9,14 @@ from jax import lax
 
 from deepsec_jax.attacks.aims import POOL, likeliest_wrong, nearest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
+from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.compaction import rows_where, while_live
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, steepest, stored_in_ball
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.layer_losses import Activations, clean_activations, loss_at, sees_activations
-from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import (
     AimedLoss,
     Loss,
@@ -31,8 +31,9 @@ from deepsec_jax.attacks.parts import Start, at_input, at_radius
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, function, integer, share
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, classes_of, field, static
+from deepsec_jax.pytree import Struct, field, static
 
 MOMENTUM = 0.75
 """Weight of the new step in a move; the rest repeats the last move (the authors' value)."""

@@ -13,7 +13,7 @@ from deepsec_jax.attacks.losses import Loss, ranked, succeeded
 from deepsec_jax.attacks.parts import Start, StepRule
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import reseed
+from deepsec_jax.randomness import reseed
 
 
 class Streams(NamedTuple):

@@ -16,8 +16,9 @@ from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.within import Within
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, one_of
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, classes_of, static
+from deepsec_jax.pytree import Struct, static
 
 VERSIONS = ("standard", "plus", "rand", "fast")
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from deepsec_jax.attacks.closest import per_row
+from deepsec_jax.attacks.best_so_far import per_row
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm
 from deepsec_jax.protocols import Images
 

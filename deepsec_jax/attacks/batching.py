@@ -11,11 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from deepsec_jax.attacks.call import check_mode, check_model, check_range
 from deepsec_jax.attacks.float64 import as_given, is_rounded, narrowed
+from deepsec_jax.attacks.model_checks import check_mode, check_model, check_range
 from deepsec_jax.attacks.per_image import at_rows, map_per_image
+from deepsec_jax.jit import jit_per_class
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
-from deepsec_jax.pytree import classes_of, example_keys, jit_per_class, typed_key
+from deepsec_jax.randomness import example_keys, typed_key
 
 
 def run_in_batches(

@@ -6,15 +6,21 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.best_so_far import as_stored, at_steps, reached, squared_l2
 from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, squared_l2
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.compaction import rows_where
+from deepsec_jax.attacks.constant_search import (
+    Problem,
+    Progress,
+    first_problem,
+    search_constant,
+    starting_images,
+)
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.lbfgs import Lbfgs, lbfgs_start, lbfgs_step, trial_point
-from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.attacks.rejection import class_logits, open_logits
-from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar

@@ -8,9 +8,9 @@ from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
 from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.compaction import phase_sizes
 from deepsec_jax.attacks.cost import Cost, of_all
 from deepsec_jax.attacks.fields import some_attacks
-from deepsec_jax.attacks.live import phase_sizes
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits

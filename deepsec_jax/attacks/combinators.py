@@ -19,8 +19,10 @@ from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_ta
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.field_checks import count
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct, classes_of, example_keys, field, static
+from deepsec_jax.pytree import Struct, field, static
+from deepsec_jax.randomness import example_keys
 
 
 def _needs_key(attack: Any) -> bool:

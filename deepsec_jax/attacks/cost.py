@@ -6,7 +6,11 @@ calls, and time estimates use it for all.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+
+from deepsec_jax.protocols import Images
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,14 @@ class Cost:
     def at_most(self) -> "Cost":
         """Return the same numbers as an upper bound."""
         return Cost(self.forwards, self.gradients, exact=False)
+
+
+class Counted(NamedTuple):
+    """Images with what they cost: the result of an attack whose work differs from row to row."""
+
+    x: Images  # [B, H, W, C]
+    forwards: jax.Array  # float32 [B]: forward passes beside those in the gradients
+    gradients: jax.Array  # float32 [B]: one backward pass each; a Jacobian counts one per class
 
 
 def cost(attack: Any, *, classes: int, entries: int) -> Cost | None:

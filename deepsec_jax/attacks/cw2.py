@@ -6,12 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.best_so_far import as_stored, at_steps, reached, shortfall, squared_l2
 from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import Counted, as_stored, at_steps, reached, shortfall, squared_l2
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.constant_search import (
+    Problem,
+    Progress,
+    first_problem,
+    search_constant,
+    starting_images,
+)
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
-from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant, starting_images
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar

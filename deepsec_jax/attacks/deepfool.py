@@ -6,16 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call
-from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.compaction import in_turns, rows_where
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks
-from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
-from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar

@@ -7,10 +7,8 @@ import jax.numpy as jnp
 
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.ascent import at_step, split_keys
-from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import (
+from deepsec_jax.attacks.best_so_far import (
     Closest,
-    Counted,
     as_stored,
     at_steps,
     per_row,
@@ -18,11 +16,12 @@ from deepsec_jax.attacks.closest import (
     shortfall,
     squared_l2,
 )
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.constant_search import Problem, Progress, first_problem, search_constant
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
+from deepsec_jax.attacks.pruning import prune
 from deepsec_jax.attacks.rejection import open_logits
-from deepsec_jax.attacks.sparing import spare
-from deepsec_jax.attacks.trials import Problem, Progress, first_problem, search_constant
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, integer, one_of, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
@@ -43,11 +42,11 @@ class EAD(Struct):
     c is searched as in CW2.  After a success the next runs start where that run ended.  A run that cannot
     leave the clean image ends at once.  With the steps saved by early ends a final run follows: the last
     ``settle`` steps of a run, down to step size 0, with the smallest c that succeeded.  Finally the smallest
-    changes of the closest image are undone, as many as possible (``attacks/sparing.py``).
+    changes of the closest image are undone, as many as possible (``attacks/pruning.py``).
 
     The decision rule only selects the closest success, so one run serves both rules: :func:`both_rules`.  At
     most search_steps x steps gradients per example, as many forwards, and one for the clean image and
-    ``sparing`` at the end.
+    ``pruning`` at the end.
 
     Attributes:
         confidence: required margin of the logits beyond the decision boundary (kappa).
@@ -63,7 +62,7 @@ class EAD(Struct):
         warm: start from the end of the last run; False starts every run from the clean image, as the authors,
             static.
         settle: maximum number of steps of the final run; 0 for none, as the authors, static.
-        sparing: bisection steps for undoing small changes; 0 for none, as the authors, static.
+        pruning: bisection steps for undoing small changes; 0 for none, as the authors, static.
         targeted: ``labels`` are targets to reach, static.
 
     References:
@@ -82,7 +81,7 @@ class EAD(Struct):
     least_gain: Scalar = 1e-6
     warm: bool = static(True)
     settle: int = static(100, check=integer(0))
-    sparing: int = static(10, check=integer(0))
+    pruning: int = static(10, check=integer(0))
     targeted: bool = static(False)
 
     card: ClassVar[Card] = Card(
@@ -97,13 +96,13 @@ class EAD(Struct):
     def cost(self, classes: int, entries: int) -> Cost:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         del classes, entries
-        steps = float(self.search_steps * self.steps + min(self.settle, self.steps))
-        return Cost(1.0 + steps + self.sparing, steps, exact=False)
+        steps = float(self.search_steps * self.steps)  # settling spends only what early ends have saved
+        return Cost(1.0 + steps + self.pruning, steps, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         records, calls = _search(self, model, x, labels, keys)
-        found, trials = _spared(self, model, x, labels, keys, records[RULES.index(self.rule)], calls)
+        found, trials = _pruned(self, model, x, labels, keys, records[RULES.index(self.rule)], calls)
         steps = calls.astype(jnp.float32)
         return Counted(found, 1.0 + steps + trials, steps)
 
@@ -118,7 +117,7 @@ class BothRules(NamedTuple):
 def both_rules(
     attack: EAD, model: Classifier, x: Images, labels: Labels, *, keys: Keys | None = None
 ) -> BothRules:
-    """Return the results of ``attack`` under both rules, at the cost of one attack and ``sparing`` forwards.
+    """Return the results of ``attack`` under both rules, at the cost of one attack and ``pruning`` forwards.
 
     Traceable, but not compiled: wrap it in ``jax.jit`` (the attack and the model are arguments).
 
@@ -131,7 +130,7 @@ def both_rules(
     """
     labels = as_labels(labels)
     records, calls = _search(attack, model, x, labels, keys)
-    return BothRules(*(_spared(attack, model, x, labels, keys, each, calls)[0] for each in records))
+    return BothRules(*(_pruned(attack, model, x, labels, keys, each, calls)[0] for each in records))
 
 
 def _search(
@@ -150,7 +149,7 @@ def _search(
     )  # fmt: skip
 
 
-def _spared(
+def _pruned(
     attack: EAD,
     model: Classifier,
     x: Images,
@@ -168,8 +167,8 @@ def _spared(
         return reached(logits, labels, targeted=attack.targeted, confidence=attack.confidence)
 
     streams = split_keys(keys)
-    return spare(
-        x, record.x, jnp.isfinite(record.distance), success, (labels, streams.model, calls), attack.sparing
+    return prune(
+        x, record.x, jnp.isfinite(record.distance), success, (labels, streams.model, calls), attack.pruning
     )
 
 

@@ -10,13 +10,13 @@ from jax import lax
 from deepsec_jax.attacks.aims import likeliest_wrong
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
+from deepsec_jax.attacks.best_so_far import Closest, at_steps, closer, none_yet, per_row
 from deepsec_jax.attacks.call import attack_call
-from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.compaction import rows_where, while_live
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
-from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import margin_to, succeeded
 from deepsec_jax.attacks.parts import at_radius
 from deepsec_jax.attacks.planes import step_onto_plane

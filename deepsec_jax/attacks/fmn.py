@@ -8,10 +8,8 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import BALLS, DUAL, free_part, onto_ball, size_of
-from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import (
+from deepsec_jax.attacks.best_so_far import (
     Closest,
-    Counted,
     at_steps,
     closer,
     cosine,
@@ -19,7 +17,8 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, steepest, towards
 from deepsec_jax.attacks.gradient import value_and_gradient

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
+from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.compaction import in_turns, rows_where
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.gradient import pullbacks
-from deepsec_jax.attacks.live import rows_where
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.saliency import best_pair, top_two
-from deepsec_jax.attacks.turns import in_turns
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import not_zero, one_of, share
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar

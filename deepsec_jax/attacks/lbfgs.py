@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.box_model import model_minimum
-from deepsec_jax.attacks.live import rows_where
+from deepsec_jax.attacks.compaction import rows_where
 from deepsec_jax.attacks.more_thuente import LONGEST, Search, search_start, search_step
 from deepsec_jax.protocols import Scalar
 

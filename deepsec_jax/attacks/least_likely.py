@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 from deepsec_jax.answers import answered, least_likely
 from deepsec_jax.attacks.rejection import class_logits
+from deepsec_jax.jit import jit_per_class
+from deepsec_jax.model_traits import classes_of, gives_confidences
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import classes_of, gives_confidences, jit_per_class
 from deepsec_jax.randomness import is_randomised, reseed, root_key
 
 DRAWS = 10

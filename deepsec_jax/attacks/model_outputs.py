@@ -12,12 +12,13 @@ import numpy as np
 
 from deepsec_jax.answers import answered
 from deepsec_jax.attacks.batching import check_values
-from deepsec_jax.attacks.call import check_model, check_shapes
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
+from deepsec_jax.attacks.model_checks import check_model, check_shapes
 from deepsec_jax.attacks.rejection import class_logits, open_logits
+from deepsec_jax.jit import jit_per_class
+from deepsec_jax.model_traits import gives_confidences
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import gives_confidences, jit_per_class
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
 ROWS = 16

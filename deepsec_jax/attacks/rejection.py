@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.answers import as_labels
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Labels, Logits
-from deepsec_jax.pytree import rejects
 
 
 def open_logits(model: Any, logits: Logits, labels: Labels, *, targeted: bool) -> Logits:

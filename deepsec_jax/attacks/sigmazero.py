@@ -9,10 +9,8 @@ import optax
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
-from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import (
+from deepsec_jax.attacks.best_so_far import (
     Closest,
-    Counted,
     as_stored,
     at_steps,
     closer,
@@ -21,7 +19,8 @@ from deepsec_jax.attacks.closest import (
     per_row,
     step_until_closest,
 )
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.attacks.ascent import at_step, split_keys
+from deepsec_jax.attacks.best_so_far import per_row
 from deepsec_jax.attacks.call import attack_call, is_from_attack_call
-from deepsec_jax.attacks.closest import per_row
 from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.attacks.losses import succeeded

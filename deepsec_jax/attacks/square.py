@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
+from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.closest import Counted, at_steps, per_row
-from deepsec_jax.attacks.cost import Cost, uses_gradients
+from deepsec_jax.attacks.compaction import rows_where, while_live
+from deepsec_jax.attacks.cost import Cost, Counted, uses_gradients
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
 from deepsec_jax.attacks.layer_losses import of_logits
-from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import Loss, max_margin, ranked, succeeded
 from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
@@ -45,7 +45,7 @@ class Square(Struct):
     spend all queries (``stops=False``), since single draws may be correct where the expectation is fooled.
 
     If a surrogate's gradient is only partly useful, as PD's (docs/adaptive-attacks.md): ``start`` at the
-    images that it found (``Given``), let half of the squares take their signs from it (``guided``), and draw
+    images that it found (``FixedImages``), let half of the squares take their signs from it (``guided``), and draw
     their sides at random (``shrinking=False``), so that large squares stay possible.
 
     Attributes:

@@ -15,15 +15,14 @@ from deepsec_jax.attacks.fmn import FMN
 from deepsec_jax.attacks.illc import ILLC
 from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.llc import LLC
+from deepsec_jax.attacks.mifgsm import TMIFGSM, UMIFGSM
 from deepsec_jax.attacks.optmargin import OptMargin
 from deepsec_jax.attacks.pgd import PGD
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
 from deepsec_jax.attacks.sigmazero import SigmaZero
 from deepsec_jax.attacks.square import Square
-from deepsec_jax.attacks.tmifgsm import TMIFGSM
 from deepsec_jax.attacks.uap import UAP
-from deepsec_jax.attacks.umifgsm import UMIFGSM
 
 ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "fgsm": FGSM,

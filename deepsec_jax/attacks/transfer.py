@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from deepsec_jax.attacks.call import check_model
 from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.attacks.fields import an_attack
+from deepsec_jax.attacks.model_checks import check_model
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
-from deepsec_jax.pytree import Struct, field, is_randomised
+from deepsec_jax.pytree import Struct, field
+from deepsec_jax.randomness import is_randomised
 
 
 class Transfer(Struct):

@@ -9,23 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.answers import NO_CLASS, named
-from deepsec_jax.attacks.call import (
-    attack_call,
-    check_model,
-    check_on_host,
-    one_float_kind,
-)
+from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.fields import norm_of
+from deepsec_jax.attacks.float32 import one_float_kind
 from deepsec_jax.attacks.float64 import is_rounded, narrowed
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.attacks.model_checks import check_model, check_on_host
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, share
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, field, jit_per_class, static
+from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
 

@@ -5,9 +5,9 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from deepsec_jax.attacks.balls import BALLS, size_of
+from deepsec_jax.attacks.best_so_far import per_row
 from deepsec_jax.attacks.call import attack_call, count_calls
-from deepsec_jax.attacks.closest import Counted, per_row
-from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.cost import Cost, Counted, cost
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32
 from deepsec_jax.field_checks import not_negative

@@ -19,8 +19,10 @@ import numpy as np
 
 from deepsec_jax.answers import answered, least_likely, named
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
+from deepsec_jax.hashing import hash_array, hash_tree
+from deepsec_jax.jit import jit_per_class
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import hash_array, hash_tree, jit_per_class, rejects
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
 

@@ -15,8 +15,9 @@ from flax import nnx
 from deepsec_jax import models
 from deepsec_jax.catalog import lookup
 from deepsec_jax.data import Dataset
+from deepsec_jax.model_traits import gives_confidences, rejects
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import gives_confidences, rejects, typed_key
+from deepsec_jax.randomness import typed_key
 from deepsec_jax.training import Recipe, Saved, accuracy, predictions, train
 from deepsec_jax.training.checkpoints import Build, load_network, save_model
 from deepsec_jax.training.loop import Objective, Score

@@ -10,8 +10,10 @@ import numpy as np
 
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.protocols import Images, Key, Scalar
-from deepsec_jax.pytree import Struct, jit_per_class, typed_key
+from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import typed_key
 from deepsec_jax.training.loop import split_validation
 
 FPR = 0.04

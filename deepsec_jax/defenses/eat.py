@@ -16,7 +16,8 @@ from deepsec_jax.defenses.adversarial import mixed_loss
 from deepsec_jax.defenses.base import Base, Changes, itself, recipe_changes, retrain, retrainable
 from deepsec_jax.field_checks import each, text
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import Struct, static, typed_key
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import typed_key
 from deepsec_jax.training import Saved, cross_entropy, frozen
 
 

@@ -20,10 +20,12 @@ from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
 from deepsec_jax.defenses.intrinsic_dimension import Reference, intrinsic_dimension, reference_of
 from deepsec_jax.field_checks import count, integer, share
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, example_keys, field, jit_per_class, static, typed_key
+from deepsec_jax.pytree import Struct, field, static
+from deepsec_jax.randomness import example_keys, typed_key
 from deepsec_jax.training import Saved, load_network
 
 AT_ONCE = 100

@@ -31,7 +31,8 @@ from deepsec_jax.field_checks import count, each, one_of, positive, share
 from deepsec_jax.models.autoencoder import KINDS, Autoencoder
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
-from deepsec_jax.pytree import Struct, field, static, typed_key
+from deepsec_jax.pytree import Struct, field, static
+from deepsec_jax.randomness import typed_key
 from deepsec_jax.training import Recipe, Saved, load_network
 
 ERROR = "test_error"

@@ -16,10 +16,11 @@ from deepsec_jax.data import Dataset, Split
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
 from deepsec_jax.defenses.transformed import DRAWS, Transformed
 from deepsec_jax.field_checks import count
+from deepsec_jax.model_traits import logits_shape
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Logits, Scalar
-from deepsec_jax.pytree import Struct, logits_shape, static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.randomness import first_keys, one_per_row, typed_key
 from deepsec_jax.training import Saved, accuracy, load_network
 from deepsec_jax.transforms import point_in_cube

@@ -11,9 +11,10 @@ from deepsec_jax.data import Dataset
 from deepsec_jax.defenses.base import Base, DefenseError, keep_network
 from deepsec_jax.defenses.transformed import DRAWS, Transformed
 from deepsec_jax.field_checks import count, share
+from deepsec_jax.model_traits import logits_shape
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Scalar
-from deepsec_jax.pytree import Struct, field, logits_shape, static
+from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.randomness import first_keys
 from deepsec_jax.training import Saved
 from deepsec_jax.transforms import resize_pad

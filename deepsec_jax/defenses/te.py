@@ -25,7 +25,8 @@ from deepsec_jax.defenses.thermometer import (
 )
 from deepsec_jax.field_checks import count, integer
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Scalar
-from deepsec_jax.pytree import Struct, example_keys, static
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import example_keys
 from deepsec_jax.training import Saved, accuracy, frozen
 
 

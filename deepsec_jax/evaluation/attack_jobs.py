@@ -14,8 +14,8 @@ from deepsec_jax.evaluation.generate import generate
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.measured import measure_cell
 from deepsec_jax.metrics import METRICS
+from deepsec_jax.model_traits import gives_confidences
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import gives_confidences
 from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.runs.cells import ATTACK, KINDS
 from deepsec_jax.runs.runner import Job

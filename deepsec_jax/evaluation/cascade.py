@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.attacks import AutoAttack, Given, Square, Transfer, count_calls, run_in_batches
+from deepsec_jax.attacks import AutoAttack, FixedImages, Square, Transfer, count_calls, run_in_batches
 from deepsec_jax.attacks.batching import check_values
 from deepsec_jax.batches import OnBatch, silent
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.predictions import predict
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import Struct, classes_of, example_keys, reseed, static, typed_key
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import example_keys, reseed, typed_key
 
 STANDS, ALREADY = -1, -2
 """Instead of an attack's number: no attack has fooled the model; the clean image does already."""
@@ -223,7 +225,7 @@ def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.
     for first in range(0, len(best), batch_size):
         cut = every[first : first + batch_size]
         filled = best[np.minimum(first + np.arange(batch_size), len(best) - 1)]  # as run_in_batches pads
-        begun = inner.replace(start=Given(jnp.asarray(filled)))
+        begun = inner.replace(start=FixedImages(jnp.asarray(filled)))
         yield cut, attack.replace(attack=begun) if isinstance(attack, Transfer) else begun
 
 

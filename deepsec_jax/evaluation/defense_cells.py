@@ -20,8 +20,10 @@ from deepsec_jax.attacks.settings import described
 from deepsec_jax.catalog import versions
 from deepsec_jax.defenses import Defended
 from deepsec_jax.evaluation.judge import draws_of
+from deepsec_jax.hashing import hash_tree
+from deepsec_jax.model_traits import gives_confidences, rejects
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import gives_confidences, hash_tree, is_randomised, rejects
+from deepsec_jax.randomness import is_randomised
 from deepsec_jax.runs.cells import KINDS, ROBUSTNESS, SIGHT, UTILITY
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
@@ -58,7 +60,7 @@ class DefendedModel:
         classifier: the defended model, in evaluation mode.
         surrogate: what an adaptive attacker differentiates.
         confidences: whether its confidences are comparable with those of the undefended model: it has
-            confidences (:func:`deepsec_jax.pytree.gives_confidences`) and does not reject.
+            confidences (:func:`deepsec_jax.model_traits.gives_confidences`) and does not reject.
         differentiable: whether the defended model has a gradient of its own.
         training: ``test_accuracy``, ``history`` and further figures of the training.
         folder: its path.

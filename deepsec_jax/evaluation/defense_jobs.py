@@ -37,8 +37,8 @@ from deepsec_jax.evaluation.robustness import (
 from deepsec_jax.evaluation.sample import Sample, draw_sample, split_name, whole
 from deepsec_jax.evaluation.sight import sight_arrays
 from deepsec_jax.evaluation.utility import compare, measure_utility, utility_columns
+from deepsec_jax.model_traits import gives_confidences, rejects
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import gives_confidences, rejects
 from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.runs.runner import Job

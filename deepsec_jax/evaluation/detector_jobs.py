@@ -29,8 +29,8 @@ from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.evaluation.attack_jobs import attacked
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.predictions import predict
+from deepsec_jax.hashing import hash_tree
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import hash_tree
 from deepsec_jax.randomness import root_key
 from deepsec_jax.runs.cells import CLEAN, DETECTION, KINDS, SWEEP
 from deepsec_jax.runs.runner import Job

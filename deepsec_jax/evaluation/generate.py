@@ -11,8 +11,9 @@ from deepsec_jax.attacks import count_calls, prepare, run_in_batches
 from deepsec_jax.attacks.cost import cost
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import Struct, classes_of, static
+from deepsec_jax.pytree import Struct, static
 from deepsec_jax.randomness import example_keys, reseed
 
 

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.answers import as_labels
-from deepsec_jax.attacks.call import OUTSIDE, check_model, check_range, check_shapes
+from deepsec_jax.attacks.model_checks import OUTSIDE, check_model, check_range, check_shapes
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import Answers, classify
+from deepsec_jax.model_traits import classes_of, logits_shape
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct, classes_of, jit_per_class, logits_shape
+from deepsec_jax.pytree import Struct
 from deepsec_jax.randomness import example_keys, is_randomised, root_key, typed_key
 
 DRAWS = 10
@@ -39,7 +41,7 @@ class Outcome(Struct):
         logits: logits on the adversarial image [B, K], [B, K+1] of a model that rejects; on a randomised
             model their mean.
         probabilities: softmax of the logits of the classes [B, K]; on a randomised model the mean over draws;
-            NaN for a model without confidences (:func:`deepsec_jax.pytree.gives_confidences`).
+            NaN for a model without confidences (:func:`deepsec_jax.model_traits.gives_confidences`).
         l0: share of entries (pixels x channels) that changed [B].
         l1: sum of absolute changes [B].
         l2: Euclidean norm of the change [B].

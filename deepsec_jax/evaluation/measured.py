@@ -13,9 +13,9 @@ from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.evaluation.judge import answers_of, judging_keys
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import METRICS, AttackRecord, measure
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels
-from deepsec_jax.pytree import jit_per_class
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
 

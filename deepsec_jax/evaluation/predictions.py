@@ -14,8 +14,9 @@ from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.batches import batches, in_batches
 from deepsec_jax.evaluation.judge import answers_of, confidence_of
 from deepsec_jax.evaluation.sample import Sample
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import example_keys, jit_per_class, reseed
+from deepsec_jax.randomness import example_keys, reseed
 
 
 @dataclass(frozen=True)

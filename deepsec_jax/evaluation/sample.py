@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepsec_jax.data import Split, unit_images
-from deepsec_jax.pytree import hash_array
+from deepsec_jax.hashing import hash_array
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from deepsec_jax.evaluation.predictions import Predictions, predict
 from deepsec_jax.evaluation.sample import examples_of
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Classifier, Images
-from deepsec_jax.pytree import rejects
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
 _LOOK = 0x6C6F6F6B  # "look": a separate root from those of attacks and the judge

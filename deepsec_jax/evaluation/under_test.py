@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.attacks.call import check_model, check_shapes
+from deepsec_jax.attacks.model_checks import check_model, check_shapes
 from deepsec_jax.data import Dataset
 from deepsec_jax.defenses import Defended, base_of, load_defended
 from deepsec_jax.defenses.detector import FPR, fitting_and_validation
 from deepsec_jax.evaluation.defense_cells import DefendedModel, digest, subject_of
 from deepsec_jax.evaluation.detector_jobs import DetectorUnderTest, threshold_of
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import classes_of
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Classifier
-from deepsec_jax.pytree import rejects
 from deepsec_jax.runs.cells import KINDS, UTILITY
 
 

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.answers import as_labels
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics.record import Answers, classify
+from deepsec_jax.model_traits import gives_confidences
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct, gives_confidences, is_randomised, jit_per_class, static
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import is_randomised
 
 NO_CONFIDENCES = "the raw or the defended model gives votes or flags, no confidences"
 """The reason why CCV and COS of such a model are NaN."""
@@ -70,7 +73,7 @@ def defense_record_of(
         raw_draws: keys [D, N] over which a randomised raw model is averaged.
         draws: keys [D, N] over which a randomised defended model is averaged.
         confidences: whether the softmax of both models' logits is a confidence; default the models' own
-            declaration (:func:`deepsec_jax.pytree.gives_confidences`).
+            declaration (:func:`deepsec_jax.model_traits.gives_confidences`).
 
     Raises:
         ValueError: a randomised model without draws, or confidences over different classes.

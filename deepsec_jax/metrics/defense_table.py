@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from deepsec_jax.catalog import lookup
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import cav, ccv, cos, crr, csr
 from deepsec_jax.metrics.defense_record import NO_CONFIDENCES, DefenseRecord
 from deepsec_jax.metrics.record import Column
-from deepsec_jax.pytree import jit_per_class
 
 DEFENSE_MODULES = (cav, crr, csr, ccv, cos)
 """One module per metric of the paper, in the paper's order; a new metric is one more entry."""

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from deepsec_jax.catalog import lookup
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics.record import AttackRecord
 from deepsec_jax.metrics.table import METRICS
-from deepsec_jax.pytree import jit_per_class
 
 
 def measure(record: AttackRecord, names: Sequence[str] = tuple(METRICS)) -> dict[str, np.ndarray]:

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.answers import NO_CLASS, answered, as_labels, named, succeeded
+from deepsec_jax.model_traits import gives_confidences, rejects
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits
-from deepsec_jax.pytree import Struct, gives_confidences, rejects, reseed
+from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import reseed
 
 
 class AttackRecord(Struct):
@@ -235,7 +237,7 @@ class Column:
         quick: whether it is in tables by default.
         measured_once: one measurement shared by all images, so it has no interval.
         needs_confidences: NaN for a model without confidences, see
-            :func:`deepsec_jax.pytree.gives_confidences`.
+            :func:`deepsec_jax.model_traits.gives_confidences`.
         needs_rejection: NaN for a model that cannot reject; its tables leave the column out.
         hides_zero: tables leave the column out if all its values are 0.
         version: version of the values.  Increase it with every change of the values: then stored columns of

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Classifier, Images, Logits, Scalar
-from deepsec_jax.pytree import Struct, rejects
+from deepsec_jax.pytree import Struct
 
 LARGEST = 1e30
 """z_K for an infinite score."""

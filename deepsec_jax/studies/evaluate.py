@@ -12,7 +12,7 @@ import numpy as np
 from deepsec_jax import data
 from deepsec_jax.attacks import ATTACKS as KNOWN
 from deepsec_jax.attacks import preset as attack_preset
-from deepsec_jax.attacks.call import check_model
+from deepsec_jax.attacks.model_checks import check_model
 from deepsec_jax.data import Dataset, Split
 from deepsec_jax.defenses import load as load_folder
 from deepsec_jax.evaluation.under_test import check_fits

@@ -21,9 +21,10 @@ from flax import nnx
 
 from deepsec_jax.answers import named
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
+from deepsec_jax.hashing import hash_tree
+from deepsec_jax.jit import jit_per_class
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
-from deepsec_jax.pytree import hash_tree, jit_per_class
 from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.training.augment import shift_flip
 from deepsec_jax.training.checkpoints import (

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsec_jax.protocols import Images, Keys
-from deepsec_jax.pytree import typed_key
+from deepsec_jax.randomness import typed_key
 
 
 @partial(jax.jit, static_argnames="size")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.protocols import Images, Keys, Scalar
-from deepsec_jax.pytree import typed_key
+from deepsec_jax.randomness import typed_key
 
 _STEP = 4.0  # of the linearised step for u; of 1, 2, 4, 8, 16 the closest to the minimum after 100 sweeps
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from deepsec_jax.attacks import ATTACKS, prepare
-from deepsec_jax.pytree import is_key
+from deepsec_jax.randomness import is_key
 
 _SEARCH = {"c": 0.1, "search_steps": 4, "learning_rate": 0.05}
 _SETTINGS: dict[str, dict[str, Any]] = {

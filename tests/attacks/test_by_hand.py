@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from deepsec_jax.attacks import BIM, FGSM, PGD, RFGSM, RLLC, UMIFGSM, losses, parts
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.rfgsm import fair_signs
-from deepsec_jax.pytree import example_keys
+from deepsec_jax.randomness import example_keys
 
 # One image of three pixels, two classes: z0 - z1 = 2 a - b + 0 c - 0.2.
 MODEL = Linear(jnp.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]), jnp.array([0.0, 0.2]))

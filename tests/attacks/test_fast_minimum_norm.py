@@ -10,7 +10,7 @@ from scipy import optimize
 from attacks.optima import closest_l0, closest_l1, closest_l2, closest_linf, optimum
 from deepsec_jax.attacks import DDN, FAB, FMN, SigmaZero
 from deepsec_jax.attacks.balls import onto_ball, size_of
-from deepsec_jax.attacks.closest import Closest
+from deepsec_jax.attacks.best_so_far import Closest
 from deepsec_jax.attacks.fmn import _radius as fmn_radius
 from deepsec_jax.attacks.planes import step_onto_plane
 from deepsec_jax.evaluation import judge

@@ -12,7 +12,7 @@ from deepsec_jax.attacks import BLB, CW2, EAD, JSMA, DeepFool, OptMargin
 from deepsec_jax.attacks.ead import both_rules
 from deepsec_jax.attacks.optmargin import copies_noise
 from deepsec_jax.evaluation import judge
-from deepsec_jax.pytree import example_keys
+from deepsec_jax.randomness import example_keys
 
 KEY = jax.random.key(0)
 
@@ -165,7 +165,7 @@ def test_confidence_is_kept(linear, images):
         CW2(c=0.1, steps=60),
         *(
             pytest.param(each, marks=pytest.mark.long)
-            for each in (EAD(c=1.0, steps=60, settle=0, sparing=0), BLB(c=0.1, steps=30))
+            for each in (EAD(c=1.0, steps=60, settle=0, pruning=0), BLB(c=0.1, steps=30))
         ),
     ],
     ids=repr,
@@ -200,7 +200,7 @@ def test_what_ead_does_after_its_search_is_never_worse_than_the_search(rule, tin
 
     attack = EAD(c=1.0, steps=60, search_steps=6, rule=rule, settle=40)
     bare, settled, both = (
-        distances(each) for each in (attack.replace(settle=0, sparing=0), attack.replace(sparing=0), attack)
+        distances(each) for each in (attack.replace(settle=0, pruning=0), attack.replace(pruning=0), attack)
     )
     assert (settled <= bare * (1 + 1e-6)).all() and (both <= settled * (1 + 1e-6)).all()
     assert (both < bare * (1 - 1e-3)).any(), "it does something"

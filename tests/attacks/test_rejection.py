@@ -14,13 +14,14 @@ from scipy.special import logsumexp, softmax
 from attacks.small import ready, small
 from deepsec_jax import attacks
 from deepsec_jax.attacks import ATTACKS, losses, run_in_batches
+from deepsec_jax.attacks.best_so_far import reached, shortfall
 from deepsec_jax.attacks.call import count_calls
-from deepsec_jax.attacks.closest import reached, shortfall
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.defenses import FittedDetector
 from deepsec_jax.evaluation import judge
 from deepsec_jax.models.guarded import Guarded
-from deepsec_jax.pytree import Struct, reseed
+from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import reseed
 
 LINEAR, KEY = make_linear(), jax.random.key(0)
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from conftest import make_images, make_linear
 
 from deepsec_jax.attacks import APGD, CW2, EAD, FAB
 from deepsec_jax.attacks.apgd import checkpoints
-from deepsec_jax.attacks.closest import closer, none_yet
+from deepsec_jax.attacks.best_so_far import closer, none_yet
 from deepsec_jax.attacks.ead import shrink
 from deepsec_jax.attacks.parts import at_input
 from deepsec_jax.attacks.tanh_space import from_tanh, to_tanh
@@ -89,7 +89,7 @@ def test_ead_is_fista_with_falling_steps(rule, confidence):
         "rule": rule,
     }
     expected = by_numpy(ead, **settings)
-    x_adv = EAD(**settings, **ONE, settle=0, sparing=0)(MODEL, X, LABELS)
+    x_adv = EAD(**settings, **ONE, settle=0, pruning=0)(MODEL, X, LABELS)
     np.testing.assert_allclose(x_adv, expected, atol=2e-4)
     assert (np.abs(expected - np.asarray(X)).reshape(6, -1).max(axis=1) > 1e-3).all()
     for planted in ({"beta": 0.0025}, {"confidence": confidence + 0.2}, {"learning_rate": 0.04}):

@@ -9,11 +9,12 @@ import pytest
 from conftest import Linear, make_images, make_linear
 from scipy.stats import chisquare
 
-from deepsec_jax.attacks import PGD, Given, Square, count_calls
+from deepsec_jax.attacks import PGD, FixedImages, Square, count_calls
 from deepsec_jax.attacks.losses import max_margin
 from deepsec_jax.attacks.pyramids import _pyramid, first_pyramids, moved_mass
 from deepsec_jax.attacks.square import _side, _square
-from deepsec_jax.pytree import Struct, example_keys
+from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import example_keys
 
 KEY = jax.random.key(3)
 
@@ -154,10 +155,10 @@ def test_it_goes_on_where_another_attack_has_ended():
     np.testing.assert_array_equal(begun, pgd(model, x, labels, key=own))
     rise = max_margin(model(ended), labels) - max_margin(model(begun), labels)
     assert (rise >= 0).all() and (rise > 0).any()
-    given = Square(eps=0.2, queries=1, start=Given(ended))(model, x, labels, key=KEY)
+    given = Square(eps=0.2, queries=1, start=FixedImages(ended))(model, x, labels, key=KEY)
     np.testing.assert_array_equal(given, ended)
     with pytest.raises(ValueError, match="one per row"):
-        Given(ended[:2])(model, x, labels)
+        FixedImages(ended[:2])(model, x, labels)
     with pytest.raises(ValueError, match="two goals"):
         Square(start=pgd.replace(targeted=True))(model, x, labels, key=KEY)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepsec_jax import attacks
-from deepsec_jax.pytree import is_randomised, reseed
+from deepsec_jax.randomness import is_randomised, reseed
 
 
 def keys(rows, seed=0):
@@ -29,7 +29,7 @@ def check_rows(model, x, *, exact=True):
     assert np.array_equal(call(reseed(model, keys(rows)), x), first)
     assert not same(call(reseed(model, keys(rows, 1)), x), first)
     assert call(model, x).shape == first.shape  # one key serves a batch
-    with pytest.raises(ValueError, match=f"keys for {rows} rows and was given 2: pytree.reseed"):
+    with pytest.raises(ValueError, match=f"keys for {rows} rows and was given 2: randomness.reseed"):
         reseed(model, keys(rows))(x[:2])
 
 

@@ -22,7 +22,7 @@ from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.defenses.detector_files import ARRAYS
 from deepsec_jax.defenses.intrinsic_dimension import intrinsic_dimension, reference_of, squared_distances
 from deepsec_jax.defenses.lid import LID, as_far, labelled_dimensions, regression, unfitted
-from deepsec_jax.pytree import hash_tree
+from deepsec_jax.hashing import hash_tree
 
 FEW = LID(k=10, minibatch=100, fpr=0.05)
 SHAPES = {

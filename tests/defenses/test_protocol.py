@@ -24,7 +24,7 @@ from deepsec_jax.defenses.detector import fitting_and_validation
 from deepsec_jax.defenses.folders import CARD
 from deepsec_jax.defenses.presets import KINDS
 from deepsec_jax.evaluation.attack_jobs import attack_config
-from deepsec_jax.pytree import example_keys, reseed
+from deepsec_jax.randomness import example_keys, reseed
 from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.training import CheckpointError
 

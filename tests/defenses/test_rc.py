@@ -13,7 +13,8 @@ from deepsec_jax import data, defenses
 from deepsec_jax.defenses import RC, Base, DefenseError
 from deepsec_jax.defenses import rc as rc_module
 from deepsec_jax.defenses.rc import RegionVotes, search_radius
-from deepsec_jax.pytree import Struct, gives_confidences
+from deepsec_jax.model_traits import gives_confidences
+from deepsec_jax.pytree import Struct
 from deepsec_jax.randomness import first_keys
 from deepsec_jax.training import save_model
 from deepsec_jax.transforms import point_in_cube

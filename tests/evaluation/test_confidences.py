@@ -26,9 +26,10 @@ from deepsec_jax.metrics import (
     not_applicable,
     summarise,
 )
+from deepsec_jax.model_traits import gives_confidences
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.models.wrappers import EOT
-from deepsec_jax.pytree import Struct, gives_confidences
+from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.attacks.tables import ATTACKS, sections
 from deepsec_jax.studies.report import render

@@ -14,7 +14,8 @@ from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.evaluation.sample import Sample
-from deepsec_jax.pytree import Struct, example_keys
+from deepsec_jax.pytree import Struct
+from deepsec_jax.randomness import example_keys
 
 PIXELS = Linear(jnp.eye(3), jnp.zeros(3))  # three pixels, class = the brightest one
 

@@ -19,7 +19,8 @@ from deepsec_jax.evaluation.attack_jobs import attacked
 from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.measured import measure_cell, record_of
 from deepsec_jax.metrics import METRICS, measure, summarise
-from deepsec_jax.pytree import Struct, is_randomised, reseed, static
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.randomness import is_randomised, reseed
 from deepsec_jax.runs.cells import KINDS, Cell
 from deepsec_jax.studies.table import STUDIES
 

@@ -23,8 +23,9 @@ from deepsec_jax import attacks, models
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.cli.main import main
 from deepsec_jax.evaluation import judge
+from deepsec_jax.hashing import hash_tree
 from deepsec_jax.models import wrappers
-from deepsec_jax.pytree import hash_tree, is_randomised, reseed
+from deepsec_jax.randomness import is_randomised, reseed
 
 SHAPE, CLASSES = (6, 5, 2), 4
 X = jax.random.uniform(jax.random.key(9), (8, *SHAPE))

@@ -11,9 +11,9 @@ from deepsec_jax.answers import answered
 from deepsec_jax.attacks import PGD
 from deepsec_jax.defenses import FittedDetector
 from deepsec_jax.defenses.transformed import Transformed
+from deepsec_jax.model_traits import classes_of, rejects
 from deepsec_jax.models import wrappers
 from deepsec_jax.models.guarded import Guarded
-from deepsec_jax.pytree import classes_of, rejects
 
 LINEAR = make_linear()
 THRESHOLD = np.float32(0.3)

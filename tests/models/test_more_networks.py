@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from deepsec_jax import models
-from deepsec_jax.pytree import is_key, is_randomised
+from deepsec_jax.randomness import is_key, is_randomised
 
 SHAPES = {
     "mnist_cnn_block": (28, 28, 1), "alexnet": (28, 28, 1), "densenet": (32, 32, 3),

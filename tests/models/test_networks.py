@@ -10,7 +10,7 @@ from flax import nnx
 
 from deepsec_jax import models
 from deepsec_jax.catalog import UnknownName
-from deepsec_jax.pytree import is_key, is_randomised
+from deepsec_jax.randomness import is_key, is_randomised
 
 SHAPES = {"small_cnn": (8, 8, 1), "mnist_cnn": (28, 28, 1), "resnet20": (32, 32, 3)}
 

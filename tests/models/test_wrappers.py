@@ -8,7 +8,7 @@ from conftest import Noisy, make_images, make_linear
 
 from deepsec_jax import attacks
 from deepsec_jax.models.wrappers import EOT, Scaled, straight_through
-from deepsec_jax.pytree import is_randomised, reseed
+from deepsec_jax.randomness import is_randomised, reseed
 
 
 def noisy(rows, seed=0, scale=0.2):

@@ -10,8 +10,8 @@ from deepsec_jax.attacks.presets import ROWS, table_of
 from deepsec_jax.catalog import UnknownName
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job, column_groups
 from deepsec_jax.metrics import METRICS
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Attack
-from deepsec_jax.pytree import rejects
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.options import Options
 from deepsec_jax.studies.run import Run

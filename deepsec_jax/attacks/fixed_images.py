@@ -1,4 +1,4 @@
-"""Given: stored images as an attack, for another attack to start from."""
+"""FixedImages: stored images as an attack, for another attack to start from."""
 
 from typing import ClassVar
 
@@ -8,8 +8,8 @@ from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct, static
 
 
-class Given(Struct):
-    """Return these images for any model: ``Square(start=Given(x_adv))(model, x, labels, key=key)``.
+class FixedImages(Struct):
+    """Return these images for any model: ``Square(start=FixedImages(x_adv))(model, x, labels, key=key)``.
 
     They belong to one batch, row by row; slice them like the batch.
 
@@ -40,6 +40,7 @@ class Given(Struct):
         del model, labels, key
         if self.images.shape != x.shape:
             raise ValueError(
-                f"Given.images are {list(self.images.shape)}, the batch is {list(x.shape)}: give one per row"
+                f"FixedImages.images are {list(self.images.shape)}, the batch is {list(x.shape)}: "
+                "give one per row"
             )
         return self.images

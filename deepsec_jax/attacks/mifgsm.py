@@ -1,4 +1,4 @@
-"""U-MI-FGSM: the momentum iterative method, untargeted."""
+"""MI-FGSM: the momentum iterative method, untargeted (U-MI-FGSM) and targeted (T-MI-FGSM)."""
 
 from typing import ClassVar
 
@@ -61,8 +61,43 @@ class UMIFGSM(Struct):
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
-        return ascend(
-            model, x, labels, keys,
-            eps=self.eps, step_size=self.step_size, steps=self.steps, norm=self.norm,
-            targeted=self.targeted, loss=self.loss, start=at_input, rule=Momentum(self.decay),
-        )  # fmt: skip
+        return _climb(self, model, x, labels, keys)
+
+
+class TMIFGSM(Struct):
+    """The momentum method towards a target class: ``labels`` are the targets.
+
+    Attributes and reference: see :class:`UMIFGSM`.
+    """
+
+    eps: Scalar = 0.3
+    step_size: Scalar = 0.05
+    steps: int = static(15, check=count)
+    decay: Scalar = 1.0
+    norm: Norm = static("linf", check=norm_of())
+    targeted: bool = static(True)
+    loss: Loss | str = static(logit_gap, check=find_loss)
+
+    card: ClassVar[Card] = Card(
+        name="T-MI-FGSM",
+        title="Momentum iterative fast gradient sign method, targeted",
+        reference="Dong et al., CVPR 2018, arXiv:1710.06081",
+        goal="targeted",
+        kind="budget",
+    )
+    targets = label_targets
+    cost = UMIFGSM.cost
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
+        return _climb(self, model, x, labels, keys)
+
+
+def _climb(
+    attack: UMIFGSM | TMIFGSM, model: Classifier, x: Images, labels: Labels, keys: Keys | None
+) -> Images:
+    return ascend(
+        model, x, labels, keys,
+        eps=attack.eps, step_size=attack.step_size, steps=attack.steps, norm=attack.norm,
+        targeted=attack.targeted, loss=attack.loss, start=at_input, rule=Momentum(attack.decay),
+    )  # fmt: skip

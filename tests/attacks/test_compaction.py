@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsec_jax.attacks.live import PHASES, phase_sizes, rows_where, while_live
+from deepsec_jax.attacks.compaction import PHASES, phase_sizes, rows_where, while_live
 
 
 def test_at_most_three_falling_sizes():

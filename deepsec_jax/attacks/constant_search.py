@@ -1,12 +1,12 @@
-"""The search over the constant c that CW2, EAD, OptMargin and BLB share.
+"""The search over the constant c of CW2, EAD, OptMargin and BLB.
 
-All four minimise distance + c * (how far the goal is missed) and want the smallest distance that still
-succeeds.  c rises tenfold until a run under it succeeds, then it is bisected; each row has its own c, its
-own step and its own end, so one loop carries rows in different runs and no row waits for another.
+All four minimise distance + c * shortfall, to find the smallest distance that still succeeds.  c is
+multiplied by ten until a run succeeds, and then bisected.  Each row has its own c, its own step and its own
+end, so rows in different runs share one loop and no row waits for another.
 
-A row may then settle: one more run at the smallest c that succeeded, from where the row stands, through the
-last steps of a run.  Bisection leaves a row wherever its last run ended, often under a c that fails, and an
-early end leaves the late, small steps untaken.
+A row may then settle: one more run at the smallest successful c, from the row's current image, with the last
+steps of a run only.  Without it the row ends with its last run, often at a c that fails, and an early end
+skips the late, small steps.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -14,39 +14,39 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from deepsec_jax.attacks.closest import Closest, closer, none_yet
-from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.best_so_far import Closest, closer, none_yet
+from deepsec_jax.attacks.compaction import rows_where, while_live
 from deepsec_jax.protocols import Images, Keys, Labels, Scalar
 
 LARGEST = 1e10
-"""No success yet: the upper end of the search (Carlini and Wagner's value)."""
+"""Upper end of the search before any success (Carlini and Wagner's value)."""
 
 STUCK = 50.0
-"""A constant that outweighs any distance in reach: where it fails, the start is at fault."""
+"""A constant that outweighs every possible distance: if it fails, the start is the reason."""
 
 
 class Problem(NamedTuple):
-    """What the rows of a batch are about; the same in all runs."""
+    """Images, labels and constants of a batch."""
 
     x: Images  # clean images, in their own dtype
     labels: Labels
     model_keys: Keys | None
     c: jax.Array  # float32 [B]
     step: jax.Array  # int32 [B], 0 at the start of every run
-    calls: jax.Array  # int32 [B], steps of all runs so far: what a randomised model draws from
-    fixed: Any = ()  # the method's own, rows first, the same in all runs
+    calls: jax.Array  # int32 [B], steps of all runs so far, for the draws of a randomised model
+    fixed: Any = ()  # the method's own data, rows first, the same in all runs
 
 
 class Progress(NamedTuple):
-    """What one step of one run tells."""
+    """Result of one step of one run."""
 
-    state: Any  # the method's own, rows first
+    state: Any  # the method's own state, rows first
     x_adv: Images  # candidate, in the dtype of the clean images
     success: jax.Array  # bool [B], the candidate's
     distances: tuple[jax.Array, ...]  # float32 [B] each: one per decision rule
-    objective: jax.Array  # float32 [B]: what the run minimises
-    converged: jax.Array  # bool [B]: nothing is left to gain in this run
-    holds: jax.Array | None = None  # bool [B]: c is large enough; None: it is if anything succeeded
+    objective: jax.Array  # float32 [B], minimised by the run
+    converged: jax.Array  # bool [B]: the run cannot improve
+    holds: jax.Array | None = None  # bool [B]: c is large enough; None: if any step succeeded
 
 
 class Method(Protocol):
@@ -65,11 +65,11 @@ class _Search(NamedTuple):
     problem: Problem
     lower: jax.Array  # the largest c that failed
     upper: jax.Array  # the smallest c that succeeded
-    run: jax.Array  # int32 [B]: which c this is
+    run: jax.Array  # int32 [B]: number of the c
     state: Any
     hit: jax.Array  # bool [B]: success under this c
     lowest: jax.Array  # objective, over this run
-    checked: jax.Array  # what it was at the last look
+    checked: jax.Array  # its value at the last check
     best: tuple[Closest, ...]
 
 
@@ -91,20 +91,21 @@ def search_constant(
     Args:
         method: the optimiser.
         problem: the batch, with the first c of each row, ``step`` and ``calls`` at 0.
-        solved: rows whose clean image succeeds already, bool [B]; nothing is spent on them.
-        rules: number of decision rules, i.e. of distances that the method reports.
-        search_steps: constants tried per row.
-        steps: steps of a run at most.
-        abort_early: end a run whose objective fell by less than ``least_gain`` over a tenth of its steps.
+        solved: rows with a successful clean image, bool [B]; they take no steps.
+        rules: number of decision rules, that is of distances that the method reports.
+        search_steps: number of constants per row.
+        steps: maximum number of steps of a run.
+        abort_early: end a run whose objective decreased by less than ``least_gain`` over a tenth of its
+            steps.
         least_gain: share of the objective.
-        warm: a row that has succeeded goes on from where its last run ended.  Until then every run has a
-            fresh start: what fails under any c may be stuck where it stands.
-        settle: steps of the last run, from where the row stands, even if not warm: the last ones of the
-            ``steps`` of any run, without an early end.  Fewer where search_steps x steps would be exceeded:
-            only what early ends have saved is spent.
+        warm: after its first success, a row starts each run from the end of the last one.  Before that, every
+            run starts anew, since a failed row may be stuck.
+        settle: number of steps of the last run, which starts from the row's current image even if not warm.
+            They are the last ones of the ``steps`` of a run, without an early end.  The total is at most
+            search_steps x steps: only steps saved by early ends are spent.
 
     Returns:
-        The closest successes, one record per rule, and the steps that each row took, int32 [B].
+        The closest successes, one record per rule, and the number of steps of each row, int32 [B].
     """
     rows = problem.x.shape[0]
     look = max(1, steps // 10)

@@ -9,7 +9,7 @@ from conftest import Noisy
 from deepsec_jax import attacks
 from deepsec_jax.attacks import EAD
 from deepsec_jax.attacks.ead import both_rules
-from deepsec_jax.attacks.sparing import shares, spare
+from deepsec_jax.attacks.pruning import prune, shares
 from deepsec_jax.evaluation import judge
 
 KEY = jax.random.key(0)
@@ -31,19 +31,19 @@ def test_the_smallest_changes_are_taken_back_as_long_as_the_rest_succeeds():
     x_adv = jnp.broadcast_to(jnp.asarray([0.05, 0.1, 0.25, 0.6]).reshape(2, 2, 1), x.shape)
     rows = (jnp.asarray([0.8, 0.95, 0.8]), None, jnp.zeros(3, jnp.int32))
     found = jnp.asarray([True, True, False])
-    spared, forwards = jax.jit(lambda: spare(x, x_adv, found, enough, rows, 10))()
+    pruned, forwards = jax.jit(lambda: prune(x, x_adv, found, enough, rows, 10))()
     expected = [[0, 0, 0.25, 0.6], [0, 0.1, 0.25, 0.6], [0.05, 0.1, 0.25, 0.6]]
-    np.testing.assert_allclose(spared.reshape(3, 4), expected)
+    np.testing.assert_allclose(pruned.reshape(3, 4), expected)
     np.testing.assert_array_equal(forwards, [10, 10, 0])
     assert not enough(x_adv - 0.1, rows).all(), "planted: a trial that fails must not come back"
 
 
 @pytest.mark.parametrize("rule", ["en", "l1"])
 @pytest.mark.parametrize("confidence", [0.0, 0.5])
-def test_sparing_only_brings_closer_what_still_succeeds(rule, confidence, linear, images):
+def test_pruning_only_brings_closer_what_still_succeeds(rule, confidence, linear, images):
     labels = jnp.argmax(linear(images), axis=-1).astype(jnp.int32)
     attack = EAD(rule=rule, confidence=confidence, c=0.1, steps=60, search_steps=4, beta=0.01)
-    plain = attacks.count_calls(attack.replace(sparing=0), linear, images, labels)
+    plain = attacks.count_calls(attack.replace(pruning=0), linear, images, labels)
     counted = attacks.count_calls(attack, linear, images, labels)
     change, before = np.asarray(counted.x - images), np.asarray(plain.x - images)
     assert ((change == before) | (change == 0)).all() and (change != before).any()
@@ -56,13 +56,13 @@ def test_sparing_only_brings_closer_what_still_succeeds(rule, confidence, linear
     np.testing.assert_array_equal(counted.forwards, np.asarray(plain.forwards) + 10 * moved)
 
 
-def test_a_randomised_model_is_spared_under_fresh_draws(linear, images):
+def test_a_randomised_model_is_pruned_under_fresh_draws(linear, images):
     labels = jnp.argmax(linear(images), axis=-1).astype(jnp.int32)
     model = Noisy(linear, jax.random.split(KEY, 8))
     attack = EAD(c=0.1, steps=20, search_steps=3, beta=0.01)
-    spared, plain = (each(model, images, labels, key=KEY) for each in (attack, attack.replace(sparing=0)))
-    assert (spared != plain).any()
-    np.testing.assert_array_equal(spared, attack(model, images, labels, key=KEY))
+    pruned, plain = (each(model, images, labels, key=KEY) for each in (attack, attack.replace(pruning=0)))
+    assert (pruned != plain).any()
+    np.testing.assert_array_equal(pruned, attack(model, images, labels, key=KEY))
 
 
 def test_a_run_that_cannot_leave_the_clean_image_ends_at_once(linear, images):
@@ -76,7 +76,7 @@ def test_a_run_that_cannot_leave_the_clean_image_ends_at_once(linear, images):
     assert (np.asarray(moving.gradients) > 3).all(), "planted: with no threshold every entry moves"
 
 
-def test_both_rules_are_spared_each_by_itself(linear, images):
+def test_both_rules_are_pruned_each_by_itself(linear, images):
     labels = jnp.argmax(linear(images), axis=-1).astype(jnp.int32)
     attack = EAD(c=0.1, steps=60, search_steps=4, beta=0.01)
     for x_adv in jax.jit(both_rules)(attack, linear, images, labels):
@@ -84,9 +84,9 @@ def test_both_rules_are_spared_each_by_itself(linear, images):
         assert moved.any() and (np.asarray(judge(linear, images, x_adv, labels).success) == moved).all()
 
 
-@pytest.mark.parametrize("name", ["settle", "sparing"])
+@pytest.mark.parametrize("name", ["settle", "pruning"])
 @pytest.mark.parametrize("value", [2.5, True, -1])
-def test_settle_and_sparing_are_whole_numbers(name, value):
+def test_settle_and_pruning_are_whole_numbers(name, value):
     with pytest.raises(ValueError, match=rf"EAD\.{name}"):
         EAD(**{name: value})
 
@@ -99,7 +99,7 @@ def test_settling_spends_no_more_than_the_search_may(search_steps, linear, image
     assert np.asarray(counted.gradients).max() <= 50 * search_steps
     settled, plain = (
         attacks.count_calls(
-            attack.replace(abort_early=True, settle=settle, sparing=0), linear, images, labels
+            attack.replace(abort_early=True, settle=settle, pruning=0), linear, images, labels
         )
         for settle in (20, 0)
     )

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsec_jax.attacks.live import SMALLEST, rows_where
-from deepsec_jax.attacks.turns import WIDTH, in_turns
+from deepsec_jax.attacks.compaction import SMALLEST, WIDTH, in_turns, rows_where
 
 
 def count_down(rows, sizes_seen):

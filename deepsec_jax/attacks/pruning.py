@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from deepsec_jax.attacks.closest import per_row
-from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.best_so_far import per_row
+from deepsec_jax.attacks.compaction import rows_where, while_live
 from deepsec_jax.protocols import Images
 
 
-def spare(
+def prune(
     x: Images,
     x_adv: Images,
     found: jax.Array,
@@ -40,10 +40,10 @@ def spare(
     if trials == 0:
         return x_adv, jnp.zeros(x.shape[0], jnp.float32)
 
-    def live(state: _Sparing) -> jax.Array:
+    def live(state: _Pruning) -> jax.Array:
         return state.left > 0
 
-    def step(state: _Sparing) -> _Sparing:
+    def step(state: _Pruning) -> _Pruning:
         middle = (state.kept + state.lost) / 2
         candidate = jnp.where(state.shares <= per_row(middle), state.x, state.start)
         succeeds = success(candidate, state.rows)
@@ -58,7 +58,7 @@ def spare(
         return rows_where(live(state), after, state)
 
     nothing = jnp.zeros(x.shape[0], jnp.float32)
-    state = _Sparing(
+    state = _Pruning(
         x=x, start=x_adv, shares=shares(x_adv.astype(jnp.float32) - x.astype(jnp.float32)), best=x_adv,
         kept=nothing, lost=nothing + 1.0, left=jnp.where(found, trials, 0), rows=rows,
     )  # fmt: skip
@@ -66,7 +66,7 @@ def spare(
     return last.best, jnp.where(found, float(trials), 0.0)
 
 
-class _Sparing(NamedTuple):
+class _Pruning(NamedTuple):
     x: Images
     start: Images  # the initial successful images
     shares: Images

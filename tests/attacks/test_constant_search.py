@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsec_jax.attacks.trials import Progress, first_problem, search_constant
+from deepsec_jax.attacks.constant_search import Progress, first_problem, search_constant
 
 
 class Walk:

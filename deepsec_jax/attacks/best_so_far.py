@@ -1,4 +1,4 @@
-"""What minimum-norm attacks share: the closest success so far, its goal, and counted model calls."""
+"""Shared by minimum-norm attacks: the closest success so far, and its goal."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,27 +7,27 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.attacks.compaction import rows_where, while_live
 from deepsec_jax.attacks.geometry import towards
-from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
-from deepsec_jax.pytree import reseed
+from deepsec_jax.randomness import reseed
 
 
 class Closest(NamedTuple):
-    """The closest success of each row; where there is none, the clean image at infinite distance."""
+    """The closest success of each row; without one, the clean image at infinite distance."""
 
     x: Images  # in the dtype of the clean images
     distance: jax.Array  # float32 [B]
 
 
 def none_yet(x: Images) -> Closest:
-    """Return the record before anything succeeded: the clean images."""
+    """Return the record before any success: the clean images."""
     return Closest(x, jnp.full(x.shape[0], jnp.inf, jnp.float32))
 
 
 def closer(best: Closest, x_adv: Images, success: jax.Array, distance: jax.Array) -> Closest:
-    """Return the closer success of the two in each row; the earlier one on ties."""
+    """Return the closer of two successes in each row; the earlier one on ties."""
     takes = success & (distance < best.distance)
     return Closest(
         jnp.where(takes[:, None, None, None], x_adv, best.x), jnp.where(takes, distance, best.distance)
@@ -35,7 +35,7 @@ def closer(best: Closest, x_adv: Images, success: jax.Array, distance: jax.Array
 
 
 def shortfall(logits: Logits, labels: Labels, *, targeted: bool) -> jax.Array:
-    """Return by how much the goal is missed, [B]: the hinge's argument of Carlini and Wagner.
+    """Return the missing margin, [B]: the argument of Carlini and Wagner's hinge.
 
     Untargeted z_y - max over j != y of z_j, targeted max over j != t of z_j - z_t; at most 0 on success.
     """
@@ -44,15 +44,15 @@ def shortfall(logits: Logits, labels: Labels, *, targeted: bool) -> jax.Array:
 
 
 def reached(logits: Logits, labels: Labels, *, targeted: bool, confidence: Scalar = 0.0) -> jax.Array:
-    """Return bool [B]: the goal is met, and by a margin of at least ``confidence``."""
+    """Return bool [B]: the goal is reached with a margin of at least ``confidence``."""
     missing = shortfall(logits, labels, targeted=targeted)
     return succeeded(logits, labels, targeted=targeted) & (missing <= -confidence)
 
 
 def as_stored(x_adv: Images, x: Images) -> Images:
-    """Return ``x_adv`` as the result would hold it: rounded to the dtype of ``x`` towards ``x``.
+    """Return ``x_adv`` as it would be stored: rounded to the dtype of ``x`` towards ``x``.
 
-    The gradient passes as if nothing had been rounded.
+    The gradient ignores the rounding.
     """
     if x.dtype == x_adv.dtype:
         return x_adv
@@ -67,28 +67,20 @@ def at_steps(model: Classifier, keys: Keys | None, steps: jax.Array) -> Classifi
     return reseed(model, jax.vmap(jax.random.fold_in)(keys, steps))
 
 
-class Counted(NamedTuple):
-    """Images with what they cost: the result of an attack whose work differs from row to row."""
-
-    x: Images  # [B, H, W, C]
-    forwards: jax.Array  # float32 [B]: forward passes beside those in the gradients
-    gradients: jax.Array  # float32 [B]: one backward pass each; a Jacobian counts one per class
-
-
 def squared_l2(delta: Images) -> jax.Array:
     """Return the squared Euclidean norm of each row, float32 [B]."""
     return jnp.sum(delta.astype(jnp.float32) ** 2, axis=(1, 2, 3))
 
 
 def step_until_closest(step: Callable[[Any], Any], state: Any, *, steps: int) -> tuple[Closest, jax.Array]:
-    """Return the closest success after ``steps`` steps of every row, and the steps that each took, int32 [B].
+    """Return the closest success after ``steps`` steps of every row, and the steps of each, int32 [B].
 
-    A row that is misclassified as it stands ends at once: nothing is closer.
+    A row with a misclassified clean image ends at once: nothing is closer.
 
     Args:
         step: advances every row by one step and counts it.
         state: a NamedTuple with ``best``, a :class:`Closest`, and ``steps``, int32 [B]; all rows first.
-        steps: of each row, static.
+        steps: maximum number of steps of a row, static.
     """
 
     def live(state: Any) -> jax.Array:
@@ -99,10 +91,10 @@ def step_until_closest(step: Callable[[Any], Any], state: Any, *, steps: int) ->
 
 
 def cosine(steps: jax.Array, of: int) -> jax.Array:
-    """Return a share that falls from 1 to 0 over ``of`` steps as half a cosine, float32 [B]."""
+    """Return a factor that decreases from 1 to 0 over ``of`` steps as half a cosine, float32 [B]."""
     return 0.5 * (1.0 + jnp.cos(jnp.pi * steps.astype(jnp.float32) / of))
 
 
 def per_row(values: Any) -> jax.Array:
-    """Return values [B] as [B, 1, 1, 1], to meet images."""
+    """Return values [B] as [B, 1, 1, 1], to broadcast against images."""
     return values[:, None, None, None]

@@ -1,0 +1,85 @@
+"""Checks of the model, the images and the labels that an attack is called with."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsec_jax.foreign import in_training, why_no_model
+from deepsec_jax.model_traits import logits_shape, rejects
+from deepsec_jax.protocols import Images
+
+
+def check_model(model: Any) -> None:
+    """Raise TypeError, with the remedy, for what is no pytree callable with arrays as its leaves."""
+    problem = why_no_model(model)
+    if problem is not None:
+        raise TypeError(problem)
+
+
+def check_mode(model: Any) -> None:
+    """Raise ValueError, with the remedy, for a model in training mode."""
+    problem = in_training(model)
+    if problem is not None:
+        raise ValueError(problem)
+
+
+def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
+    """Raise ValueError for a model in training mode and for arrays that do not fit together."""
+    check_mode(model)
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"x must be float images [B, H, W, C] in [0, 1], got {x.dtype}{list(x.shape)}"
+            + (": divide uint8 by 255" if x.dtype == jnp.uint8 else "")
+        )
+    if labels.shape != x.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be integers [{x.shape[0]}], got {labels.dtype}{list(labels.shape)}"
+            + (": use labels.argmax(-1) on one-hot rows" if labels.ndim == 2 else "")
+        )
+    if not x.shape[0]:
+        return
+    shape = logits_shape(model, x)
+    if len(shape) != 2 or shape[0] != x.shape[0] or shape[1] - rejects(model) < 2:
+        wanted = "classes >= 2, and one more" if rejects(model) else "classes >= 2"
+        raise ValueError(f"the model must return logits [{x.shape[0]}, {wanted}], got {list(shape)}")
+
+
+def check_on_host(x: Any, labels: Any) -> None:
+    """Raise ValueError for values that no image or label has, where looking at them costs no wait."""
+    if isinstance(x, np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating):
+        check_range(x)
+    if isinstance(labels, np.ndarray) and np.issubdtype(labels.dtype, np.integer) and (labels < 0).any():
+        raise ValueError(f"labels must be classes from 0, got {labels.min()}")
+
+
+def check_range(images: np.ndarray, *, first: int = 0) -> None:
+    """Raise ValueError where an image is not in [0, 1].
+
+    Args:
+        images: [N, ...].
+        first: the number of the first of them, for the message.
+    """
+    bad = ~((images >= 0) & (images <= 1)).reshape(len(images), -1).all(axis=1)  # NaN is bad too
+    if bad.any():
+        row = int(np.argmax(bad))
+        values = images[row].astype(np.float32)
+        raise ValueError(
+            f"image {first + row} has values from {values.min():g} to {values.max():g}: "
+            "bring images to [0, 1], without NaN"
+        )
+
+
+OUTSIDE = 1e-3
+"""Tolerance: resizing and rounding leave values slightly outside [0, 1], and attacks clip them."""
+
+
+def nan_where_outside(x_adv: Images, x: Images) -> Images:
+    """Return ``x_adv`` with NaN in rows with a clean image outside [0, 1].
+
+    Such an image has no ball in the box: one of 0 .. 255 would be returned as ones, at distance 254.  NaN
+    cannot be mistaken for a result, and writing it does not wait for the device.
+    """
+    inside = jnp.all((x >= -OUTSIDE) & (x <= 1.0 + OUTSIDE), axis=(1, 2, 3), keepdims=True)
+    return jnp.where(inside, x_adv, jnp.nan)
