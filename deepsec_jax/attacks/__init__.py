@@ -29,12 +29,14 @@ from deepsec_jax.attacks.illc import ILLC
 from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.layer_losses import FeatureDistance
 from deepsec_jax.attacks.llc import LLC
+from deepsec_jax.attacks.many import ManyRestarts
 from deepsec_jax.attacks.masked import Masked
 from deepsec_jax.attacks.mifgsm import TMIFGSM, UMIFGSM
 from deepsec_jax.attacks.model_outputs import check_model_outputs
 from deepsec_jax.attacks.optmargin import OptMargin
 from deepsec_jax.attacks.pgd import PGD
 from deepsec_jax.attacks.presets import ROWS, preset, preset_card
+from deepsec_jax.attacks.rays import RayS
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
 from deepsec_jax.attacks.saved import AdversarialSet, SavedSetError, load, save
@@ -77,11 +79,13 @@ __all__ = [
     "FeatureDistance",
     "FixedImages",
     "LeastLikely",
+    "ManyRestarts",
     "Masked",
     "MultiTarget",
     "OptMargin",
     "Perturbation",
     "RandomTarget",
+    "RayS",
     "Restarts",
     "SavedSetError",
     "SigmaZero",

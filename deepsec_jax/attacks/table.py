@@ -18,6 +18,7 @@ from deepsec_jax.attacks.llc import LLC
 from deepsec_jax.attacks.mifgsm import TMIFGSM, UMIFGSM
 from deepsec_jax.attacks.optmargin import OptMargin
 from deepsec_jax.attacks.pgd import PGD
+from deepsec_jax.attacks.rays import RayS
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
 from deepsec_jax.attacks.sigmazero import SigmaZero
@@ -47,4 +48,5 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "ddn": DDN,
     "sigmazero": SigmaZero,
     "square": Square,
+    "rays": RayS,
 }

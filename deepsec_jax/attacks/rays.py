@@ -1,0 +1,145 @@
+"""RayS: the smallest change in L-inf by a model's decisions alone, along rays of signs."""
+
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from deepsec_jax.attacks.ascent import split_keys
+from deepsec_jax.attacks.balls import size_of
+from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
+from deepsec_jax.attacks.geometry import towards
+from deepsec_jax.attacks.gradient import forward
+from deepsec_jax.attacks.live import rows_where, while_live
+from deepsec_jax.attacks.losses import succeeded
+from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.catalog import Card
+from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
+from deepsec_jax.pytree import Struct, static
+
+
+class RayS(Struct):
+    """Flip the signs of one block after the other; keep the flip if its ray meets the boundary sooner.
+
+        x(r, s) = clip(x + r s),   s = +-1 per pixel and channel
+        s' = s with one block flipped;  if x(r, s') is misclassified:  r <- smallest r' by bisection,  s <- s'
+
+    The blocks are the whole image, then halves, quarters, and so on.  Most flips cost one query.  The attack
+    sees which class wins and nothing else, so it is a control for gradients that lead nowhere: what it finds
+    beyond a white-box attack, that attack has missed.
+
+    Returns the closest misclassified image that was asked about, the clean image where there is none.  At
+    most ``queries`` forwards, the one of the clean image among them.
+
+    Attributes:
+        queries: forwards at most, static.
+        tolerance: at which bisection ends, in units of the [0, 1] pixel range.
+        enough: an image is done when its change is at most this; 0 spends all queries.
+
+    References:
+        Chen, Gu, "RayS: A Ray Searching Method for Hard-label Adversarial Attack", KDD 2020,
+        arXiv:2006.12792.
+    """
+
+    queries: int = static(10_000)
+    tolerance: Scalar = 1e-3
+    enough: Scalar = 0.0
+
+    card: ClassVar[Card] = Card(
+        name="RayS",
+        title="Ray searching by decisions alone",
+        reference="Chen, Gu, KDD 2020, arXiv:2006.12792",
+        goal="untargeted",
+        kind="minimum-norm",
+    )
+
+    def __post_init__(self) -> None:
+        check_hyperparameters(self)
+
+    def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
+        """Return None: any wrong class counts."""
+        del model, x, labels, key
+
+    @attack_call
+    def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
+        rows = x.shape[0]
+        zeros = jnp.zeros(rows, jnp.int32)
+        state = _State(
+            x=x, labels=labels, model_keys=split_keys(keys).model, asked=zeros, best=none_yet(x),
+            signs=jnp.ones(x.shape, jnp.float32), radius=jnp.ones(rows, jnp.float32),
+            met=jnp.zeros(rows, bool), level=zeros - 1, block=zeros,
+            low=jnp.zeros(rows, jnp.float32), high=jnp.ones(rows, jnp.float32),
+            bisecting=jnp.zeros(rows, bool),
+        )  # fmt: skip
+
+        def live(state: _State) -> jax.Array:
+            return (state.asked < self.queries) & (state.best.distance > self.enough)
+
+        step = partial(_asked, self, model)
+        last = while_live(lambda state: rows_where(live(state), step(state), state), live, state)
+        return Counted(last.best.x, last.asked.astype(jnp.float32), jnp.zeros(rows, jnp.float32))
+
+
+class _State(NamedTuple):
+    x: Images
+    labels: Labels
+    model_keys: Keys | None
+    asked: jax.Array  # int32 [B], queries so far; the first is the clean image
+    best: Closest
+    signs: Images  # float32, of the best ray
+    radius: jax.Array  # float32 [B], where it meets the boundary; 1, all of the box, until one does
+    met: jax.Array  # bool [B], whether one has
+    level: jax.Array  # int32 [B], 2^level blocks; -1 tries the first ray as it is
+    block: jax.Array  # int32 [B]
+    low: jax.Array  # float32 [B], the ray that is bisected: right here
+    high: jax.Array  # and misclassified here
+    bisecting: jax.Array  # bool [B]
+
+
+def _asked(attack: RayS, model: Classifier, state: _State) -> _State:
+    """Return the state after one more query of every row."""
+    x, clean = state.x, state.x.astype(jnp.float32)
+    first = state.asked == 0
+    flipped, last_block = _flipped(state)
+    trial = jnp.where(state.bisecting, (state.low + state.high) / 2, state.radius)
+    trial = jnp.where(first, 0.0, trial)
+    stored = towards(jnp.clip(clean + per_row(trial) * flipped, min=0.0, max=1.0), x)
+    asked = at_steps(model, state.model_keys, state.asked)
+    logits = open_logits(asked, forward(asked, stored), state.labels, targeted=False)
+    reached = succeeded(logits, state.labels, targeted=False)
+    best = closer(state.best, stored, reached, size_of(stored.astype(jnp.float32) - clean, "linf"))
+
+    # A ray that is misclassified at the best radius is bisected; one that is not is given up.
+    low = jnp.where(state.bisecting, jnp.where(reached, state.low, trial), 0.0)
+    high = jnp.where(state.bisecting & ~reached, state.high, trial)
+    narrow = high - low <= attack.tolerance
+    goes_on = (state.bisecting | reached) & ~narrow
+    takes = (state.bisecting | reached) & narrow
+    ends = ~goes_on
+    level = jnp.where(ends & last_block, state.level + 1, state.level)
+    # Beyond single pixels there is no finer level; it is gone through again.
+    finest = (x[0].size - 1).bit_length()
+    after = state._replace(
+        asked=state.asked + 1, best=best,
+        signs=jnp.where(per_row(takes), flipped, state.signs),
+        radius=jnp.where(takes, high, state.radius), met=state.met | takes,
+        level=jnp.minimum(level, finest),
+        block=jnp.where(ends, jnp.where(last_block, 0, state.block + 1), state.block),
+        low=low, high=high, bisecting=goes_on,
+    )  # fmt: skip
+    at_first = state._replace(asked=state.asked + 1, best=best)
+    return rows_where(first, at_first, after)
+
+
+def _flipped(state: _State) -> tuple[Images, jax.Array]:
+    """Return the signs with the row's block flipped, and whether it is its level's last one, bool [B]."""
+    size = state.x[0].size
+    blocks = jnp.left_shift(1, jnp.maximum(state.level, 0))
+    length = -(-size // blocks)
+    start = state.block * length
+    index = jnp.arange(size)[None]
+    inside = (index >= start[:, None]) & (index < (start + length)[:, None]) & (state.level >= 0)[:, None]
+    flips = jnp.where(inside.reshape(state.x.shape), -1.0, 1.0)
+    return state.signs * flips, (start + length >= size) | (state.level < 0)
