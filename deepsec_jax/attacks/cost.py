@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from deepsec_jax.attacks.layer_losses import sees_activations
+from deepsec_jax.attacks.losses import Loss
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -62,9 +65,12 @@ def of_all(attacks: Iterable[Any], classes: int, entries: int) -> Cost | None:
     )
 
 
-def of_steps(steps: int) -> Cost:
-    """Return the cost of an ascent: a gradient per step, and a forward for the last iterate after several."""
-    return Cost(float(steps > 1), float(steps))
+def of_steps(steps: int, loss: Loss | str) -> Cost:
+    """Return the cost of an ascent: a gradient per step, and a forward for the last iterate after several.
+
+    A loss on activations takes another forward, for the clean image.
+    """
+    return Cost(float(steps > 1) + sees_activations(loss), float(steps))
 
 
 def uses_gradients(attack: Any) -> bool:
