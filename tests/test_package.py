@@ -78,16 +78,16 @@ def test_a_package_shows_what_is_meant_for_readers(name):
 
 
 def test_faults_of_a_public_list_are_found(tmp_path, monkeypatch):
-    folder = tmp_path / "planted"
+    folder = tmp_path / "planted_package"
     folder.mkdir()
     (folder / "parts.py").write_text(
         "def bare(): pass\ndef said():\n    'It does.'\ndef more():\n    'It is.'\n"
     )
     (folder / "__init__.py").write_text(
-        "from planted.parts import bare, more, said\n__all__ = ['bare', 'lost', 'said']\n"
+        "from planted_package.parts import bare, more, said\n__all__ = ['bare', 'lost', 'said']\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = faults(importlib.import_module("planted"))
+    found = faults(importlib.import_module("planted_package"))
     assert found[:3] == [
         "lost is not there",
         "more is imported and not public",

@@ -21,6 +21,7 @@ from deepsec_jax.attacks.cw2 import CW2
 from deepsec_jax.attacks.ddn import DDN
 from deepsec_jax.attacks.deepfool import DeepFool
 from deepsec_jax.attacks.ead import EAD
+from deepsec_jax.attacks.eps_grid import over_eps, with_eps
 from deepsec_jax.attacks.fab import FAB
 from deepsec_jax.attacks.fgsm import FGSM
 from deepsec_jax.attacks.fixed_images import FixedImages
@@ -39,6 +40,7 @@ from deepsec_jax.attacks.presets import ROWS, preset, preset_card
 from deepsec_jax.attacks.rays import RayS
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
+from deepsec_jax.attacks.rounded import Rounded
 from deepsec_jax.attacks.saved import AdversarialSet, SavedSetError, load, save
 from deepsec_jax.attacks.several import run_all
 from deepsec_jax.attacks.sigmazero import SigmaZero
@@ -87,6 +89,7 @@ __all__ = [
     "RandomTarget",
     "RayS",
     "Restarts",
+    "Rounded",
     "SavedSetError",
     "SigmaZero",
     "SmallestEps",
@@ -99,6 +102,7 @@ __all__ = [
     "functional",
     "load",
     "losses",
+    "over_eps",
     "parse",
     "parts",
     "prepare",
@@ -107,6 +111,7 @@ __all__ = [
     "run_all",
     "run_in_batches",
     "save",
+    "with_eps",
 ]
 
 

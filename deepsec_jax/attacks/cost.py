@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from deepsec_jax.attacks.layer_losses import sees_activations
+from deepsec_jax.attacks.losses import Loss
 from deepsec_jax.protocols import Images
 
 
@@ -74,9 +76,12 @@ def of_all(attacks: Iterable[Any], classes: int, entries: int) -> Cost | None:
     )
 
 
-def of_steps(steps: int) -> Cost:
-    """Return the cost of an ascent: a gradient per step, and a forward for the last iterate after several."""
-    return Cost(float(steps > 1), float(steps))
+def of_steps(steps: int, loss: Loss | str) -> Cost:
+    """Return the cost of an ascent: a gradient per step, and a forward for the last iterate after several.
+
+    A loss on activations takes another forward, for the clean image.
+    """
+    return Cost(float(steps > 1) + sees_activations(loss), float(steps))
 
 
 def uses_gradients(attack: Any) -> bool:

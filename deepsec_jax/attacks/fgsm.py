@@ -47,7 +47,7 @@ class FGSM(Struct):
     def cost(self, classes: int, entries: int) -> Cost:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         del classes, entries
-        return of_steps(1)
+        return of_steps(1, self.loss)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -53,7 +53,7 @@ class ILLC(Struct):
     def cost(self, classes: int, entries: int) -> Cost:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         del classes, entries
-        return of_steps(self.steps).with_forwards(1)  # for the least likely class
+        return of_steps(self.steps, self.loss).with_forwards(1)  # for the least likely class
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

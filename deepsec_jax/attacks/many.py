@@ -1,19 +1,21 @@
 """ManyRestarts: thousands of restarts where an image is worth them, in one compiled loop."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, count_calls
-from deepsec_jax.attacks.closest import Counted
+from deepsec_jax.attacks.call import attack_call, count_calls
+from deepsec_jax.attacks.cost import Cost, Counted, cost
+from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.field_checks import count, share
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class ManyRestarts(Struct):
@@ -35,18 +37,13 @@ class ManyRestarts(Struct):
         near: share of the clean margin that these must have made up; 0 gives all images ``n``.
     """
 
-    attack: Attack
-    n: int = static(1000)
-    lanes: int = static(1)
-    probe: int = static(10)
-    near: Scalar = 0.5
+    attack: Attack = field(check=an_attack)
+    n: int = static(1000, check=count)
+    lanes: int = static(1, check=count)
+    probe: int = static(10, check=count)
+    near: Scalar = field(0.5, check=share)
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-        for name in ("lanes", "probe"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"ManyRestarts.{name} must be an integer of at least 1, got {value!r}")
+    version: ClassVar[int] = 1
 
     @property
     def targeted(self) -> bool:
@@ -63,6 +60,11 @@ class ManyRestarts(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else (found.with_forwards(1.0) * self.n).at_most()
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

@@ -57,7 +57,7 @@ class UMIFGSM(Struct):
     def cost(self, classes: int, entries: int) -> Cost:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         del classes, entries
-        return of_steps(self.steps)
+        return of_steps(self.steps, self.loss)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

@@ -7,7 +7,6 @@ from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.cost import Cost, of_steps
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
-from deepsec_jax.attacks.layer_losses import sees_activations
 from deepsec_jax.attacks.losses import Loss, find_loss, logit_gap
 from deepsec_jax.attacks.parts import Start, Steepest, StepRule, a_rule, at_input, in_ball
 from deepsec_jax.catalog import Card
@@ -68,7 +67,7 @@ class PGD(Struct):
     def cost(self, classes: int, entries: int) -> Cost:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         del classes, entries
-        return of_steps(self.steps).with_forwards(sees_activations(self.loss))
+        return of_steps(self.steps, self.loss)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:

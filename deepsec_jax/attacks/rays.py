@@ -8,16 +8,18 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
-from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
+from deepsec_jax.attacks.best_so_far import Closest, at_steps, closer, none_yet, per_row
+from deepsec_jax.attacks.call import attack_call
+from deepsec_jax.attacks.compaction import rows_where, while_live
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.geometry import towards
 from deepsec_jax.attacks.gradient import forward
-from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count, not_negative, positive
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class RayS(Struct):
@@ -43,9 +45,11 @@ class RayS(Struct):
         arXiv:2006.12792.
     """
 
-    queries: int = static(10_000)
-    tolerance: Scalar = 1e-3
-    enough: Scalar = 0.0
+    queries: int = static(10_000, check=count)
+    tolerance: Scalar = field(1e-3, check=positive)
+    enough: Scalar = field(0.0, check=not_negative)
+
+    uses_gradients: ClassVar[bool] = False
 
     card: ClassVar[Card] = Card(
         name="RayS",
@@ -55,12 +59,14 @@ class RayS(Struct):
         kind="minimum-norm",
     )
 
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(float(self.queries), 0.0, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:

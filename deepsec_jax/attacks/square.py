@@ -45,8 +45,8 @@ class Square(Struct):
     spend all queries (``stops=False``), since single draws may be correct where the expectation is fooled.
 
     If a surrogate's gradient is only partly useful, as PD's (docs/adaptive-attacks.md): ``start`` at the
-    images that it found (``FixedImages``), let half of the squares take their signs from it (``guided``), and draw
-    their sides at random (``shrinking=False``), so that large squares stay possible.
+    images that it found (``FixedImages``), let half of the squares take their signs from it (``guided``),
+    and draw their sides at random (``shrinking=False``), so that large squares stay possible.
 
     Attributes:
         eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].

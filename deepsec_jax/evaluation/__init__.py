@@ -11,10 +11,9 @@ this package.  They are imported when first used.
 import importlib
 from typing import Any
 
-from deepsec_jax.evaluation.cascade import autoattack as autoattack
-from deepsec_jax.evaluation.judge import Outcome as Outcome
-from deepsec_jax.evaluation.judge import judge as judge
-from deepsec_jax.evaluation.measured import record_of as record_of
+from deepsec_jax.evaluation.cascade import autoattack
+from deepsec_jax.evaluation.judge import Outcome, judge
+from deepsec_jax.evaluation.measured import record_of
 
 ABOVE = {
     "Results": "deepsec_jax.studies.results",
@@ -23,7 +22,7 @@ ABOVE = {
 }
 """Public names defined in packages that import this one -> their modules."""
 
-__all__ = ["Outcome", "Results", "evaluate", "judge", "read", "record_of"]
+__all__ = ["Outcome", "Results", "autoattack", "evaluate", "judge", "read", "record_of"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from deepsec_jax.models.haiku_net import from_haiku
 from deepsec_jax.models.keras_model import from_keras
 from deepsec_jax.models.resnet import ResNet
 from deepsec_jax.models.table import MODELS, build
-from deepsec_jax.models.wrappers import EOT, Randomised, Scaled, StraightThrough, straight_through
+from deepsec_jax.models.wrappers import EOT, Normalised, Randomised, Scaled, StraightThrough, straight_through
 
 __all__ = [
     "EOT",
@@ -25,6 +25,7 @@ __all__ = [
     "Guarded",
     "MnistCNN",
     "MnistCNNBlock",
+    "Normalised",
     "Randomised",
     "ResNet",
     "Scaled",

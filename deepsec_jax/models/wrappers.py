@@ -4,16 +4,17 @@ Each is a callable pytree, so every attack runs on it unchanged.
 """
 
 from collections.abc import Callable
-from dataclasses import field
 from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from deepsec_jax.field_checks import Check
 from deepsec_jax.protocols import Classifier, Images, Keys, Logits, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.randomness import first_keys, one_per_row, typed_key, with_row_keys
 
 
@@ -54,6 +55,56 @@ class Scaled(Struct):
     def __call__(self, x: Images) -> Logits:
         """Return factor x logits [B, K]."""
         return self.factor * self.model(x)
+
+
+def _of_channels(least: float) -> Check:
+    """Return a check for a number, or one per channel, in units of [0, 1]."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, int | float | list | tuple | np.ndarray):
+            return value  # an array on a device, or what jax puts in its place
+        numbers = np.asarray(value, np.float32)
+        if numbers.ndim > 1 or not np.all((numbers >= least) & (numbers <= 1.0)):
+            raise ValueError(
+                f"must be a number or [C] from {least:g} to 1, got {value!r}: "
+                "divide values for 0 .. 255 by 255"
+            )
+        return numbers if isinstance(value, list | tuple) else value
+
+    return check
+
+
+class Normalised(Struct):
+    """A network that was trained on normalised images, as a model of images in [0, 1].
+
+        Normalised(network, mean, std)(x) = network((x - mean) / std)
+
+    Images outside [0, 1] would make every eps mean something else.  For a network of images in [-1, 1] take
+    mean 0.5 and std 0.5.
+
+    Attributes:
+        model: the network.
+        mean: of all channels, or one per channel [C], in units of [0, 1].
+        std: likewise, above 0.
+    """
+
+    model: Classifier
+    mean: Any = field(0.5, check=_of_channels(0.0))
+    std: Any = field(0.5, check=_of_channels(1e-6))
+
+    def __call__(self, x: Images) -> Logits:
+        """Return the network's logits [B, K]."""
+        return self.model(self._normalised(x))
+
+    @property
+    def activations(self) -> Callable[[Images], tuple[jax.Array, ...]]:
+        """The network's ``activations``, of images in [0, 1]; AttributeError where it has none."""
+        inner = self.model.activations  # type: ignore[attr-defined]
+        return lambda x: tuple(inner(self._normalised(x)))
+
+    def _normalised(self, x: Images) -> Images:
+        mean, std = (jnp.asarray(part, x.dtype).reshape(1, 1, 1, -1) for part in (self.mean, self.std))
+        return (x - mean) / std
 
 
 class EOT(Struct):

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from deepsec_jax.metrics import METRICS, Summary, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.store import read_cells
 from deepsec_jax.studies.report import render
 from deepsec_jax.studies.study import Study
 from deepsec_jax.studies.table import STUDIES
 from deepsec_jax.tables import checks, data_files, latex, notebook, terminal
-from deepsec_jax.tables.table import Figure, Row, Section
+from deepsec_jax.tables.table import Figure, Row, Section, Table
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,8 +79,34 @@ class Results:
             raise KeyError(f"{len(found)} cells of {row!r} under {key!r}: see .cells")
         return found[0]
 
+    def worst_case(self, rows: Sequence[str] | None = None) -> Summary:
+        """Return the share of images on which at least one of the attacks succeeds: 1 - robust accuracy.
+
+        An image counts once, however many attacks succeed on it.  Name attacks of one threat model: a
+        minimum-norm attack without a budget succeeds on almost every image.
+
+        Args:
+            rows: names of attacks; default all.
+
+        Raises:
+            KeyError: no such row.
+            ValueError: an attack failed, or the attacks had different images.
+        """
+        names = [row.name for table in self._tables() for row in table.rows] if rows is None else rows
+        cells = [self.cell(name) for name in names]
+        failed = [name for name, cell in zip(names, cells, strict=True) if "success" not in cell.arrays]
+        if failed or not cells:
+            raise ValueError(f"no success is known of {', '.join(failed) or 'any attack'}")
+        if any(not np.array_equal(cell.arrays["rows"], cells[0].arrays["rows"]) for cell in cells):
+            raise ValueError("the attacks had different images: see .sections")
+        worst = np.max([cell.arrays["success"] for cell in cells], axis=0)
+        return summarise(METRICS["mr"], worst, worst)
+
+    def _tables(self) -> list[Table]:
+        return [table for section in self.sections for table in section.tables]
+
     def _rows(self, name: str) -> list[Row]:
-        every = [row for section in self.sections for table in section.tables for row in table.rows]
+        every = [row for table in self._tables() for row in table.rows]
         found = [row for row in every if row.name == name]
         if not found:
             raise KeyError(

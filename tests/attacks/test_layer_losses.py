@@ -9,6 +9,7 @@ from flax import nnx
 
 from deepsec_jax import attacks
 from deepsec_jax.attacks import APGD, DDN, FGSM, PGD, FeatureDistance, Square, run_in_batches
+from deepsec_jax.attacks.cost import cost
 from deepsec_jax.attacks.settings import hyperparameters
 from deepsec_jax.models import SmallCNN
 from deepsec_jax.pytree import Struct
@@ -179,6 +180,15 @@ def test_it_is_a_field_like_any_loss():
     assert hyperparameters(attack)["loss"] == "FeatureDistance(layer=0)"
     assert attack.cost(10, 64).forwards == PGD().cost(10, 64).forwards + 1  # the clean image's activations
     assert attacks.preset("pgd", "mnist", loss=FeatureDistance()).loss == FeatureDistance()
+
+
+@pytest.mark.parametrize(
+    "name", ["fgsm", "rfgsm", "bim", "pgd", "umifgsm", "llc", "rllc", "illc", "tmifgsm", "apgd"]
+)
+def test_the_clean_images_activations_are_counted(name):
+    plain, seeing = (attacks.ATTACKS[name](loss=loss) for loss in ("dlr", FeatureDistance()))
+    before, after = (cost(attack, classes=10, entries=64) for attack in (plain, seeing))
+    assert after == before.with_forwards(1)
 
 
 def test_what_does_not_go_together_is_said(two_layers, images):

@@ -72,6 +72,20 @@ def test_figures_are_means_over_the_images_of_the_cell(results, own):
     )
 
 
+def test_the_worst_case_counts_an_image_once(results, own):
+    fooled = {name: results.cell(name).arrays["success"] for name in ("fgsm", "llc", "uap")}
+    two = results.worst_case(["fgsm", "llc"])
+    assert two.n == N and two.mean == pytest.approx(np.maximum(fooled["fgsm"], fooled["llc"]).mean())
+    assert results.worst_case().mean == pytest.approx(np.max(list(fooled.values()), axis=0).mean())
+    assert results.worst_case(["uap"]).mean == results.figure("uap", "mr").summary.mean
+    with pytest.raises(KeyError, match="no row 'pgd'"):
+        results.worst_case(["fgsm", "pgd"])
+    other = evaluation.evaluate(make_linear(SHAPE), "fgsm", own, n=N, key=6, metrics=("mr",)).cells[0]
+    mixed = evaluation.Results(results.study, (*results.cells[1:], other))
+    with pytest.raises(ValueError, match="different images"):
+        mixed.worst_case()
+
+
 def test_other_keys_draw_other_images(results, own):
     other = evaluation.evaluate(make_linear(SHAPE), "fgsm", own, n=N, key=6, metrics=("mr",))
     drawn = [each.cell("fgsm").arrays["rows"].tolist() for each in (results, other)]

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Noisy, make_images, make_linear
+from flax import nnx
 
 from deepsec_jax import attacks
-from deepsec_jax.models.wrappers import EOT, Scaled, straight_through
+from deepsec_jax.models import SmallCNN
+from deepsec_jax.models.wrappers import EOT, Normalised, Scaled, straight_through
 from deepsec_jax.randomness import is_randomised, reseed
 
 
@@ -99,3 +101,61 @@ def test_scaled_is_traced():
     assert np.allclose(run(Scaled(model, 0.02), x) * 50, model(x), rtol=1e-5)
     run(Scaled(model, 0.5), x)
     assert len(traces) == 1
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_a_normalised_model_is_the_network_on_normalised_images():
+    x = make_images(shape=(4, 4, 3), rows=5)
+    network = make_linear((4, 4, 3))
+    model = Normalised(network, *IMAGENET)
+    mean, std = (np.array(values, np.float64) for values in IMAGENET)
+    by_hand = network(jnp.asarray((np.asarray(x, np.float64) - mean) / std, jnp.float32))
+    np.testing.assert_allclose(model(x), by_hand, rtol=1e-5, atol=1e-5)
+    shifted = Normalised(network)(x)  # for a network of images in [-1, 1]
+    np.testing.assert_allclose(shifted, network(2 * x - 1), rtol=1e-5, atol=1e-5)
+
+
+def test_attacks_on_a_normalised_model_stay_in_the_box_of_the_images():
+    x = make_images(shape=(4, 4, 3), rows=5)
+    model = Normalised(make_linear((4, 4, 3)), *IMAGENET)
+    labels = jnp.argmax(model(x), axis=-1)
+    eps = 8 / 255
+    x_adv = attacks.FGSM(eps=eps)(model, x, labels)
+    assert x_adv.min() >= 0 and x_adv.max() <= 1 and jnp.abs(x_adv - x).max() <= eps + 1e-6
+    # Planted: on normalised images the same eps is another radius, and the box another box.
+    outside = (np.asarray(x) - np.array(IMAGENET[0])) / np.array(IMAGENET[1])
+    assert outside.min() < 0 or outside.max() > 1
+
+
+def test_other_means_hit_the_same_program():
+    x, network = make_images(shape=(4, 4, 3), rows=5), make_linear((4, 4, 3))
+    one, other = (Normalised(network, jnp.full(3, mean), jnp.full(3, 0.5)) for mean in (0.4, 0.5))
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    assert not np.allclose(one(x), other(x))
+
+
+def test_activations_go_through_where_there_are_any():
+    net = SmallCNN((8, 8, 1), 10, rngs=nnx.Rngs(0))
+    net.eval()
+    x = make_images(shape=(8, 8, 1), rows=3)
+    for ours, theirs in zip(Normalised(net).activations(x), net.activations(2 * x - 1), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert not hasattr(Normalised(make_linear()), "activations")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((123.675, 116.28, 103.53), 0.5, r"Normalised\.mean .* divide values for 0 \.\. 255 by 255"),
+        (0.5, (58.4, 57.1, 57.4), r"Normalised\.std .* divide"),
+        (0.5, 0.0, r"Normalised\.std must be a number or \[C\] from 1e-06"),
+        (-0.1, 0.5, r"Normalised\.mean"),
+        (float("nan"), 0.5, r"Normalised\.mean"),
+        (np.zeros((2, 2)), 0.5, r"Normalised\.mean"),
+    ],
+)
+def test_a_normalisation_of_other_units_is_refused(mean, std, message):
+    with pytest.raises(ValueError, match=message):
+        Normalised(make_linear(), mean, std)

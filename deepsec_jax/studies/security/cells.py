@@ -70,8 +70,8 @@ class Makers:
     def job(self, access: str, attacked: Attacked, defended: DefendedModel) -> Job | None:
         """Return the job of one cell; None if it would be a copy of another cell.
 
-        Through a surrogate that is the model itself an attack is the white-box attack.  An attack that needs no
-        gradient has no use for a surrogate.
+        Through a surrogate that is the model itself an attack is the white-box attack.  An attack without
+        gradients does not need a surrogate.
         """
         if access == ADAPTIVE and (is_exact(defended) or not uses_gradients(attacked.attack)):
             return None
