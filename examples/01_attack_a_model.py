@@ -1,4 +1,4 @@
-"""Train a small network on digits, attack it with what takes seconds, judge from outside.
+"""Train a small network on digits, run fast attacks, and measure their success.
 
 Run: python examples/01_attack_a_model.py [folder]
 """
@@ -20,18 +20,18 @@ recipe = replace(training.recipe("digits-small"), epochs=6)
 saved = training.train(recipe, digits, folder / "digits")
 print(f"test accuracy {saved.figures['test_accuracy']:.1%} on {saved.figures['test_images']} images")
 
-# Attack what the model gets right; the rest is wrong without an attack.
+# Attack the images that the model classifies correctly.
 model = saved.model
 x, labels = data.unit_images(digits.test.images), digits.test.labels
 right = np.asarray(model(x).argmax(-1)) == labels
 x, labels = x[right][:100], labels[right][:100]
 
 print(f"\n{'attack':10s} {'success':>8s} {'mean L2':>8s} {'max Linf':>8s}   goal")
-for name in ("fgsm", "pgd", "tmifgsm", "deepfool"):  # of attacks.ATTACKS, the whole table
-    # Only UAP has something to fit; any other attack comes back as it is.
+for name in ("fgsm", "pgd", "tmifgsm", "deepfool"):  # some of attacks.ATTACKS
+    # Only UAP is fitted; any other attack is returned unchanged.
     train_images = data.training_sample(digits, seed=0)
     attack = attacks.prepare(attacks.preset(name, "digits"), model, train_images, key=jax.random.key(1))
-    # A targeted attack takes the classes to reach in place of the true ones: here the next digit.
+    # A targeted attack takes target classes instead of the true ones: here the next digit.
     goal = (labels + 1) % digits.classes if getattr(attack, "targeted", False) else labels
     key = jax.random.key(0)
     x_adv = attacks.run_in_batches(attack, model, x, goal, key=key, batch_size=100)

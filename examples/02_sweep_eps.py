@@ -1,6 +1,6 @@
-"""A whole success curve in one compile: vmap over sixteen values of eps.
+"""A success curve with one compilation: vmap over sixteen values of eps.
 
-eps and step_size are traced, so a grid of them is one more batch axis.
+eps and step_size are traced, so a grid of them is an additional batch axis.
 
 Run: python examples/02_sweep_eps.py [folder]
 """
@@ -40,7 +40,7 @@ curve = jax.vmap(misclassified, in_axes=(None, 0, None, None, None))(
 for eps, share in zip(grid.tolist(), curve.tolist(), strict=True):
     print(f"eps {eps:.3f}  {share:6.1%}  {'#' * round(40 * share)}")
 
-# The same over keys: the spread of one attack over its random starts.
+# The same over keys: the variation of one attack over random starts.
 keys = jax.random.split(jax.random.key(1), 8)
 shares = jax.vmap(misclassified, in_axes=(None, None, None, None, 0))(model, 0.1, x, labels, keys)
 print(f"\neps 0.1 under eight keys: {shares.min():.1%} to {shares.max():.1%}")

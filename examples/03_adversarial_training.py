@@ -1,6 +1,6 @@
-"""Adversarial training: the attack is one more argument of the jitted training step.
+"""Adversarial training: the attack is an argument of the jitted training step.
 
-PGD is a pytree, so its eps warms up from step to step without a second compile.
+PGD is a pytree, so its eps can increase during training without another compilation.
 
 Run: python examples/03_adversarial_training.py
 """
@@ -21,9 +21,9 @@ EPS, EPOCHS, BATCH = 0.15, 8, 64
 
 @nnx.jit
 def step(model, optimizer, attack, x, labels, key):
-    """Attack the batch, then learn from what the attack made of it."""
-    # In evaluation mode for the attack: a view shares the weights, only the mode is its own.  (This
-    # network has neither dropout nor batch normalisation, so there is nothing to switch off in it.)
+    """Attack the batch, then train on the adversarial images."""
+    # Evaluation mode for the attack: a view shares the weights and has its own mode.  (This network has
+    # neither dropout nor batch normalisation, so here the mode makes no difference.)
     frozen = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     x_adv = attack(frozen, x, labels, key=key)
 
@@ -51,7 +51,7 @@ def trained(eps):
     return model
 
 
-# Judged by a stronger attack than the one trained on: more steps, several starts.
+# Evaluated with a stronger attack than in training: more steps, several starts.
 strong = attacks.Restarts(attacks.PGD(eps=EPS, step_size=2.5 * EPS / 30, steps=30), n=3)
 for title, eps in (("plain", 0.0), ("adversarial", EPS)):
     model = trained(eps)

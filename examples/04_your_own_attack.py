@@ -1,6 +1,6 @@
-"""Two ways to an attack of your own: replace a part of PGD, or write the whole call.
+"""Two ways to write your own attack: replace a part of PGD, or write the whole call.
 
-Either is an attack like ours: combinators, run_in_batches and judge take it as it is.
+Combinators, run_in_batches and judge accept both like any other attack.
 
 Run: python examples/04_your_own_attack.py [folder]
 """
@@ -20,20 +20,20 @@ from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Scalar
 from deepsec_jax.pytree import Struct, static
 
-# First way: parts.  A loss maps logits [B, K] and labels [B] to [B] and grows as the label loses.
+# First way: parts.  A loss maps logits [B, K] and labels [B] to [B]; it increases as the label loses.
 
 
 def squared_gap(logits, labels):
-    """Return the distance to the best wrong class, negative while it is behind, with a steeper slope."""
+    """Return the signed square of the lead of the best wrong class."""
     gap = attacks.losses.max_margin(logits, labels)
     return jnp.sign(gap) * gap**2
 
 
 class Decaying(Struct):
-    """A step rule: sign steps that shrink by a factor at every step.
+    """A step rule: sign steps that are multiplied by a factor after each step.
 
     Attributes:
-        factor: what remains of a step's length at the next one, traced.
+        factor: ratio of consecutive step lengths, traced.
     """
 
     factor: Scalar = 0.9
@@ -52,7 +52,7 @@ class Decaying(Struct):
 
 
 class BestNoise(Struct):
-    """The best of ``tries`` random sign patterns: what any attack with a gradient has to beat.
+    """The best of ``tries`` random sign patterns: a baseline for attacks with gradients.
 
     Attributes:
         eps: L-inf radius, in units of the [0, 1] pixel range.

@@ -1,4 +1,4 @@
-"""Attack a Flax Linen network and a plain JAX function: Partial(apply, weights) is all it takes.
+"""Attack a Flax Linen network and a plain JAX function with Partial(apply, weights).
 
 Run: python examples/05_linen_or_plain_jax_model.py
 """
@@ -52,7 +52,7 @@ def fitted(apply, params, steps=200):
     return params
 
 
-linen = LinenNet()  # build it once: the compiled attack belongs to this instance's apply
+linen = LinenNet()  # create it once: the attack is compiled for this instance's apply
 variables = fitted(linen.apply, linen.init(jax.random.key(0), x_train[:1]))
 
 k1, k2 = jax.random.split(jax.random.key(0))
@@ -74,7 +74,7 @@ for name, model in (("Linen", Partial(linen.apply, variables)), ("plain JAX", Pa
     robust = judge(model, x_test, x_adv, y_test).correct.mean()
     print(f"{name:10s} accuracy {clean:.1%}, under PGD at eps 0.1: {robust:.1%}")
 
-try:  # a closure would bake its weights into the compiled program, so it is refused, with the remedy
+try:  # in a closure the weights would be constants of the program, so it is refused, with the remedy
     attack(lambda x: plain_net(params, x), x_test, y_test, key=jax.random.key(0))
 except TypeError as error:
     print(f"\na bare closure is refused:\n  {error}")
