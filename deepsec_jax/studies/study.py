@@ -41,6 +41,7 @@ class Study:
         jobs: options, run -> jobs of its cells.
         of_network: whether its model must be only a network, since defenses are built on it.
         unit: plural name of its cells.
+        beside: kinds of other studies' cells that it also reads.
     """
 
     name: str
@@ -60,7 +61,9 @@ class Study:
     jobs: Callable[[Any, Run], list[Job]] = _none
     of_network: bool = False
     unit: str = "cells"
+    beside: tuple[str, ...] = ()
 
     def of(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Return its cells."""
-        return [cell for cell in cells if cell.kind in self.kinds]
+        """Return the cells that it reads; none if it has no cell of its own."""
+        own = any(cell.kind in self.kinds for cell in cells)
+        return [cell for cell in cells if own and cell.kind in (*self.kinds, *self.beside)]

@@ -3,6 +3,12 @@
 from deepsec_jax.studies.attacks.tables import ATTACKS
 from deepsec_jax.studies.defenses.tables import DEFENSES
 from deepsec_jax.studies.detectors.tables import DETECTORS
+from deepsec_jax.studies.security.tables import SECURITY_STUDY
 from deepsec_jax.studies.study import Study
 
-STUDIES: dict[str, Study] = {"attacks": ATTACKS, "defenses": DEFENSES, "detectors": DETECTORS}
+STUDIES: dict[str, Study] = {
+    "attacks": ATTACKS,
+    "defenses": DEFENSES,
+    "detectors": DETECTORS,
+    "security": SECURITY_STUDY,
+}

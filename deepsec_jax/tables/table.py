@@ -99,6 +99,7 @@ class Row:
         printed_n: number of examples of the paper's row; None if unknown.
         base: content of the column for n or for the radius.
         error: of its only cell; None if that is finished, or if there are several.
+        struck: whether its figures fail a check, and are printed struck through.
         beside: column name -> figure shown below that column's, e.g. the share of rejected images.
         values: column name -> one value per image.
         findings: inconsistencies.
@@ -118,6 +119,7 @@ class Row:
     printed_n: int | None = None
     base: str = ""
     error: str | None = None
+    struck: bool = False
     beside: Mapping[str, Figure] = field(default_factory=dict)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()

@@ -49,7 +49,8 @@ def _table(table: Table, span: Span) -> RichTable:
             shown.add_row(name, *((base,) if table.base else ()), *texts, style=style)
 
         means = zip(figures, numbers.means(figures), strict=True)
-        line(row.name, [FAILED if each.absent == FAILED else mean for each, mean in means], row.base)
+        texts = [FAILED if each.absent == FAILED else mean for each, mean in means]
+        line(row.name, texts, row.base, "strike" if row.struck else None)
         if any(figure.summary.n for figure in figures):
             line("  95 %", between, style="dim")
             if not table.base:
@@ -69,7 +70,7 @@ def explanations(section: Section) -> list[str]:
         line
         for key, span in section.spans().items()
         for row in section.tables[0].rows
-        if (figure := row.figures[key].get(section.explained)) is not None
+        if (figure := row.figures.get(key, {}).get(section.explained)) is not None
         and (line := numbers.explanation(
             f"{', '.join(filter(None, (span.label if key else '', row.name)))}: {figure.column.title}", figure
         ))

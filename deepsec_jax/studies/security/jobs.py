@@ -3,13 +3,16 @@
 from functools import partial
 from typing import Any
 
+from deepsec_jax.attacks import preset
 from deepsec_jax.evaluation.defense_cells import DefendedModel
 from deepsec_jax.evaluation.under_test import defended_model
+from deepsec_jax.protocols import Attack
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Attacked, Makers
 from deepsec_jax.studies.security.options import Options
+from deepsec_jax.studies.security.worst import usual_threats
 
 
 def jobs(options: Options, run: Run) -> list[Job]:
@@ -20,7 +23,7 @@ def jobs(options: Options, run: Run) -> list[Job]:
     Raises:
         UnfitError: a folder without a defended model of this one.
     """
-    attacks = presets(options.attacks, run, options.preset)
+    attacks = {**presets(options.attacks, run, options.preset), **_at_radii(options, run)}
     sources = jobs_of(
         attacks, run, n=options.n, seed=options.seed, preset=options.preset, metrics=("mr", "mr_8bit")
     )
@@ -41,6 +44,19 @@ def jobs(options: Options, run: Run) -> list[Job]:
         wanted.sort(key=lambda job: float("inf") if job.gradients is None else job.gradients)
         found += wanted
     return found
+
+
+def _at_radii(options: Options, run: Run) -> dict[str, Attack]:
+    """Return APGD at each radius of the worst case, so that each has an attack of its own."""
+    name = "apgd"
+    if options.attacks and name not in options.attacks:
+        return {}
+    return {
+        f"{name}@{threat.norm}:{threat.eps:.4g}": preset(
+            name, run.dataset.name, options.preset, channels=run.channels, eps=threat.eps, norm=threat.norm
+        )
+        for threat in usual_threats(run.channels)
+    }
 
 
 def _notes(run: Run, defended: DefendedModel) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from typing import Literal
 
 from deepsec_jax.studies.options import InputError, RunOptions, at_least, once
 
-NORMS = ("linf", "l2", "l1", "l0")
-
 
 @dataclass(frozen=True)
 class Options(RunOptions):
@@ -25,8 +23,6 @@ class Options(RunOptions):
         n: Number of test images that the undefended model classifies correctly.
         seed: Seed of images, targets and attacks.
         preset: Hyperparameters: the paper's tables, or an honest evaluation today.
-        threats: Radii of the worst case, e.g. linf:0.3 l2:1.5; default 0.1, 0.2 and 0.3 in L-inf for grey
-            images, 2/255 and 8/255 for colour images.
     """
 
     defenses: tuple[str, ...] = ()
@@ -35,7 +31,6 @@ class Options(RunOptions):
     n: int = 200
     seed: int = 0
     preset: Literal["paper", "strong"] = "paper"
-    threats: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise InputError for values that no run can use."""
@@ -46,23 +41,4 @@ class Options(RunOptions):
         once("--access", self.access)
         at_least("--n", self.n, 1)
         at_least("--seed", self.seed, 0)
-        for threat in self.threats:
-            parse_threat(threat)
         super().check()
-
-
-def parse_threat(text: str) -> tuple[str, float]:
-    """Return norm and radius of a text such as ``linf:8/255``.
-
-    Raises:
-        InputError: it is not one.
-    """
-    norm, _, radius = text.partition(":")
-    above, _, below = radius.partition("/")
-    try:
-        eps = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        eps = float("nan")
-    if norm not in NORMS or not 0 < eps < float("inf"):
-        raise InputError(f"--threats must be like linf:0.3 or l2:1.5, with {', '.join(NORMS)}, got {text!r}")
-    return norm, eps

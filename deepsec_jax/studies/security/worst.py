@@ -41,10 +41,13 @@ class Threat:
         return f"{SYMBOLS[self.norm]} ≤ {radius}"
 
 
-def default_threats(channels: int) -> tuple[Threat, ...]:
-    """Return the usual radii: 0.1, 0.2, 0.3 for grey images, 2/255 and 8/255 for colour images."""
-    radii = (0.1, 0.2, 0.3) if channels == 1 else (2 / 255, 8 / 255)
-    return tuple(Threat("linf", eps) for eps in radii)
+def usual_threats(channels: int) -> tuple[Threat, ...]:
+    """Return the usual radii.
+
+    Grey images: 0.1, 0.2 and 0.3 in L-inf, 1.5 in L2.  Colour images: 2/255, 8/255, and 0.5 in L2.
+    """
+    radii, euclidean = ((0.1, 0.2, 0.3), 1.5) if channels == 1 else ((2 / 255, 8 / 255), 0.5)
+    return (*(Threat("linf", eps) for eps in radii), Threat("l2", euclidean))
 
 
 @dataclass(frozen=True)
