@@ -20,8 +20,8 @@ KEYS = {*ATTACKS, *DEFENSES}
 
 MADE_OF = {
     # The attack that a threat model asks for is made of these, as is what a page says of it.
-    "evaluation/robustness.py", "evaluation/defense_cells.py", "evaluation/defense_jobs.py",
-    "evaluation/adaptive.py", "studies/defenses/threat_words.py",
+    "evaluation/robustness.py", "evaluation/cascade.py", "evaluation/defense_cells.py",
+    "evaluation/defense_jobs.py", "studies/defenses/threat_words.py",
     # The paper's Table VII is a sweep of FGSM.
     "evaluation/detector_jobs.py", "studies/detectors/sweep.py",
 }  # fmt: skip

@@ -96,6 +96,7 @@ COMBINED = {
     "masked": attacks.Masked(BIM, jnp.arange(16).reshape(4, 4) % 2 == 0),
     "pgd, one step": attacks.PGD(eps=0.05, steps=1),
     "apgd, aims": attacks.APGD(eps=0.01, steps=4, aims=9, restarts=2),
+    "apgd, nearest": attacks.APGD(eps=0.01, steps=4, aims=2, nearest=True),
     "jsma, logits": attacks.JSMA(gamma=0.5, saliency="logits"),
     "square, guided": attacks.Square(eps=0.01, queries=20, guided=True),
     "autoattack": attacks.AutoAttack(eps=0.01, queries=10, steps=4),
@@ -149,6 +150,13 @@ def test_an_attack_that_states_no_cost_has_none_and_neither_has_what_holds_it():
     assert ask(Silent()) is None and wrong(Silent()) == "states no cost"
     for holder in (attacks.Restarts(Silent()), attacks.WorstCase((attacks.FGSM(), Silent()))):
         assert ask(holder) is None
+
+
+def test_a_loss_that_sees_the_clean_images_layers_takes_a_forward_more():
+    layers = attacks.FeatureDistance()
+    for attack in (BIM, attacks.PGD(steps=1), attacks.ILLC(steps=2), attacks.RFGSM(), attacks.TMIFGSM()):
+        plain, more = (cost(each, classes=3, entries=16) for each in (attack, attack.replace(loss=layers)))
+        assert more == plain.with_forwards(1)
 
 
 def test_who_follows_gradients():
