@@ -7,13 +7,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters, count_calls
+from deepsec_jax.attacks.call import attack_call, count_calls
 from deepsec_jax.attacks.closest import Counted
+from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, static
+from deepsec_jax.pytree import Struct, field, static
 
 
 class ManyRestarts(Struct):
@@ -35,18 +38,11 @@ class ManyRestarts(Struct):
         near: share of the clean margin that these must have made up; 0 gives all images ``n``.
     """
 
-    attack: Attack
-    n: int = static(1000)
-    lanes: int = static(1)
-    probe: int = static(10)
+    attack: Attack = field(check=an_attack)
+    n: int = static(1000, check=count)
+    lanes: int = static(1, check=count)
+    probe: int = static(10, check=count)
     near: Scalar = 0.5
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
-        for name in ("lanes", "probe"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"ManyRestarts.{name} must be an integer of at least 1, got {value!r}")
 
     @property
     def targeted(self) -> bool:
@@ -63,6 +59,11 @@ class ManyRestarts(Struct):
     ) -> Labels | None:
         """Return the inner attack's targets."""
         return self.attack.targets(model, x, labels, key=key)
+
+    def cost(self, classes: int, entries: int) -> Cost | None:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        found = cost(self.attack, classes=classes, entries=entries)
+        return None if found is None else (found.with_forwards(1.0) * self.n).at_most()
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
@@ -123,9 +124,9 @@ class _Race(NamedTuple):
         lanes = jnp.arange(rows * self.attack.lanes)
         live = self.live(state)
         order = jnp.argsort(~live, stable=True)
-        count = jnp.maximum(jnp.sum(live), 1)
-        row = order[lanes % count]
-        number = state.done[row] + lanes // count
+        racing = jnp.maximum(jnp.sum(live), 1)
+        row = order[lanes % racing]
+        number = state.done[row] + lanes // racing
         valid = live[row] & (number < self.attack.n)
 
         streams: Any = split_keys(self.keys[row])
@@ -143,8 +144,8 @@ class _Race(NamedTuple):
 
         def merged(state: _State, turn: jax.Array) -> _State:
             """Take each row's next restart into account."""
-            at = turn * count + place
-            has = (place < count) & (at < lanes.size)
+            at = turn * racing + place
+            has = (place < racing) & (at < lanes.size)
             lane = jnp.minimum(at, lanes.size - 1)
             counts = has & valid[lane] & self.live(state)
             best = better(state.best, x_adv[lane], success[lane], margin[lane])
@@ -157,7 +158,7 @@ class _Race(NamedTuple):
                 state.gradients + jnp.where(counts, gradients[lane], 0.0),
             )  # fmt: skip
 
-        turns = -(-lanes.size // count)
+        turns = -(-lanes.size // racing)
         return lax.fori_loop(0, turns, lambda turn, state: merged(state, turn), state)
 
 

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import size_of
-from deepsec_jax.attacks.call import attack_call, check_hyperparameters
+from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.closest import Closest, Counted, at_steps, closer, none_yet, per_row
+from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.geometry import towards
 from deepsec_jax.attacks.gradient import forward
 from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
+from deepsec_jax.field_checks import count
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -43,7 +45,7 @@ class RayS(Struct):
         arXiv:2006.12792.
     """
 
-    queries: int = static(10_000)
+    queries: int = static(10_000, check=count)
     tolerance: Scalar = 1e-3
     enough: Scalar = 0.0
 
@@ -54,13 +56,16 @@ class RayS(Struct):
         goal="untargeted",
         kind="minimum-norm",
     )
-
-    def __post_init__(self) -> None:
-        check_hyperparameters(self)
+    uses_gradients: ClassVar[bool] = False
 
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""
         del model, x, labels, key
+
+    def cost(self, classes: int, entries: int) -> Cost:
+        """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
+        del classes, entries
+        return Cost(float(self.queries), 0.0, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
