@@ -1,5 +1,6 @@
 """Attacks in sequence on a whole data set, each on the images that are not fooled yet; AutoAttack."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from deepsec_jax.attacks import AutoAttack, FixedImages, Square, Transfer, count_calls, run_in_batches
 from deepsec_jax.attacks.batching import check_values
+from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.batches import OnBatch, silent
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.predictions import predict
@@ -128,7 +130,9 @@ def run_cascade(
     batch_size = max(1, min(batch_size, rows))
     model = reseed(model, example_keys(key, batch_size))
     started, best = time.perf_counter(), np.array(images)
-    meter = Share(on_batch or silent, rows, [most_calls(attack) for attack in attacks])
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    prices = [declared(attack, classes_of(model, one), images[0].size) for attack in attacks]
+    meter = Share(on_batch or silent, rows, [_weight(price) for price in prices])
     gradients, forwards = np.zeros(rows), np.zeros(rows)
     with compile_clock() as compile_seconds:
         judged = predict(model, best, labels, batch_size=batch_size, key=draw_key)
@@ -147,7 +151,7 @@ def run_cascade(
                     Counting(part, tally), model, images[chosen], labels[chosen],
                     key=keys[cut], batch_size=batch_size, on_batch=meter.tell,
                 )  # fmt: skip
-                spent = tally.of(len(chosen), part)
+                spent = tally.of(len(chosen), prices[number])
                 gradients[chosen] += spent[0]
                 forwards[chosen] += spent[1]
             judged = predict(model, tried, labels, batch_size=batch_size, key=draw_key)
@@ -162,16 +166,16 @@ def run_cascade(
     return Cascaded(best, fooled, by, gradients, forwards, max(0.0, seconds - compiled), compiled)
 
 
-def most_calls(attack: Any) -> int:
-    """Return the maximum number of model calls of an image, for progress."""
-    attack = attack.attack if isinstance(attack, Transfer) else attack
-    inner = getattr(attack, "attack", None)
-    if inner is not None:
-        return most_calls(inner)
-    if isinstance(attack, Square):
-        return attack.queries
-    runs = max(1, getattr(attack, "aims", 0)) * getattr(attack, "restarts", 1)
-    return int(getattr(attack, "steps", 1)) * runs
+def declared(attack: Any, classes: int, entries: int) -> Cost:
+    """Return the declared cost of an attack, of the inner one of a ``Transfer``; NaN if there is none."""
+    inner = attack.attack if isinstance(attack, Transfer) else attack
+    return cost(inner, classes=classes, entries=entries) or Cost(math.nan, math.nan, exact=False)
+
+
+def _weight(price: Cost) -> int:
+    """Return the share of an attack in the progress; 1 where its cost is unknown."""
+    calls = price.forwards + price.gradients
+    return 1 if math.isnan(calls) else max(1, round(calls))
 
 
 class Tally:
@@ -180,10 +184,10 @@ class Tally:
     def __init__(self) -> None:
         self.batches: list[tuple[Any, Any]] = []
 
-    def of(self, rows: int, attack: Any) -> tuple[Any, Any]:
-        """Return gradients and forwards [rows]; for an attack that does not count: steps, and one forward."""
+    def of(self, rows: int, price: Cost) -> tuple[Any, Any]:
+        """Return gradients and forwards [rows]; the declared cost of an attack that does not count."""
         if not self.batches:
-            return float(most_calls(attack)), 1.0
+            return price.gradients, price.forwards
         gradients, forwards = zip(*self.batches, strict=True)
         return np.concatenate(gradients)[:rows], np.concatenate(forwards)[:rows]
 
