@@ -7,7 +7,6 @@ table's ``{"name": Class}``, and a module's ``COLUMNS = (Column(...), ...)``.  T
 """
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,6 +93,32 @@ def modules(module: str, name: str) -> list[str]:
     return [_definition(module, entry).module for entry in _tuple(module, name)]
 
 
+def given(module: str, name: str, word: str) -> dict[str, tuple[str, str]]:
+    """Return key -> (module, name) of a keyword argument, for a dict of objects made by calls.
+
+        {"attacks": ATTACKS} and ATTACKS = Study(..., options=Options)
+        given(..., "STUDIES", "options") -> {"attacks": (module of Options, "Options")}
+
+    Raises:
+        DeclarationError: it is no such dict, or the argument is no name.
+    """
+    value = _value(_parsed(module), name)
+    if not isinstance(value, ast.Dict):
+        raise DeclarationError(f'{module}.{name}: write {{"name": OBJECT, ...}}')
+    found = {}
+    for key, entry in zip(value.keys, value.values, strict=True):
+        if key is None or not isinstance(entry, ast.Name):
+            raise DeclarationError(f"{module}.{name}: {ast.unparse(entry)} is no name")
+        source, made = _origin(module, entry.id)
+        call = _value(_parsed(source), made)
+        words = {each.arg: each.value for each in call.keywords} if isinstance(call, ast.Call) else {}
+        argument = words.get(word)
+        if not isinstance(argument, ast.Name):
+            raise DeclarationError(f"{source}.{made}: write it as a call with {word}=NAME")
+        found[str(_literal(module, key))] = _origin(source, argument.id)
+    return found
+
+
 def literal(module: str, name: str) -> Any:
     """Return the literal value that a module assigns to a name."""
     return _literal(module, _value(_parsed(module), name))
@@ -123,11 +148,7 @@ def _parsed(module: str) -> ast.Module:
 def _value(node: ast.Module | ast.ClassDef | ast.FunctionDef, name: str) -> ast.expr:
     """Return the value that a body assigns to a name."""
     for statement in node.body:
-        targets = (
-            statement.targets if isinstance(statement, ast.Assign)
-            else [statement.target] if isinstance(statement, ast.AnnAssign) else []
-        )  # fmt: skip
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+        if name in _bound(statement):
             value = getattr(statement, "value", None)
             if isinstance(value, ast.expr):
                 return value
@@ -147,21 +168,39 @@ def _named(module: str, name: str) -> Definition:
     for statement in _parsed(module).body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
             return Definition(module, statement)
-    for source, imported in _imported(_parsed(module), name):
-        place = _ROOT.joinpath(*source.split(".")[1:], imported)
-        if place.is_dir() or place.with_suffix(".py").is_file():
-            return Definition(f"{source}.{imported}", _parsed(f"{source}.{imported}"))
-        return _named(source, imported)
-    raise DeclarationError(f"{module} neither defines {name} nor imports it from {_PACKAGE}")
+    source, imported = _source_of(module, name)
+    place = _ROOT.joinpath(*source.split(".")[1:], imported)
+    if place.is_dir() or place.with_suffix(".py").is_file():
+        return Definition(f"{source}.{imported}", _parsed(f"{source}.{imported}"))
+    return _named(source, imported)
 
 
-def _imported(tree: ast.Module, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the module of a name, and its name there."""
-    for statement in tree.body:
+def _origin(module: str, name: str) -> tuple[str, str]:
+    """Return the module that defines or assigns a name, and its name there."""
+    if any(name in _bound(statement) for statement in _parsed(module).body):
+        return module, name
+    return _origin(*_source_of(module, name))
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """Return the names that a definition or an assignment binds."""
+    if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+        return [statement.name]
+    targets = (
+        statement.targets if isinstance(statement, ast.Assign)
+        else [statement.target] if isinstance(statement, ast.AnnAssign) else []
+    )  # fmt: skip
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _source_of(module: str, name: str) -> tuple[str, str]:
+    """Return the module that a name is imported from, and its name there."""
+    for statement in _parsed(module).body:
         if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(_PACKAGE):
             for alias in statement.names:
                 if (alias.asname or alias.name) == name:
-                    yield str(statement.module), alias.name
+                    return str(statement.module), alias.name
+    raise DeclarationError(f"{module} neither defines {name} nor imports it from {_PACKAGE}")
 
 
 def _fields(module: str, call: ast.expr) -> dict[str, Any]:

@@ -7,13 +7,21 @@ from dataclasses import asdict, fields
 import pytest
 
 from deepsec_jax import attacks, data, declared, defenses, metrics, models, training
+from deepsec_jax.cli.evaluate import verbs
 from deepsec_jax.cli.list import metric_columns
+from deepsec_jax.studies.table import STUDIES
 
 SLOW = ("jax", "jaxlib", "flax", "optax", "orbax", "numpy", "scipy", "sklearn", "skimage", "matplotlib",
         "PIL", "tensorflow_datasets", "jinja2")  # fmt: skip
 
 
-@pytest.mark.parametrize("words", [["list"], ["list", "attacks"], ["--help"], ["attack", "--help"]])
+WORDS = [
+    ["list"], ["list", "attacks"], ["--help"], ["attack", "--help"], ["evaluate", "--help"],
+    ["evaluate", "attacks", "--help"], ["evaluate", "defenses", "--help"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WORDS)
 def test_lists_and_help_import_nothing_slow(words):
     program = (
         "import sys\n"
@@ -73,6 +81,10 @@ def test_columns_are_the_tables_own():
         assert read == {name: every[name] for name in read}
 
 
+def test_options_are_the_studies_own():
+    assert verbs() == {name: study.options for name, study in STUDIES.items()}
+
+
 def test_a_column_whose_program_is_missing_is_not_listed(monkeypatch):
     import shutil
 
@@ -110,6 +122,15 @@ def test_a_declaration_is_read(planted):
     found = declared.table(module, "NEW")
     assert list(found) == ["a", "b"] and found["b"].first_line == "The first."
     assert found["a"].card.title == "ab" and found["a"].card.budget is None
+
+
+def test_an_argument_is_found_where_it_is_defined(planted):
+    module = planted("class Options:\n    pass\nONE: Study = Study('one', options=Options)\nT = {'one': ONE}")
+    assert declared.given(module, "T", "options") == {"one": (module, "Options")}
+    with pytest.raises(declared.DeclarationError, match="ONE: write it as a call with jobs=NAME"):
+        declared.given(module, "T", "jobs")
+    with pytest.raises(declared.DeclarationError, match=r"make\(\) is no name"):
+        declared.given(planted("T = {'one': make()}"), "T", "options")
 
 
 @pytest.mark.parametrize(
