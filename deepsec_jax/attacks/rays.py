@@ -140,7 +140,7 @@ def _asked(attack: RayS, model: Classifier, state: _State) -> _State:
 
 
 def _flipped(state: _State) -> tuple[Images, jax.Array]:
-    """Return the signs with the row's block flipped, and whether it is the last block of its level, bool [B]."""
+    """Return the signs with the row's block flipped, and whether it is the level's last one, bool [B]."""
     size = state.x[0].size
     blocks = jnp.left_shift(1, jnp.maximum(state.level, 0))
     length = -(-size // blocks)
