@@ -86,7 +86,7 @@ def _numbers(wanted: str, fits: Callable[[float], bool]) -> Check:
     """Return a check for finite numbers, or NumPy arrays of them, for which ``fits`` is true."""
 
     def check(value: Any) -> Any:
-        """Return a number in range, and anything that is no number of Python or NumPy."""
+        """Return a number in range, or a value that is not a Python or NumPy number."""
         if isinstance(value, str):
             raise ValueError(f"must be a number, got {value!r}")
         if isinstance(value, list | tuple) and any(isinstance(part, float) for part in value):

@@ -21,7 +21,7 @@ def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...
 
     Args:
         function: to compile.
-        static_argnames: arguments that decide the program; passed by name only.
+        static_argnames: static arguments; passed by name only.
     """
 
     def with_kind(kind: int, *args: Any, **named: Any) -> T:

@@ -13,7 +13,7 @@ def logits_shape(model: Any, x: Any) -> tuple[int, ...]:
     """Return the shape of the model's logits on ``x`` without computing them.
 
     Args:
-        model: a classifier; a randomised one is given as many keys as ``x`` has rows.
+        model: a classifier; a randomised one gets one key per row of ``x``.
         x: images [B, H, W, C], or their ``jax.ShapeDtypeStruct``.
 
     Raises:
@@ -48,7 +48,7 @@ def _decides(message: str) -> str:
 
 
 def rejects(model: Any) -> bool:
-    """Tell whether a model can refuse to answer: logits [B, K+1], the last one says "rejected".
+    """Tell whether a model can reject: logits [B, K+1], the last one means "rejected".
 
     Such a model has a class attribute ``rejects = True``.  A wrapper has the trait of its ``model``.
     """

@@ -67,7 +67,7 @@ def _streams(tree: Any) -> list[bool]:
 
 
 def copied_at_call(tree: T) -> T:
-    """Return a pytree with every nnx module in it as a :class:`CopiedAtCall`."""
+    """Return a pytree with every inner nnx module as a :class:`CopiedAtCall`."""
 
     def is_module(node: Any) -> bool:
         return isinstance(node, nnx.Module | CopiedAtCall)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def static(default: Any = dataclasses.MISSING, *, check: Check | None = None) -> Any:
-    """Declare a dataclass field that decides the compiled program: loop counts, flags, functions.
+    """Declare a static dataclass field, which determines the compiled program: loop counts, flags, functions.
 
     Args:
         default: the default value.
@@ -31,13 +31,13 @@ def field(
     check: Check | None = None,
     default_factory: Any = dataclasses.MISSING,
 ) -> Any:
-    """Declare a traced dataclass field; arguments as of :func:`static` and ``dataclasses.field``."""
+    """Declare a traced dataclass field; arguments as for :func:`static` and ``dataclasses.field``."""
     return dataclasses.field(default=default, default_factory=default_factory, metadata={"check": check})
 
 
 @dataclass_transform(field_specifiers=(dataclasses.field,))
 class Struct:
-    """Base class: a subclass is a frozen dataclass and a pytree node; ``static`` fields are no leaves.
+    """Base class: a subclass is a frozen dataclass and a pytree node; ``static`` fields are not leaves.
 
     Like ``flax.struct.PyTreeNode``, with one difference.  flax registers classes by
     ``jax.tree_util.register_dataclass``, and jax (0.10) compares two such classes as equal if their static
@@ -75,7 +75,7 @@ class Struct:
         super().__init_subclass__()
         if (own := cls.__dict__.get("__post_init__")) is not None:
             cls.__post_init__ = _checked_before(own)  # type: ignore[method-assign, assignment]
-        # Adds its methods to the class in place; how it prints is decided below.
+        # Adds its methods to the class in place; ``__repr__`` is defined below.
         dataclasses.dataclass(frozen=True, **{"repr": False, **options})(cls)
         fields = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
         names = [field.name for field in fields if field.metadata.get("pytree_node", True)]
@@ -141,7 +141,7 @@ def _is_default(field: "dataclasses.Field[Any]", value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """Return a field's value as text: a function by its name, a large array by its shape."""
+    """Return a field's value as text: the name of a function, the shape of a large array."""
     if isinstance(value, tuple):
         parts = [_short(part) for part in value]
         return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"

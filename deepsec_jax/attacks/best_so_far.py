@@ -61,7 +61,7 @@ def as_stored(x_adv: Images, x: Images) -> Images:
 
 
 def at_steps(model: Classifier, keys: Keys | None, steps: jax.Array) -> Classifier:
-    """Return the model with fresh randomness, each row at its own step [B]; see ``ascent.at_step``."""
+    """Return the model with new random keys, each row at its own step [B]; see ``ascent.at_step``."""
     if keys is None:
         return model
     return reseed(model, jax.vmap(jax.random.fold_in)(keys, steps))

@@ -13,7 +13,7 @@ labels below 0         ValueError, when called  not looked at
 labels beyond classes  not looked at            not looked at
 =====================  =======================  ====================================================
 
-:func:`deepsec_jax.attacks.run_in_batches` and the command line look at all images and labels.
+:func:`deepsec_jax.attacks.run_in_batches` and the command line check all images and labels.
 """
 
 import functools
@@ -87,7 +87,7 @@ def _compiled(body: Body) -> Callable[..., Images | Counted]:
     ) -> Images | Counted:
         check_shapes(model, x, labels)
         self = meeting_images(self, x.shape[0])
-        if not x.shape[0]:  # nothing to attack; a model may not even accept it (reshape(0, -1))
+        if not x.shape[0]:  # nothing to attack; a model may not accept an empty batch (reshape(0, -1))
             return x
         if key is None and (getattr(self, "needs_key", False) or is_randomised(model)):
             who = "this model" if is_randomised(model) else type(self).__name__
@@ -119,7 +119,7 @@ def count_calls(
 
 
 def is_from_attack_call(attack: Any) -> bool:
-    """Tell whether the attack's call was made by :func:`attack_call`, and so takes values per image."""
+    """Tell whether the attack's call was made by :func:`attack_call` and so accepts values per image."""
     return isinstance(type(attack).__call__, AttackCall)
 
 

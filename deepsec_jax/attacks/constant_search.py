@@ -86,7 +86,7 @@ def search_constant(
     warm: bool = False,
     settle: int = 0,
 ) -> tuple[tuple[Closest, ...], jax.Array]:
-    """Run the method under up to ``search_steps`` constants per row and keep the closest successes.
+    """Run the method with up to ``search_steps`` constants per row and keep the closest successes.
 
     Args:
         method: the optimiser.
@@ -115,7 +115,7 @@ def search_constant(
         return search.run < runs
 
     def settling(search: _Search) -> _Search:
-        """Let rows whose search has just ended settle, or end here where that cannot be."""
+        """Let rows whose search has just ended settle, if possible."""
         problem = search.problem
         begins = (search.run == search_steps) & (problem.step == 0)
         length = jnp.minimum(min(settle, steps), search_steps * steps - problem.calls)
@@ -141,8 +141,8 @@ def search_constant(
         hit = search.hit | progress.success if progress.holds is None else progress.holds
         looks = (problem.step % look == 0) if abort_early else jnp.zeros_like(search.hit)
         looks &= search.run < search_steps
-        # The lowest so far, not the latest: accelerated methods swing, and a swing is no standstill.
-        lowest = jnp.fmin(search.lowest, progress.objective)  # an objective that is no number tells nothing
+        # The lowest so far, not the latest: accelerated methods oscillate without having converged.
+        lowest = jnp.fmin(search.lowest, progress.objective)  # a NaN objective is ignored
         stuck = looks & (lowest > (1.0 - least_gain) * search.checked)
         checked = jnp.where(looks, lowest, search.checked)
         taken = problem.step + 1
@@ -186,10 +186,10 @@ def search_constant(
 
 
 def starting_images(problem: Problem) -> Images:
-    """Return where a run starts, float32: the clean image, or half-way to grey where that leads nowhere.
+    """Return the start of a run, float32: the clean image, or half-way to grey for a large c.
 
-    From an image whose entries stand at 0 and 1, a run under a large c can end in a corner of the box where
-    no gradient is left, whatever c; from half-way to grey every entry can move both ways.
+    From an image with entries at 0 and 1, a run with a large c can end in a corner of the box without a
+    gradient for any c.  From half-way to grey every entry can move in both directions.
     """
     clean = problem.x.astype(jnp.float32)
     return jnp.where((problem.c > STUCK)[:, None, None, None], 0.5 * clean + 0.25, clean)

@@ -43,10 +43,10 @@ class Cost:
 
 
 class Counted(NamedTuple):
-    """Images with what they cost: the result of an attack whose work differs from row to row."""
+    """Images with their cost: the result of an attack with different work per row."""
 
     x: Images  # [B, H, W, C]
-    forwards: jax.Array  # float32 [B]: forward passes beside those in the gradients
+    forwards: jax.Array  # float32 [B]: forward passes without those in gradients
     gradients: jax.Array  # float32 [B]: one backward pass each; a Jacobian counts one per class
 
 

@@ -14,7 +14,7 @@ def with_eps(attack: Attack, eps: Scalar) -> Attack:
         with_eps(Restarts(PGD(eps=0.3, step_size=0.05), n=3), 0.15)
 
     Args:
-        attack: an attack with a field ``eps``, or one that holds such attacks.
+        attack: an attack with a field ``eps``, or with such inner attacks.
         eps: the new radius, a number or one per image [B].
 
     Raises:
@@ -27,11 +27,11 @@ def with_eps(attack: Attack, eps: Scalar) -> Attack:
 
 
 def over_eps(attack: Attack, values: Sequence[float]) -> dict[str, Attack]:
-    """Return name -> attack for each eps, as ``run_all`` and ``evaluation.evaluate`` take them.
+    """Return name -> attack for each eps, for ``run_all`` and ``evaluation.evaluate``.
 
         evaluation.evaluate(model, attacks.over_eps(PGD(), [2 / 255, 4 / 255, 8 / 255]), "cifar10", ...)
 
-    All of them share one compiled program.
+    They share one compiled program.
 
     Args:
         attack: see :func:`with_eps`.
@@ -47,7 +47,7 @@ def over_eps(attack: Attack, values: Sequence[float]) -> dict[str, Attack]:
 
 
 def _changed(attack: Any, eps: Scalar) -> Any:
-    """Return the attack with another eps, or None where nothing in it has one."""
+    """Return the attack with another eps, or None if it has none."""
     changes: dict[str, Any] = {}
     for each in fields(attack):
         value = getattr(attack, each.name)

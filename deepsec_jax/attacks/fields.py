@@ -1,4 +1,4 @@
-"""Checks of fields that only attacks have: norms, attacks inside attacks."""
+"""Checks of fields of attacks: norms, inner attacks."""
 
 import inspect
 from typing import Any
@@ -13,7 +13,7 @@ def norm_of(*norms: str) -> Check:
 
 
 def an_attack(value: Any) -> Any:
-    """Return an attack as it is, and what jax puts in its place."""
+    """Return an attack, or jax's placeholder, unchanged."""
     if isinstance(value, type) or inspect.isroutine(value):
         raise ValueError(f"must be an attack, got {value.__name__}: give an object such as PGD(eps=0.1)")
     if isinstance(value, str | float):
@@ -22,7 +22,7 @@ def an_attack(value: Any) -> Any:
 
 
 def some_attacks(value: Any) -> Any:
-    """Return a tuple of attacks as it is, and what jax puts in its place."""
+    """Return a tuple of attacks, or jax's placeholder, unchanged."""
     if hasattr(value, "targets"):
         raise ValueError(f"must be a tuple of attacks, got one: give ({value!r},)")
     if isinstance(value, tuple | list):

@@ -112,7 +112,7 @@ ALIASES: dict[str, Loss] = {"ce": cross_entropy, "cw": max_margin}
 
 
 def find_loss(loss: Loss | str) -> Loss:
-    """Return a loss by its name in :data:`LOSSES` or :data:`ALIASES`; a function is returned as it is.
+    """Return a loss by its name in :data:`LOSSES` or :data:`ALIASES`; a function is returned unchanged.
 
     Raises:
         UnknownName: no such name; the error lists near matches.

@@ -1,4 +1,4 @@
-"""ManyRestarts: thousands of restarts where an image is worth them, in one compiled loop."""
+"""ManyRestarts: thousands of restarts for promising images, in one compiled loop."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,22 +19,22 @@ from deepsec_jax.pytree import Struct, field, static
 
 
 class ManyRestarts(Struct):
-    """Run a random attack up to ``n`` times an image; fallen and hopeless images leave their place to others.
+    """Run a random attack up to ``n`` times per image; fooled and hopeless images make room for others.
 
-    Every round runs a batch of ``lanes`` restarts per image of the batch, dealt out to the images that are
-    still in the race, one after the other and again from the first: of 64 images the last four get 16
-    restarts each.  An image leaves with its first success, after ``n`` restarts, or after ``probe`` of them
-    if its margin has by then come less than the share ``near`` of the way from the clean image's to 0.
+    Every round runs a batch of ``lanes`` restarts per image of the batch, distributed cyclically over the
+    remaining images: of 64 images the last four get 16 restarts each.  An image is finished with its first
+    success, after ``n`` restarts, or after ``probe`` restarts if they have reduced its clean margin by less
+    than the share ``near``.
 
-    The result is that of one restart after the other: the success of lowest number, or, without one, the
-    restart of largest margin.  So no row depends on its batch, though the time of all does.
+    The result equals that of sequential restarts: the first success, or, without one, the restart with the
+    largest margin.  So no row depends on its batch; only the total time does.
 
     Attributes:
         attack: a random attack, untargeted or targeted.
-        n: restarts of an image at most, static.
+        n: maximum number of restarts per image, static.
         lanes: restarts per round and image of the batch, static.
-        probe: restarts that every image gets, static.
-        near: share of the clean margin that these must have made up; 0 gives all images ``n``.
+        probe: number of restarts of every image, static.
+        near: share of the clean margin that they must remove; 0 gives all images ``n``.
     """
 
     attack: Attack = field(check=an_attack)
@@ -52,7 +52,7 @@ class ManyRestarts(Struct):
 
     @property
     def needs_key(self) -> bool:
-        """Always: without one all restarts would be the same."""
+        """True: without random numbers all restarts would be equal."""
         return True
 
     def targets(
@@ -73,7 +73,7 @@ class ManyRestarts(Struct):
         goal = labels if targets is None else targets
         race = _Race(self, model, x, labels, goal, targets is not None, keys)
         success, margin = race.judge(x, jnp.arange(rows), jnp.zeros(rows, jnp.int32))
-        del success  # what is fooled already is found again by the first restart
+        del success  # for a misclassified clean image the first restart suffices
         nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
         zeros = jnp.zeros(rows, jnp.float32)
         state = _State(jnp.zeros(rows, jnp.int32), nothing, jnp.zeros(rows, bool), zeros, zeros)
@@ -94,7 +94,7 @@ class _State(NamedTuple):
 
 
 class _Race(NamedTuple):
-    """What the rounds share."""
+    """The common data of all rounds."""
 
     attack: ManyRestarts
     model: Classifier
@@ -105,11 +105,11 @@ class _Race(NamedTuple):
     keys: Any
 
     def live(self, state: _State) -> jax.Array:
-        """Return who is in the race, bool [B]."""
+        """Return the remaining images, bool [B]."""
         return (state.done < self.attack.n) & ~state.best.success & ~state.hopeless
 
     def judge(self, x_adv: Images, rows: jax.Array, number: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return success and margin towards the goal of images of these rows after these restarts."""
+        """Return success and margin towards the goal of these rows after these restarts."""
         fresh: Any = split_keys(self.keys[rows]).model
         fresh = jax.vmap(jax.random.fold_in)(fresh, number)
         logits = at_step(self.model, fresh, 0)(x_adv)
@@ -131,7 +131,7 @@ class _Race(NamedTuple):
         valid = live[row] & (number < self.attack.n)
 
         streams: Any = split_keys(self.keys[row])
-        # The first restart has the caller's own keys: n restarts contain the result of one.
+        # The first restart uses the caller's keys: n restarts include the result of one.
         drawn = jax.vmap(jax.random.fold_in)(streams.attack, number)
         own = jnp.where(number == 0, self.keys[row], drawn)
         attack = at_rows(self.attack.attack, row)
@@ -141,10 +141,10 @@ class _Race(NamedTuple):
         one = jnp.ones(lanes.shape, jnp.float32)
         forwards, gradients = (0.0 * one, one * jnp.nan) if counted is None else counted[1:]
 
-        place = jnp.argsort(order)  # of each row among those that were dealt to
+        place = jnp.argsort(order)  # of each row with restarts in this round
 
         def merged(state: _State, turn: jax.Array) -> _State:
-            """Take each row's next restart into account."""
+            """Include each row's next restart."""
             at = turn * count + place
             has = (place < count) & (at < lanes.size)
             lane = jnp.minimum(at, lanes.size - 1)

@@ -12,7 +12,7 @@ from deepsec_jax.protocols import Images
 
 
 def check_model(model: Any) -> None:
-    """Raise TypeError, with the remedy, for what is no pytree callable with arrays as its leaves."""
+    """Raise TypeError, with the remedy, for an object that is not a callable pytree of arrays."""
     problem = why_no_model(model)
     if problem is not None:
         raise TypeError(problem)
@@ -26,7 +26,7 @@ def check_mode(model: Any) -> None:
 
 
 def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
-    """Raise ValueError for a model in training mode and for arrays that do not fit together."""
+    """Raise ValueError for a model in training mode and for arrays that do not match."""
     check_mode(model)
     if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
@@ -47,7 +47,7 @@ def check_shapes(model: Any, x: jax.Array, labels: jax.Array) -> None:
 
 
 def check_on_host(x: Any, labels: Any) -> None:
-    """Raise ValueError for values that no image or label has, where looking at them costs no wait."""
+    """Raise ValueError for invalid values of images or labels in host memory."""
     if isinstance(x, np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating):
         check_range(x)
     if isinstance(labels, np.ndarray) and np.issubdtype(labels.dtype, np.integer) and (labels < 0).any():
@@ -55,13 +55,13 @@ def check_on_host(x: Any, labels: Any) -> None:
 
 
 def check_range(images: np.ndarray, *, first: int = 0) -> None:
-    """Raise ValueError where an image is not in [0, 1].
+    """Raise ValueError if an image is not in [0, 1].
 
     Args:
         images: [N, ...].
-        first: the number of the first of them, for the message.
+        first: index of the first image, for the message.
     """
-    bad = ~((images >= 0) & (images <= 1)).reshape(len(images), -1).all(axis=1)  # NaN is bad too
+    bad = ~((images >= 0) & (images <= 1)).reshape(len(images), -1).all(axis=1)  # also finds NaN
     if bad.any():
         row = int(np.argmax(bad))
         values = images[row].astype(np.float32)

@@ -58,7 +58,7 @@ class StepRule(Protocol):
 
 
 def a_rule(value: Any) -> Any:
-    """Return a step rule as it is, and what jax puts in its place: a check of a field."""
+    """Return a step rule, or jax's placeholder, unchanged: a check of a field."""
     if isinstance(value, type | str | float):
         raise ValueError(f"must be a step rule, got {value!r}: give an object such as Momentum(0.9)")
     return value

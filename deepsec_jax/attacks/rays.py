@@ -1,4 +1,4 @@
-"""RayS: the smallest change in L-inf by a model's decisions alone, along rays of signs."""
+"""RayS: the smallest change in L-inf from a model's decisions only, along rays of signs."""
 
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -23,22 +23,22 @@ from deepsec_jax.pytree import Struct, field, static
 
 
 class RayS(Struct):
-    """Flip the signs of one block after the other; keep the flip if its ray meets the boundary sooner.
+    """Flip the signs of one block at a time; keep the flip if its ray meets the decision boundary earlier.
 
         x(r, s) = clip(x + r s),   s = +-1 per pixel and channel
         s' = s with one block flipped;  if x(r, s') is misclassified:  r <- smallest r' by bisection,  s <- s'
 
     The blocks are the whole image, then halves, quarters, and so on.  Most flips cost one query.  The attack
-    sees which class wins and nothing else, so it is a control for gradients that lead nowhere: what it finds
-    beyond a white-box attack, that attack has missed.
+    uses only predicted classes, so it is a control for misleading gradients: images that only this attack
+    fools were missed by a white-box attack.
 
-    Returns the closest misclassified image that was asked about, the clean image where there is none.  At
-    most ``queries`` forwards, the one of the clean image among them.
+    Returns the closest misclassified image of all queries, or the clean image.  At most ``queries`` forwards,
+    including that of the clean image.
 
     Attributes:
-        queries: forwards at most, static.
-        tolerance: at which bisection ends, in units of the [0, 1] pixel range.
-        enough: an image is done when its change is at most this; 0 spends all queries.
+        queries: maximum number of forwards, static.
+        tolerance: of the bisection, in units of the [0, 1] pixel range.
+        enough: an image is finished when its change is at most this; 0 spends all queries.
 
     References:
         Chen, Gu, "RayS: A Ray Searching Method for Hard-label Adversarial Attack", KDD 2020,
@@ -95,11 +95,11 @@ class _State(NamedTuple):
     asked: jax.Array  # int32 [B], queries so far; the first is the clean image
     best: Closest
     signs: Images  # float32, of the best ray
-    radius: jax.Array  # float32 [B], where it meets the boundary; 1, all of the box, until one does
-    met: jax.Array  # bool [B], whether one has
-    level: jax.Array  # int32 [B], 2^level blocks; -1 tries the first ray as it is
+    radius: jax.Array  # float32 [B], its distance to the boundary; 1, the whole box, before any success
+    met: jax.Array  # bool [B], whether a ray has reached it
+    level: jax.Array  # int32 [B], 2^level blocks; -1 tries the first ray unchanged
     block: jax.Array  # int32 [B]
-    low: jax.Array  # float32 [B], the ray that is bisected: right here
+    low: jax.Array  # float32 [B], of the bisected ray: correct here
     high: jax.Array  # and misclassified here
     bisecting: jax.Array  # bool [B]
 
@@ -117,7 +117,7 @@ def _asked(attack: RayS, model: Classifier, state: _State) -> _State:
     reached = succeeded(logits, state.labels, targeted=False)
     best = closer(state.best, stored, reached, size_of(stored.astype(jnp.float32) - clean, "linf"))
 
-    # A ray that is misclassified at the best radius is bisected; one that is not is given up.
+    # A ray that is misclassified at the best radius is bisected, any other is dropped.
     low = jnp.where(state.bisecting, jnp.where(reached, state.low, trial), 0.0)
     high = jnp.where(state.bisecting & ~reached, state.high, trial)
     narrow = high - low <= attack.tolerance
@@ -125,7 +125,7 @@ def _asked(attack: RayS, model: Classifier, state: _State) -> _State:
     takes = (state.bisecting | reached) & narrow
     ends = ~goes_on
     level = jnp.where(ends & last_block, state.level + 1, state.level)
-    # Beyond single pixels there is no finer level; it is gone through again.
+    # Single pixels are the finest level; it is repeated.
     finest = (x[0].size - 1).bit_length()
     after = state._replace(
         asked=state.asked + 1, best=best,
@@ -140,7 +140,7 @@ def _asked(attack: RayS, model: Classifier, state: _State) -> _State:
 
 
 def _flipped(state: _State) -> tuple[Images, jax.Array]:
-    """Return the signs with the row's block flipped, and whether it is its level's last one, bool [B]."""
+    """Return the signs with the row's block flipped, and whether it is the level's last one, bool [B]."""
     size = state.x[0].size
     blocks = jnp.left_shift(1, jnp.maximum(state.level, 0))
     length = -(-size // blocks)

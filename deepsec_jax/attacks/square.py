@@ -59,7 +59,7 @@ class Square(Struct):
         shrinking: False draws h from 1 to its largest value for every square, static.
         stops: False spends all queries and returns the successful image with the highest loss, static.
         targeted: ``labels`` are targets to reach, static.
-        loss: loss to climb, or its name (:mod:`deepsec_jax.attacks.losses`), static.
+        loss: loss to maximise, or its name (:mod:`deepsec_jax.attacks.losses`), static.
 
     References:
         Andriushchenko, Croce, Flammarion, Hein, "Square Attack: a query-efficient black-box adversarial

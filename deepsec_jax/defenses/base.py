@@ -27,7 +27,7 @@ Changes = tuple[tuple[str, Any], ...]
 
 
 def recipe_changes(value: Any) -> Any:
-    """Return changes of a recipe as they are: a check of a field."""
+    """Return changes of a recipe unchanged: a check of a field."""
     known = [field.name for field in fields(Recipe)]
     pairs = isinstance(value, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)
     if not pairs or not all(pair[0] in known for pair in value):

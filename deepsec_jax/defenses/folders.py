@@ -1,4 +1,4 @@
-"""A defended model's folder: the model folder that training wrote, and ``defense.json`` beside the recipe.
+"""The folder of a defended model: the model folder of its training, and ``defense.json``.
 
 The card has the defense and its hyperparameters, so the classifier and its surrogate can be rebuilt from the
 folder.  :func:`load` takes any model folder and returns the network, or the defended model around it.
@@ -128,7 +128,7 @@ def fit_into(
         "class": type(defense).__name__, "settings": settings_of(defense), "versions": versions(defense)
     }  # fmt: skip
     whole, path = card | about, folder / CARD
-    first = {"versions": dict.fromkeys(about["versions"], 1)}  # of folders that do not say
+    first = {"versions": dict.fromkeys(about["versions"], 1)}  # for folders without a version
     if path.is_file() and (there := first | _read(path)) != whole:
         differing = sorted(name for name in whole if there.get(name) != whole[name])
         raise DefenseError(

@@ -56,7 +56,7 @@ def question_of(raw: Classifier, about: dict[str, Any], dataset: Dataset, classe
     Args:
         raw: the undefended model.
         about: its ``name``, and further known facts.
-        dataset: whose test split is asked.
+        dataset: its test split is used.
         classes: number of the model's classes.
     """
     return Question(
@@ -72,7 +72,7 @@ class Defenses:
     Attributes:
         question: common entries of all configs.
         raw: the undefended model.
-        dataset: whose test split is asked.
+        dataset: its test split is used.
         store: has the images to replay.
         batch_size: images per call.
         notes: entries of environments.

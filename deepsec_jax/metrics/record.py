@@ -187,7 +187,7 @@ def classify(
 
 
 def _averages(totals: _Totals, reached: jax.Array) -> Answers:
-    """Return the means over the draws of ``reached`` [D, B]; NaN where there is none to average."""
+    """Return the means over the draws of ``reached`` [D, B]; NaN without a draw to average."""
     draws = jnp.float32(reached.shape[0])
     spoke, successes = draws - totals.no_answer, totals.success
     often = jnp.where((2.0 * successes >= draws)[:, None], totals.found_in_success, totals.found)

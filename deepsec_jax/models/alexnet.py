@@ -60,7 +60,7 @@ class AlexNet(nnx.Module):
         self.dropout = nnx.Dropout(0.5)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
-        """Return logits [B, K]; ``rngs`` drives the dropout."""
+        """Return logits [B, K]; ``rngs`` is for dropout."""
         return self.layers(x, rngs=rngs)[-1]
 
     def activations(self, x: Images) -> tuple[jax.Array, ...]:

@@ -69,7 +69,7 @@ class MnistCNN(nnx.Module):
         self.out = _paper_linear(200, classes, rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
-        """Return logits [B, K]; ``rngs`` drives the dropout."""
+        """Return logits [B, K]; ``rngs`` is for dropout."""
         return self.layers(x, rngs=rngs)[-1]
 
     def activations(self, x: Images) -> tuple[jax.Array, ...]:
@@ -114,7 +114,7 @@ class MnistCNNBlock(nnx.Module):
         self.out = _paper_linear(200, classes, rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
-        """Return logits [B, K]; ``rngs`` drives the dropout."""
+        """Return logits [B, K]; ``rngs`` is for dropout."""
         return self.layers(x, rngs=rngs)[-1]
 
     def activations(self, x: Images) -> tuple[jax.Array, ...]:

@@ -52,7 +52,7 @@ class StaticB(nnx.Module):
         self.out = _linear(_strided(height) * _strided(width) * 128, classes, rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
-        """Return logits [B, K]; ``rngs`` drives the dropout."""
+        """Return logits [B, K]; ``rngs`` is for dropout."""
         return self.layers(x, rngs=rngs)[-1]
 
     def activations(self, x: Images) -> tuple[jax.Array, ...]:
@@ -86,7 +86,7 @@ class StaticC(nnx.Module):
         self.out = _linear(128, classes, rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
-        """Return logits [B, K]; ``rngs`` drives the dropout."""
+        """Return logits [B, K]; ``rngs`` is for dropout."""
         return self.layers(x, rngs=rngs)[-1]
 
     def activations(self, x: Images) -> tuple[jax.Array, ...]:
@@ -116,7 +116,7 @@ class StaticD(nnx.Module):
         self.out = _linear(300, classes, rngs)
 
     def __call__(self, x: Images, *, rngs: nnx.Rngs | None = None) -> Logits:
-        """Return logits [B, K]; ``rngs`` drives the dropout."""
+        """Return logits [B, K]; ``rngs`` is for dropout."""
         return self.layers(x, rngs=rngs)[-1]
 
     def activations(self, x: Images) -> tuple[jax.Array, ...]:

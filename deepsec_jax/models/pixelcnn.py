@@ -175,7 +175,7 @@ class PixelCNN(nnx.Module):
 
         Args:
             x: images [B, H, W, channels] in [0, 1]; values are rounded to the nearest level.
-            rngs: ``dropout`` drives the dropout.
+            rngs: its stream ``dropout`` is used for dropout.
         """
         seen = self.with_ones(unit_value(nearest_level(x, self.levels), self.levels, x.dtype))
         u, v = self.above(down(seen)), self.row_above(down(seen)) + self.left(right(seen))

@@ -1,8 +1,8 @@
 """A cell: one attack on a model, or one measurement of a defense, in a run directory.
 
-RUN/cells/NAME/config.json        what decides the result; NAME ends in its digest
-RUN/cells/NAME/environment.json   versions, device, batch size, times: what does not
-RUN/cells/NAME/arrays.npz         images and what the model says of them
+RUN/cells/NAME/config.json        settings that determine the result; NAME ends in their hash
+RUN/cells/NAME/environment.json   versions, device, batch size, times
+RUN/cells/NAME/arrays.npz         images and the model's outputs
 RUN/columns/NAME/COLUMN.npy       values of one column, float64 [N]; COLUMN.v2.npy in its second version
 RUN/failed/NAME/*.json            errors of attempts that failed
 """
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 ATTACK, UTILITY, ROBUSTNESS, SIGHT = "attack", "utility", "robustness", "sight"
-"""Kinds of cells: an attack on candidates; a defense on clean test images; a defense under attack; what a
-defense makes of a few images."""
+"""Kinds of cells: an attack on candidates; a defense on clean test images; a defense under attack; the
+network inputs of a few images."""
 
 CLEAN, DETECTION, SWEEP = "clean", "detection", "sweep"
 """Kinds of cells of a detector: its scores of all clean test images; of one attack's images; of FGSM's at one
@@ -137,23 +137,36 @@ KINDS: dict[str, CellKind] = {
         optional=("x_adv",), version=1,
     ),
 }  # fmt: skip
-"""Every kind of cell by name. N images, K classes; a share of draws is 0 or 1 on a deterministic model.
+"""Every kind of cell by name, with its arrays.  N images, K classes.
 
-x_adv, x: float32 [N, H, W, C]. labels, targets (-1: none), rows of the test split: int32 [N]. Shares of
-draws, float32 [N]: success (the goal is reached on x_adv and was not on x), correct (on clean images),
-clean (correct on x), right_or_rejected (on x_adv), rejected and no_answer (NaN or +inf, neither right nor
-fooled; of x_adv, or of the clean image where there is none or the name says so). predicted: class of
-x_adv in most draws (of a success, of those that succeeded), K for "rejected" and -1 for no answer, int32
-[N]; its confidence, a mean over these draws, float32 [N]. scores of a detector: float32 [N]. logits [N,
-K], [N, K+1] of a model that can reject; probabilities [N, K], of x_adv where there is one; confidence and
-probabilities are NaN of a model without confidences. Of a sight, seen and seen_adv: what the network sees
-of x and x_adv, float32 [N, any height, any width, C]; predicted and probabilities on x, and with _adv on
-x_adv. Of security, right_or_rejected_8bit is that of x_adv rounded to 8 bits; l0 (share of changed
-entries), l1, l2 and linf are norms of the change.
+    x, x_adv            clean and adversarial images, float32 [N, H, W, C]
+    labels, targets     true and target classes (-1: untargeted), int32 [N]
+    rows                indices into the test split, int32 [N]
+    predicted           most frequent class of x_adv, over the draws that succeeded for a success; K means
+                        "rejected", -1 no answer, int32 [N]
+    confidence          its mean probability over these draws, float32 [N]
+    logits              [N, K], or [N, K+1] of a model that can reject
+    probabilities       of x_adv if there is one, [N, K]
+    scores              of a detector, float32 [N]
+    seen, seen_adv      of a sight: network inputs for x and x_adv, float32 [N, any height, any width, C];
+                        predicted and probabilities are then of x, and with _adv of x_adv
+    right_or_rejected_8bit  of security: of x_adv rounded to 8 bits
+    l0, l1, l2, linf    of security: norms of the change; l0 is the share of changed entries
 
-Since version 2 an attack has no success where the goal is reached before it, ACAC, ACTC and NTE are over
-the draws that succeeded, and a model of votes has no probabilities. Since 3 right_or_rejected is called
-so; it was ``correct``, which it is not. Since 4 the adaptive attack is APGD's."""
+Shares of draws, float32 [N], are 0 or 1 on a deterministic model:
+
+    success             the goal is reached on x_adv and not on x
+    correct             on clean images
+    clean               correct on x
+    right_or_rejected   on x_adv
+    rejected, no_answer (NaN or +inf) of x_adv, or of the clean image without one or by the name
+
+``confidence`` and ``probabilities`` are NaN for a model without confidences.
+
+Version 2: an attack has no success if the clean image reaches the goal; ACAC, ACTC and NTE are over the draws
+that succeeded; a model of votes has no probabilities.  Version 3: ``right_or_rejected`` replaces the name
+``correct``.  Version 4: the adaptive attack is APGD.
+"""
 
 
 _OWN = CellKind(
@@ -162,7 +175,7 @@ _OWN = CellKind(
     lambda config: f"{config['kind']} {config['row']}",
     version=0,
 )
-"""A kind that only its study knows: any arrays, and a version of the study's own."""
+"""A kind that is specific to a study: any arrays, with the study's own version."""
 
 
 def kind_named(name: str) -> CellKind:
@@ -177,14 +190,14 @@ class Cell:
     Attributes:
         name: folder name.
         config: ``data``, ``model`` (``name``; of a model folder also ``network``, ``recipe``,
-            ``test_accuracy``), ``version``, and what its kind has. An attack (no ``kind``): ``attack``
+            ``test_accuracy``), ``version``, and entries of its kind. An attack (no ``kind``): ``attack``
             (``name`` of the preset row, ``class``, ``preset`` kind, ``hyperparameters``), ``n``, ``seed``,
             ``candidates``.
             The kinds of defenses: see :mod:`deepsec_jax.evaluation.defense_cells`; of detectors:
             :mod:`deepsec_jax.evaluation.detector_jobs`.
         environment: ``versions``, ``device``, ``batch_size``, ``class_names``, ``seconds``,
-            ``compile_seconds``, ``gradients``, ``started``, ``finished``, ``findings`` (what a look at the
-            model has found before its first attack); of an attack also ``gradient_seconds``, ``forwards``,
+            ``compile_seconds``, ``gradients``, ``started``, ``finished``, ``findings`` (of the check
+            of the model before its first attack); of an attack also ``gradient_seconds``, ``forwards``,
             ``confidences``; of a defense also ``folder``, ``confidences``, ``training``.
         arrays: name -> array, those of its kind in :data:`KINDS`; empty if it failed.
         columns: metric column -> values [N].

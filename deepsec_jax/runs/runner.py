@@ -35,7 +35,7 @@ def _no_columns(*_: Any) -> Mapping[str, np.ndarray]:
     return {}
 
 
-_UNKNOWN = 1000  # gradients per image taken for progress where an attack does not say
+_UNKNOWN = 1000  # assumed gradients per image of an attack without a declared cost, for progress
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _finish(store: Store, job: Job, seen: int, meter: _Meter) -> list[Failure]:
 
 
 def computed(job: Job, on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return environment and arrays of a cell; the environment says with what and when."""
+    """Return environment and arrays of a cell; the environment has versions and times."""
     facts = {"versions": versions(), **job.notes(), "started": now()}
     environment, arrays = job.compute(on_batch)
     return {**facts, **environment, "finished": now()}, arrays

@@ -1,9 +1,8 @@
 """A run directory: cells named by a hash of their settings, metric columns, failures, locks, a log.
 
-    RUN/plan.json           the cells that were asked for, in order of first appearance
-    RUN/log.jsonl           a line per start, end and failure; only ever appended to
-    RUN/locks/NAME.lock     held (flock) by the process that works on the cell, freed when it dies
-    RUN/aside/NAME/         what is being written; nobody reads it
+    RUN/plan.json           the planned cells, in order of first appearance RUN/log.jsonl           a line per
+    start, end and failure; only ever appended to RUN/locks/NAME.lock     held (flock) by the process that
+    works on the cell, freed when it dies RUN/aside/NAME/         what is being written; nobody reads it
     RUN/cells, RUN/columns, RUN/failed: see :mod:`deepsec_jax.runs.cells`
 
 A file or folder under its final name is complete, because it was written to a temporary path and renamed.  It

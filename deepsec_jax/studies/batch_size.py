@@ -49,7 +49,7 @@ def largest_fitting(fits: Callable[[int], bool], n: int) -> int:
     used.
 
     Args:
-        fits: tells whether a batch of this many images fits.
+        fits: whether a batch of this many images fits.
         n: number of images.
 
     Raises:

@@ -54,7 +54,7 @@ class Results:
             key: of the span, if rows have several: an attacker, or a detector.
 
         Raises:
-            KeyError: there is none, or there are several; says what there is.
+            KeyError: there is none, or there are several; the error lists what exists.
         """
         found = [each.figures[key][column] for each in self._rows(row) if column in each.figures.get(key, {})]
         if len(found) != 1:
@@ -72,7 +72,7 @@ class Results:
             key: of the span, if rows have several.
 
         Raises:
-            KeyError: there is none, or there are several; says what there is.
+            KeyError: there is none, or there are several; the error lists what exists.
         """
         found = [each.cells[key] for each in self._rows(row) if key in each.cells]
         if len(found) != 1:

@@ -1,4 +1,4 @@
-"""Tables: figures beside the paper's, and one renderer per format; independent of attacks, models and jax."""
+"""Tables: our figures and the paper's, one renderer per format; independent of attacks and jax."""
 
 from deepsec_jax.tables.checks import Check
 from deepsec_jax.tables.published import Published

@@ -31,7 +31,7 @@ def to_csv(sections: Sequence[Section], about: Sequence[str], after: Sequence[st
 
 
 def lines(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """Return one flat dict per figure; None where there is no number."""
+    """Return one flat dict per figure; missing numbers are None."""
     return [
         line
         for section in sections

@@ -108,7 +108,7 @@ class Published:
         return self._table(data).get(name)
 
     def printed(self, data: str, row: str, column: str, span: str = "") -> Printed:
-        """Return what the paper prints where our figure stands.
+        """Return the paper's number for a figure of ours.
 
         Args:
             data: data set name.
@@ -133,7 +133,7 @@ class Published:
         return Printed(value / 100 if name in self._known["percent"] else value)
 
     def examples(self, data: str, row: str) -> int | None:
-        """Return over how many examples the paper's row is; None where it does not say."""
+        """Return over how many examples the paper's row is; None if unknown."""
         values = self._table(data).get("rows", {}).get(row)
         return values.get("examples") if isinstance(values, Mapping) else None
 
@@ -147,7 +147,7 @@ class Published:
         )
 
     def notes(self, *, data: str = "", column: str = "") -> tuple[str, ...]:
-        """Return what a reader should know of a data set's table, or of a column."""
+        """Return the notes on a data set's table, or on a column."""
         return tuple(
             _one_line(entry["text"])
             for entry in self._known.get("notes", ())

@@ -73,7 +73,7 @@ class Span:
         label: heading; empty for none.
         key: of their figures in ``Row.figures``.
         detail: text after the label in the terminal.
-        fields: what a line of CSV says of it.
+        fields: its fields in a line of CSV.
     """
 
     columns: tuple[Column, ...]
@@ -103,7 +103,7 @@ class Row:
         beside: column name -> figure shown below that column's, e.g. the share of rejected images.
         values: column name -> one value per image.
         findings: inconsistencies.
-        fields: what a line of CSV says of it.
+        fields: its fields in a line of CSV.
         record: its JSON record before the figures.
         records: span key -> JSON record of that part before its figures; empty without parts.
     """
@@ -155,7 +155,7 @@ class Table:
         facts: label -> text.
         parts: name of a row's parts in JSON, e.g. ``detectors``; empty for rows without parts.
         several: whether a section may have several of its kind, each with its own record.
-        fields: what a line of CSV says of it.
+        fields: its fields in a line of CSV.
         record: its JSON record, if there are several.
         page_title: heading on a page.
         intro: text above it on a page.

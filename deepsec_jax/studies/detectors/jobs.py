@@ -13,7 +13,7 @@ from deepsec_jax.studies.detectors.options import Options
 from deepsec_jax.studies.options import InputError
 from deepsec_jax.studies.run import Run
 
-_SWEEP_N = 1000  # candidates of a sweep where no attack's cell says how many
+_SWEEP_N = 1000  # number of candidates of a sweep without attacks
 
 
 def jobs(options: Options, run: Run) -> list[Job]:
