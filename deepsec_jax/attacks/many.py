@@ -125,9 +125,9 @@ class _Race(NamedTuple):
         lanes = jnp.arange(rows * self.attack.lanes)
         live = self.live(state)
         order = jnp.argsort(~live, stable=True)
-        count = jnp.maximum(jnp.sum(live), 1)
-        row = order[lanes % count]
-        number = state.done[row] + lanes // count
+        racing = jnp.maximum(jnp.sum(live), 1)
+        row = order[lanes % racing]
+        number = state.done[row] + lanes // racing
         valid = live[row] & (number < self.attack.n)
 
         streams: Any = split_keys(self.keys[row])
@@ -145,8 +145,8 @@ class _Race(NamedTuple):
 
         def merged(state: _State, turn: jax.Array) -> _State:
             """Include each row's next restart."""
-            at = turn * count + place
-            has = (place < count) & (at < lanes.size)
+            at = turn * racing + place
+            has = (place < racing) & (at < lanes.size)
             lane = jnp.minimum(at, lanes.size - 1)
             counts = has & valid[lane] & self.live(state)
             best = better(state.best, x_adv[lane], success[lane], margin[lane])
@@ -159,7 +159,7 @@ class _Race(NamedTuple):
                 state.gradients + jnp.where(counts, gradients[lane], 0.0),
             )  # fmt: skip
 
-        turns = -(-lanes.size // count)
+        turns = -(-lanes.size // racing)
         return lax.fori_loop(0, turns, lambda turn, state: merged(state, turn), state)
 
 

@@ -147,7 +147,7 @@ def families(columns: Sequence[Column]) -> tuple[Span, ...]:
 def _row(cell: Cell, dataset: str, preset: str, columns: Sequence[Column], note: str, times: bool) -> Row:
     name, error = str(cell.config["attack"]["name"]), cell.error
     success = cell.arrays.get("success", np.zeros(0))
-    goal, objective = _goal_and_objective(cell, name)
+    goal, objective = goal_and_objective(cell, name)
     n, hits = len(success) or int(cell.config.get("n", 0)), int((success >= 0.5).sum())
     label = PAPER.label(name)
     return Row(
@@ -164,7 +164,7 @@ def _row(cell: Cell, dataset: str, preset: str, columns: Sequence[Column], note:
     )  # fmt: skip
 
 
-def _goal_and_objective(cell: Cell, name: str) -> tuple[str, str]:
+def goal_and_objective(cell: Cell, name: str) -> tuple[str, str]:
     filed, card = PAPER.group(name), getattr(KNOWN.get(name.partition("@")[0]), "card", None)
     if "targets" in cell.arrays:
         goal = "TAs" if bool((cell.arrays["targets"] >= 0).any()) else "UAs"

@@ -16,6 +16,7 @@ from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED,
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import ATTACK, SECURITY, Cell
 from deepsec_jax.studies.attacks.tables import PAPER as ATTACKS
+from deepsec_jax.studies.attacks.tables import goal_and_objective
 from deepsec_jax.studies.defenses.robustness import defense_key
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, changed_settings, why_untitled
 from deepsec_jax.studies.security import details
@@ -191,11 +192,13 @@ class _Maker:
         columns = (HITS,) if access == REPLAYED else (ROBUST,)
         every = (name for model in self.models for kind, name in model.cells if kind == access)
         names = list(dict.fromkeys(every))
-        names.sort(key=lambda name: ((ATTACKS.group(name) or ("UAs",))[0] != "UAs", ATTACKS.position(name)))
+        rows = [self._row(access, name, columns) for name in names]
+        rows.sort(key=lambda row: (row.group[0] != "UAs", ATTACKS.position(row.name)))
+        rows = [row for group in build.grouped(rows, lambda row: row.group).values() for row in group]
         words = access.replace("_", "-")
         return Table(
             kind=access, title=title, about=words, heading="Attack", base="n/hits", note=self.note,
-            rows=tuple(self._row(access, name, columns) for name in names),
+            rows=tuple(rows),
             spans=tuple(Span(columns, model.label, model.key, fields={"defense": model.label})
                         for model in self.models),
             further=(ROBUST,) if access == REPLAYED else (), parts="defenses", intro=INTRO[access],
@@ -208,7 +211,9 @@ class _Maker:
         source = self.sources.get(name)
         success = np.zeros(0) if source is None else source.arrays.get("success", np.zeros(0))
         n, hits = len(success), int((success >= 0.5).sum())
-        goal, objective = ATTACKS.group(name) or ("UAs", "other")
+        asked = (model.cells.get((access, name)) for model in self.models)
+        known = source or next(cell for cell in asked if cell is not None)
+        goal, objective = goal_and_objective(known, name)
         label = ATTACKS.label(name)
         cells = {
             model.key: cell for model in self.models if (cell := model.cells.get((access, name))) is not None
