@@ -165,6 +165,7 @@ def _row(cell: Cell, dataset: str, preset: str, columns: Sequence[Column], note:
 
 
 def goal_and_objective(cell: Cell, name: str) -> tuple[str, str]:
+    """Return the group of a row: ``UAs`` or ``TAs``, and the norm, or else the paper's group or the kind."""
     filed, card = PAPER.group(name), getattr(KNOWN.get(name.partition("@")[0]), "card", None)
     if "targets" in cell.arrays:
         goal = "TAs" if bool((cell.arrays["targets"] >= 0).any()) else "UAs"

@@ -118,12 +118,17 @@ def _grey(cells: Mapping[tuple[str, str], Cell], classes: int) -> list[Gate]:
 
 
 def _rounding(cells: Mapping[tuple[str, str], Cell]) -> list[Gate]:
-    """Return attacks whose success falls by more than ten points when images are rounded to 8 bits."""
+    """Return budget attacks whose success falls by more than ten points when images are rounded to 8 bits.
+
+    The images of a minimum-norm attack lie at the boundary, and most are lost on any model.
+    """
     lost = []
     for (access, name), cell in cells.items():
         rounded = np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected_8bit"])
         points = 100 * float(np.mean(rounded - robust(cell)))
-        if access != REPLAYED and points > 10:
+        kind = ATTACKS.get(name.partition("@")[0])
+        closest = kind is not None and kind.card.kind == "minimum-norm"
+        if access != REPLAYED and not closest and points > 10:
             lost.append(f"{name} {points:.0f}")
     if not lost:
         return []

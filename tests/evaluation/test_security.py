@@ -1,0 +1,231 @@
+"""The security evaluation: three kinds of knowledge, the worst case per image, gates on planted defenses."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import Linear, Noisy
+from defended import RAW, SHAPE, Misleading, Rounded, make_dataset, subject
+
+from deepsec_jax import attacks
+from deepsec_jax.data import candidates_name, stored_candidates
+from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
+from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
+from deepsec_jax.evaluation.judge import judge
+from deepsec_jax.evaluation.sample import split_name
+from deepsec_jax.runs.cells import SECURITY
+from deepsec_jax.runs.runner import run_plan
+from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.report import render_run
+from deepsec_jax.studies.security.cells import Attacked, Makers
+from deepsec_jax.studies.security.gates import BLACK_BOX, BLIND, MASKED, SMALL, WEAK
+from deepsec_jax.studies.security.tables import PAPER
+from deepsec_jax.studies.security.worst import Threat, usual_threats, worst_case
+from deepsec_jax.studies.table import STUDIES
+from deepsec_jax.tables import checks
+
+N = 50
+AWAY = Linear(-RAW.weights, -RAW.bias)  # its worst images are RAW's best
+MODELS = {
+    "nat": subject("nat"),
+    "dd": subject("dd", Misleading(RAW, AWAY), RAW),
+    "te": subject("te", Rounded(RAW), RAW, differentiable=False),
+    "igr": subject("igr", RAW, AWAY),
+    "rt": subject("rt", Noisy(RAW, jax.random.split(jax.random.key(5), 4), 0.05)),
+}
+ATTACKS = {
+    "pgd": attacks.PGD(eps=0.1, step_size=0.03, steps=6),
+    "tmifgsm": attacks.TMIFGSM(eps=0.1, steps=4),
+    "square": attacks.Square(eps=0.1, queries=30),
+    "deepfool": attacks.DeepFool(steps=5),
+}
+
+
+def run(folder, models, access=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS):
+    """Write the cells of a security evaluation, and return them."""
+    store, dataset = Store(folder), make_dataset()
+
+    def candidates():
+        return stored_candidates(RAW, dataset, N, 0, folder / "candidates")
+
+    sources, attacked = [], []
+    for name, attack in chosen.items():
+        config = attack_config(
+            name, attack, preset="paper", data="mnist", model={"name": "raw"}, n=N, seed=0,
+            candidates=candidates_name(RAW, dataset, N, 0), images=split_name(dataset.test),
+            train_digest=dataset.digest,
+        )  # fmt: skip
+        job = attack_job(
+            config, attack, RAW, candidates, groups={}, image_shape=SHAPE, classes=3, batch_size=16,
+            gradient_seconds=lambda: 0.001, train_images=lambda: dataset.train.images,
+        )  # fmt: skip
+        sources.append(job)
+        attacked.append(Attacked(name, attack, config, job.name))
+    makers = Makers(
+        store, candidates, lambda: dataset.train.images, SHAPE, 3, 16, lambda defended: {"folder": "here"}
+    )
+    made = [makers.job(kind, each, model) for kind in access for each in attacked for model in models]
+    jobs = [*sources, *(job for job in made if job is not None)]
+    store.add_to_plan(job.config for job in jobs)
+    assert run_plan(store, jobs, advance=lambda done=1, note="": None) == []
+    return read_cells(folder)
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("security") / "run", list(MODELS.values()))
+
+
+def of(cells, defense):
+    """(access, attack) -> cell of one defense."""
+    return {
+        (cell.config["access"], cell.config["attack"]["name"]): cell
+        for cell in cells
+        if cell.kind == SECURITY and cell.config["defense"]["name"] == defense
+    }
+
+
+def source(cells, name):
+    return next(c for c in cells if c.kind == "attack" and c.config["attack"]["name"] == name)
+
+
+def test_replayed_images_are_those_of_the_undefended_model(cells):
+    for defense in ("nat", "te"):
+        cell, made = of(cells, defense)[REPLAYED, "pgd"], source(cells, "pgd").arrays
+        found = np.asarray(MODELS[defense].classifier(made["x_adv"])).argmax(1)
+        np.testing.assert_array_equal(cell.arrays["right_or_rejected"], found == made["labels"])
+        change = np.abs(made["x_adv"] - made["x"]).reshape(N, -1)
+        np.testing.assert_allclose(cell.arrays["linf"], change.max(1), rtol=1e-6)
+        np.testing.assert_allclose(cell.arrays["l2"], np.linalg.norm(change, axis=1), rtol=1e-5)
+        assert "x_adv" not in cell.arrays and cell.config["source"] == source(cells, "pgd").name
+
+
+def test_no_column_is_a_copy_of_another(cells):
+    kinds = {name: {access for access, _ in of(cells, name)} for name in MODELS}
+    assert kinds["nat"] == {REPLAYED, WHITE_BOX}  # its surrogate is the model itself
+    assert kinds["dd"] == kinds["rt"] == {REPLAYED, WHITE_BOX, ADAPTIVE}
+    assert all((ADAPTIVE, "square") not in of(cells, name) for name in MODELS)  # it follows no gradient
+    (section,) = STUDIES["security"].sections(cells)
+    (adaptive,) = [table for table in section.tables if table.kind == ADAPTIVE]
+    pgd = next(row for row in adaptive.rows if row.name == "pgd")
+    nat = next(model.key for model in section.subjects if model.name == "nat")
+    assert pgd.figures[nat]["robust"].absent == "as white-box"
+
+
+def test_white_box_is_the_attack_on_the_model_itself_and_judged_from_outside(cells):
+    made = source(cells, "tmifgsm").arrays
+    cell = of(cells, "nat")[WHITE_BOX, "tmifgsm"]
+    np.testing.assert_array_equal(cell.arrays["x_adv"], made["x_adv"])  # nat is the undefended model
+    outcome = judge(RAW, made["x"], cell.arrays["x_adv"], made["labels"], targets=made["targets"])
+    np.testing.assert_array_equal(cell.arrays["success"], outcome.success)
+
+
+def test_where_nothing_flows_back_no_attack_is_pretended(cells):
+    found = of(cells, "te")
+    assert found[WHITE_BOX, "pgd"].environment["zero_gradient"] is True
+    assert not found[WHITE_BOX, "pgd"].arrays["linf"].any()
+    assert "zero_gradient" not in found[WHITE_BOX, "square"].environment
+    assert found[ADAPTIVE, "pgd"].arrays["linf"].max() == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_worst_case_is_taken_image_by_image(cells):
+    for name in ("nat", "dd", "rt"):
+        group = list(of(cells, name).values())
+        for threat in (Threat("linf", 0.1), Threat("l2", 0.2), Threat("linf", 0.01)):
+            found = worst_case(group, threat)
+            wanted = np.min(
+                [
+                    np.where(
+                        cell.arrays[threat.norm] <= threat.eps + 1e-5,
+                        np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected"]),
+                        cell.arrays["clean"],
+                    )
+                    for cell in group
+                ],
+                axis=0,
+            )
+            np.testing.assert_allclose(found.robust, wanted)
+            bound = [c for c in group if c.arrays["linf"].max() <= 0.1 + 1e-5]
+            if threat == Threat("linf", 0.1):  # planted: an average over attacks is above it
+                assert found.robust.mean() < np.mean([c.arrays["right_or_rejected"].mean() for c in bound])
+            taken = found.by >= 0
+            assert (found.robust[taken] < found.clean[taken]).all()
+    assert worst_case([], Threat("linf", 0.1)) is None
+
+
+def labels_of(cells, name, *, closed=None):
+    (section,) = STUDIES["security"].sections(cells)
+    model = next(model for model in section.subjects if model.name == name)
+    return {gate.finding.label for gate in model.gates if closed is None or gate.closed == closed}
+
+
+def test_gates_catch_planted_defenses_and_accuse_no_honest_one(cells):
+    radii = {"no attack at this radius"}  # nothing here is as large as 0.3
+    assert labels_of(cells, "nat") <= {SMALL} | radii
+    assert labels_of(cells, "rt", closed=True) <= radii
+    assert MASKED in labels_of(cells, "dd") and MASKED not in labels_of(cells, "dd", closed=True)
+    assert BLIND in labels_of(cells, "te") and BLIND not in labels_of(cells, "te", closed=True)
+    assert WEAK in labels_of(cells, "igr", closed=True)
+
+
+def test_without_an_adaptive_attack_masked_figures_are_struck_through(tmp_path):
+    models = [MODELS["nat"], MODELS["dd"], MODELS["te"]]
+    cells = run(tmp_path / "run", models, access=(REPLAYED, WHITE_BOX))
+    assert MASKED in labels_of(cells, "dd", closed=True) and BLIND in labels_of(cells, "te", closed=True)
+    (section,) = STUDIES["security"].sections(cells)
+    said = checks.warnings(section, STUDIES["security"].checks)
+    assert any("white-box attacks leave more images than replayed ones: pgd by" in text for text in said)
+    files = render_run(cells)
+    assert files["security.html"].count('<tr class="struck">') >= 2
+    assert '"may_be_called_robust": false' in files["security.json"]
+
+
+def test_a_black_box_that_finds_more_is_a_closed_gate(tmp_path):
+    """Square's images on a model whose own gradient leads astray, with nothing through a surrogate."""
+    chosen = {"pgd": ATTACKS["pgd"], "square": attacks.Square(eps=0.1, queries=200)}
+    cells = run(tmp_path / "run", [MODELS["dd"], MODELS["nat"]], access=(WHITE_BOX,), chosen=chosen)
+    assert BLACK_BOX in labels_of(cells, "dd", closed=True)
+    assert BLACK_BOX not in labels_of(cells, "nat")
+
+
+def test_every_format_has_the_tables(cells):
+    files = render_run(cells)
+    assert {"security.html", "security.csv", "security.json", "security.tex"} <= files.keys()
+    for text in ("Replayed attacks", "White-box attacks", "Adaptive attacks", "Worst case"):
+        assert text in files["security.html"]
+    assert "no security claim" in files["security.html"]
+    assert "worst" in files["security.csv"] and r"\caption" in files["security.tex"]
+    alone = [cell for cell in cells if cell.kind == "attack"]
+    assert "security.html" not in render_run(alone)
+
+
+AVERAGES = {
+    "mnist": (682.1, (90.7, 89.8, 92.6, 79.1, 85.0, 74.4, 33.8, 35.3, 91.3)),
+    "cifar10": (891.1, (82.2, 76.8, 72.6, 39.5, 75.6, 78.4, 29.2, 34.1, 69.8, 26.1)),
+}
+"""Last row of Tables XV and V: number of examples, then each defense; RC has no average in Table XV."""
+
+
+def test_the_papers_rows_have_the_papers_averages():
+    """Table V's row of R+LLC is missing from our copy; the averages say what it must have held."""
+    for data, (examples, averages) in AVERAGES.items():
+        rows = PAPER.rows(data)
+        assert len(rows) == 19
+        assert np.mean([PAPER.examples(data, row) for row in rows]) == pytest.approx(examples, abs=0.1)
+        for defense, printed in zip(PAPER.labels(), averages, strict=False):
+            values = [100 * PAPER.printed(data, row, "replayed_hits", defense).value for row in rows]
+            if data == "mnist":
+                assert np.mean(values) == pytest.approx(printed, abs=0.06), defense
+            else:
+                (gone,) = np.flatnonzero(np.isnan(values))
+                missing = 19 * printed - np.nansum(values)
+                # R+LLC lies near R+FGSM, the other single step from a random start.
+                alike = values[rows.index("rfgsm")]
+                assert rows[gone] == "rllc" and abs(missing - alike) < 10, defense
+    assert PAPER.printed("mnist", "pgd", "replayed_hits", "pat").value == pytest.approx(0.982)
+    assert PAPER.examples("mnist", "pgd") == 824
+    assert PAPER.printed("cifar10", "rllc", "replayed_hits", "nat").absent.startswith("the row is missing")
+
+
+def test_usual_radii():
+    assert [threat.label for threat in usual_threats(1)] == ["L∞ ≤ 0.1", "L∞ ≤ 0.2", "L∞ ≤ 0.3", "L2 ≤ 1.5"]
+    assert [threat.label for threat in usual_threats(3)] == ["L∞ ≤ 2/255", "L∞ ≤ 8/255", "L2 ≤ 0.5"]
