@@ -12,20 +12,20 @@ from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.protocols import Attack
 
 ROOT = Path(deepsec_jax.__file__).parent
-ROOMS = ("evaluation", "tables", "studies", "runs")
+ROOMS = ("evaluation", "tables", "studies/attacks", "runs")
 CLASSES = {kind.__name__ for kind in (*ATTACKS.values(), *DEFENSES.values())} | {
     name for name, kind in vars(attacks).items() if isinstance(kind, type) and issubclass(kind, Attack)
 }
 KEYS = {*ATTACKS, *DEFENSES}
 
 MADE_OF = {
-    # The attack that a threat model asks for is made of these, as is what a page says of it.
+    # The attack that a threat model asks for is made of these.
     "evaluation/robustness.py", "evaluation/cascade.py", "evaluation/defense_cells.py",
-    "evaluation/defense_jobs.py", "studies/defenses/threat_words.py",
+    "evaluation/defense_jobs.py",
     # The paper's Table VII is a sweep of FGSM.
-    "evaluation/detector_jobs.py", "studies/detectors/sweep.py",
+    "evaluation/detector_jobs.py",
 }  # fmt: skip
-"""Files of attacks that an evaluation itself makes; no other has a name."""
+"""Files of attacks that an evaluation makes itself.  No other file has a name; other studies may have."""
 
 
 def names_in(source: str) -> set[str]:

@@ -103,19 +103,30 @@ def _compiled(body: Body) -> Callable[..., Images | Counted]:
     return compiled
 
 
+def call_and_count(
+    attack: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
+) -> tuple[Images, Counted | None]:
+    """Return the attack's images, and the same with the model calls of each; None without counts.
+
+    It is one run of the attack.  Arguments as in the Attack protocol.
+    """
+    call = type(attack).__call__
+    if not isinstance(call, AttackCall):
+        return attack(model, x, labels, key=key), None
+    result = call.counted(attack, model, x, labels, key=key)
+    return (result.x, result) if isinstance(result, Counted) else (result, None)
+
+
 def count_calls(
     attack: Any, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None
 ) -> Counted | None:
     """Return the attack's images and the model calls of each; None if the attack does not count.
 
     Searches count, since their work differs between images.  It is the same compiled code as the call itself.
-    Arguments as in the Attack protocol.
+    To get the images in either case, from one run, use :func:`call_and_count`.  Arguments as in the Attack
+    protocol.
     """
-    call = type(attack).__call__
-    if not isinstance(call, AttackCall):
-        return None
-    result = call.counted(attack, model, x, labels, key=key)
-    return result if isinstance(result, Counted) else None
+    return call_and_count(attack, model, x, labels, key=key)[1]
 
 
 def is_from_attack_call(attack: Any) -> bool:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from deepsec_jax.attacks.ascent import Best, at_step, better, split_keys
-from deepsec_jax.attacks.call import attack_call, count_calls
+from deepsec_jax.attacks.call import attack_call, call_and_count
 from deepsec_jax.attacks.cost import Cost, Counted, cost
 from deepsec_jax.attacks.fields import an_attack
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
@@ -64,7 +64,7 @@ class ManyRestarts(Struct):
     def cost(self, classes: int, entries: int) -> Cost | None:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
         found = cost(self.attack, classes=classes, entries=entries)
-        return None if found is None else (found.with_forwards(1.0) * self.n).at_most()
+        return None if found is None else (found.with_forwards(1.0) * self.n).with_forwards(1.0).at_most()
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
@@ -135,8 +135,7 @@ class _Race(NamedTuple):
         drawn = jax.vmap(jax.random.fold_in)(streams.attack, number)
         own = jnp.where(number == 0, self.keys[row], drawn)
         attack = at_rows(self.attack.attack, row)
-        counted = count_calls(attack, self.model, self.x[row], self.labels[row], key=own)
-        x_adv = attack(self.model, self.x[row], self.labels[row], key=own) if counted is None else counted.x
+        x_adv, counted = call_and_count(attack, self.model, self.x[row], self.labels[row], key=own)
         success, margin = self.judge(x_adv, row, number)
         one = jnp.ones(lanes.shape, jnp.float32)
         forwards, gradients = (0.0 * one, one * jnp.nan) if counted is None else counted[1:]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.balls import BALLS, size_of
 from deepsec_jax.attacks.best_so_far import per_row
-from deepsec_jax.attacks.call import attack_call, count_calls
+from deepsec_jax.attacks.call import attack_call, call_and_count
 from deepsec_jax.attacks.cost import Cost, Counted, cost
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32
@@ -52,8 +52,7 @@ class Within(Struct):
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images | Counted:
-        counted = count_calls(self.attack, model, x, labels, key=keys)
-        x_adv = self.attack(model, x, labels, key=keys) if counted is None else counted.x
+        x_adv, counted = call_and_count(self.attack, model, x, labels, key=keys)
         size = per_row(size_of(at_least_float32(x_adv) - at_least_float32(x), self.norm))
         kept = jnp.where(size <= jnp.asarray(self.eps).astype(size.dtype), x_adv, x)
         return kept if counted is None else counted._replace(x=kept)

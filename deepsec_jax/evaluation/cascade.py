@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.attacks import AutoAttack, FixedImages, Square, Transfer, count_calls, run_in_batches
+from deepsec_jax.attacks import AutoAttack, FixedImages, Square, Transfer, run_in_batches
 from deepsec_jax.attacks.batching import check_values
+from deepsec_jax.attacks.call import call_and_count
 from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.batches import OnBatch, silent
 from deepsec_jax.evaluation.machine import compile_clock
@@ -212,11 +213,10 @@ class Counting(Struct):
         attack: Any = self.attack
         if isinstance(attack, Transfer):
             attack, model = attack.attack, attack.surrogate
-        counted = count_calls(attack, model, x, labels, key=key)
-        if counted is None:
-            return self.attack(model, x, labels, key=key)
-        self.tally.batches.append((counted.gradients, counted.forwards))
-        return counted.x
+        x_adv, counted = call_and_count(attack, model, x, labels, key=key)
+        if counted is not None:
+            self.tally.batches.append((counted.gradients, counted.forwards))
+        return x_adv
 
 
 def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:

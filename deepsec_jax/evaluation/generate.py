@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from deepsec_jax.attacks import count_calls, prepare, run_in_batches
+from deepsec_jax.attacks import prepare, run_in_batches
+from deepsec_jax.attacks.call import call_and_count
 from deepsec_jax.attacks.cost import cost
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
@@ -111,11 +112,10 @@ class _Counter(Struct):
         return self.attack.targets(model, x, labels, key=key)
 
     def __call__(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
-        counted = count_calls(self.attack, model, x, labels, key=key)
-        if counted is None:
-            return self.attack(model, x, labels, key=key)
-        self.parts.append((counted.forwards, counted.gradients))
-        return counted.x
+        x_adv, counted = call_and_count(self.attack, model, x, labels, key=key)
+        if counted is not None:
+            self.parts.append((counted.forwards, counted.gradients))
+        return x_adv
 
     def means(self, rows: int) -> tuple[float, float] | None:
         """Return forwards and gradients per image over the first rows; None if the attack does not count."""

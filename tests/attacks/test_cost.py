@@ -7,14 +7,16 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import Linear, make_images, make_linear
 
 from attacks.small import ready, small
 from deepsec_jax import attacks
-from deepsec_jax.attacks import ATTACKS
+from deepsec_jax.attacks import ATTACKS, count_calls
 from deepsec_jax.attacks.cost import Cost, cost, uses_gradients
 from deepsec_jax.catalog import Card
+from deepsec_jax.evaluation.generate import generate
 from deepsec_jax.pytree import Struct
 
 CALLS: Counter = Counter()
@@ -92,6 +94,8 @@ COMBINED = {
     "random target": attacks.RandomTarget(AIMED),
     "multi-target": attacks.MultiTarget(AIMED, k=9),
     "smallest eps": attacks.SmallestEps(BIM, search_steps=3),
+    "many restarts": attacks.ManyRestarts(attacks.PGD(eps=0.05, steps=2), n=3, probe=2),
+    "rounded": attacks.Rounded(BIM),
     "within": attacks.Within(attacks.DeepFool(steps=3), 1.0, "l2"),
     "masked": attacks.Masked(BIM, jnp.arange(16).reshape(4, 4) % 2 == 0),
     "pgd, one step": attacks.PGD(eps=0.05, steps=1),
@@ -108,9 +112,39 @@ def test_no_attack_takes_more_calls_than_it_says(attack):
     assert wrong(attack) == ""
 
 
+def test_every_combination_is_looked_at():
+    exported = [getattr(attacks, name) for name in attacks.__all__]
+    kinds = {kind for kind in exported if isinstance(kind, type) and hasattr(kind, "targets")}
+    fixed = {attacks.Perturbation, attacks.FixedImages, attacks.Transfer}  # no calls, or another model's
+    assert kinds - fixed - set(ATTACKS.values()) <= {type(attack) for attack in COMBINED.values()}
+
+
 @pytest.mark.parametrize("attack", COMBINED.values(), ids=list(COMBINED))
 def test_nor_does_a_combination(attack):
     assert wrong(attack) == ""
+
+
+def test_the_evaluation_runs_an_attack_once():
+    """Whether it counts its calls or not: asking for counts must not cost another run."""
+    model, x = Watched(make_linear(SHAPE, CLASSES)), np.asarray(make_images(1, SHAPE))
+    labels = np.asarray(jnp.argmax(model.model(jnp.asarray(x)), axis=-1), np.int32)
+    for attack in (BIM, attacks.Within(BIM, 1.0, "l2"), attacks.FMN(steps=3)):
+        for run in (
+            lambda attack: generate(attack, model, x, labels, key=jax.random.key(0), batch_size=1).gradients,
+            lambda attack: count_calls(attack, model, x, labels),
+        ):
+            jax.effects_barrier()
+            CALLS.clear()
+            run(attack)
+            jax.effects_barrier()
+            assert CALLS["gradients"] == 3
+    twice = Counter()
+    for _ in range(2):  # planted: asked for counts, and then for images
+        CALLS.clear()
+        count_calls(BIM, model, x, labels)
+        jax.effects_barrier()
+        twice += CALLS
+    assert twice["gradients"] == 6
 
 
 class Understated(Struct):
