@@ -45,6 +45,8 @@ class ManyRestarts(Struct):
 
     version: ClassVar[int] = 1
 
+    version: ClassVar[int] = 1
+
     @property
     def targeted(self) -> bool:
         """Whether ``labels`` are targets, as for the inner attack."""
