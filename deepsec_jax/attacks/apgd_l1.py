@@ -11,13 +11,13 @@ import numpy as np
 from deepsec_jax.attacks.aims import POOL, likeliest_wrong, nearest_wrong
 from deepsec_jax.attacks.ascent import Best, better, split_keys
 from deepsec_jax.attacks.balls import free_part, onto_l1_ball_in_box, size_of
-from deepsec_jax.attacks.best_so_far import Counted, at_steps, per_row
+from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.cost import Cost
+from deepsec_jax.attacks.compaction import rows_where, while_live
+from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.layer_losses import of_logits
-from deepsec_jax.attacks.live import rows_where, while_live
 from deepsec_jax.attacks.losses import (
     AimedLoss,
     Loss,
@@ -31,8 +31,9 @@ from deepsec_jax.attacks.losses import (
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, function, integer
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
-from deepsec_jax.pytree import Struct, classes_of, static
+from deepsec_jax.pytree import Struct, static
 
 RADII = (3.0, 2.0, 1.0)
 """Radii of the three parts of a run, as multiples of eps (the authors' schedule)."""

@@ -45,8 +45,6 @@ class ManyRestarts(Struct):
 
     version: ClassVar[int] = 1
 
-    version: ClassVar[int] = 1
-
     @property
     def targeted(self) -> bool:
         """Whether ``labels`` are targets, as for the inner attack."""
