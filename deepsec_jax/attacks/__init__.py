@@ -9,6 +9,7 @@ each call), ``combinators``, ``batching``, ``presets``.
 
 from deepsec_jax.attacks import functional, losses, parts
 from deepsec_jax.attacks.apgd import APGD
+from deepsec_jax.attacks.apgd_l1 import APGDL1
 from deepsec_jax.attacks.autoattack import AutoAttack
 from deepsec_jax.attacks.batching import run_in_batches
 from deepsec_jax.attacks.bim import BIM
@@ -54,6 +55,7 @@ from deepsec_jax.attacks.within import Within
 
 __all__ = [
     "APGD",
+    "APGDL1",
     "ATTACKS",
     "BIM",
     "BLB",

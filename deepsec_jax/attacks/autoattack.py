@@ -3,13 +3,14 @@
 from typing import ClassVar
 
 from deepsec_jax.attacks.apgd import APGD
+from deepsec_jax.attacks.apgd_l1 import APGDL1
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.cascade import Cascade
 from deepsec_jax.attacks.cost import Cost
 from deepsec_jax.attacks.fab import FAB
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm
-from deepsec_jax.attacks.losses import dlr, margin_to, max_margin
+from deepsec_jax.attacks.losses import Loss, dlr, margin_to, max_margin
 from deepsec_jax.attacks.parts import at_input
 from deepsec_jax.attacks.per_image import one_per_row
 from deepsec_jax.attacks.square import Square
@@ -36,6 +37,9 @@ class AutoAttack(Struct):
     the margin towards each of the five nearest classes (MALT), Square. With fewer than three classes
     max-margin replaces the untargeted DLR.
 
+    In L1 the ascents are those of :class:`~deepsec_jax.attacks.APGDL1`, with five restarts in ``standard``.
+    There is no Square in L1.
+
     Each attack runs on the rows where the previous ones failed (:class:`~deepsec_jax.attacks.Cascade`), and
     starts from the clean image.  A row keeps the first success; if all fail, the image with the largest
     margin.
@@ -45,7 +49,7 @@ class AutoAttack(Struct):
 
     Attributes:
         eps: radius of the ball, in units of the [0, 1] pixel range; a number, or one per image, [B].
-        norm: "linf" or "l2", static.
+        norm: "linf", "l2" or "l1", static.
         version: of :data:`VERSIONS`, static.
         queries: of Square, static.
         steps: of each run of APGD and FAB, static.
@@ -56,13 +60,13 @@ class AutoAttack(Struct):
     """
 
     eps: Scalar = 0.3
-    norm: Norm = static("linf", check=norm_of())
+    norm: Norm = static("linf", check=norm_of("linf", "l2", "l1"))
     version: str = static("standard", check=one_of(*VERSIONS))
     queries: int = static(5000, check=count)
     steps: int = static(100, check=count)
 
     needs_key: ClassVar[bool] = True
-    made_of: ClassVar[tuple[type, ...]] = (APGD, FAB, Square, Within, Cascade)
+    made_of: ClassVar[tuple[type, ...]] = (APGD, APGDL1, FAB, Square, Within, Cascade)
     card: ClassVar[Card] = Card(
         name="AA",
         title="AutoAttack: APGD, FAB and Square in sequence",
@@ -82,6 +86,8 @@ class AutoAttack(Struct):
             classes: number of the model's classes.
         """
         ratio = dlr if classes >= 3 else max_margin
+        if self.norm == "l1":
+            return self._members_in_l1(ratio)
         apgd = APGD(eps=self.eps, norm=self.norm, steps=self.steps)
         aimed = apgd.replace(aims=9)
         fab = FAB(norm=self.norm, radius=self.eps, steps=self.steps)
@@ -98,6 +104,19 @@ class AutoAttack(Struct):
             apgd.replace(restarts=5), apgd.replace(restarts=5, loss=ratio), five, square, aimed,
             self._within(fab),
         )  # fmt: skip
+
+    def _members_in_l1(self, ratio: Loss) -> tuple[Attack, ...]:
+        apgd = APGDL1(eps=self.eps, steps=self.steps)
+        fab = self._within(FAB(norm="l1", radius=self.eps, steps=self.steps))
+        if self.version == "rand":
+            return apgd, apgd.replace(loss=ratio)
+        near = apgd.replace(aims=FAST_AIMS, nearest=True, aimed=margin_to)
+        if self.version == "fast":
+            return apgd, near
+        several = apgd.replace(restarts=5), apgd.replace(restarts=5, loss=ratio)
+        return (
+            (several[0], apgd.replace(aims=5), fab) if self.version == "standard" else (*several, near, fab)
+        )
 
     def _within(self, attack: FAB) -> Within:
         return Within(attack, self.eps, self.norm)

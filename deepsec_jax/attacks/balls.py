@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from deepsec_jax.attacks.best_so_far import per_row
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm
@@ -72,3 +73,36 @@ def _shrinkage(falling: jax.Array, radius: jax.Array) -> jax.Array:
     kept = jnp.sum(falling > level, axis=1)
     at = jnp.take_along_axis(level, jnp.maximum(kept - 1, 0)[:, None], axis=1)[:, 0]
     return jnp.where(total[:, -1] > radius, jnp.maximum(at, 0.0), 0.0)
+
+
+def onto_l1_ball_in_box(point: Images, clean: Images, radius: jax.Array) -> Images:
+    """Return the point nearest in L2 of the box [0, 1] inside each row's L1 ball around ``clean``.
+
+    For a multiplier t the solution is the change, with magnitudes reduced by t and clipped to the box; its
+    size decreases with t.  Bisection finds the t where it is the radius.
+
+    Args:
+        point: float32 [B, H, W, C].
+        clean: centers, in the box.
+        radius: float32 [B].
+    """
+    change = point - clean
+    magnitude = jnp.abs(change)
+
+    def at(shrinkage: jax.Array) -> Images:
+        shrunk = jnp.sign(change) * jnp.maximum(magnitude - per_row(shrinkage), 0.0)
+        return jnp.clip(clean + shrunk, min=0.0, max=1.0) - clean
+
+    limit = radius * (1.0 - 2.0**-18)  # a sum of many float32 entries is off by as much
+
+    def halve(_: jax.Array, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        fits = size_of(at(middle), "l1") <= limit
+        return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+    zero = jnp.zeros(radius.shape, jnp.float32)
+    largest = jnp.max(magnitude, axis=(1, 2, 3))
+    _, high = lax.fori_loop(0, 30, halve, (zero, largest))
+    inside = size_of(at(zero), "l1") <= limit
+    return clean + at(jnp.where(inside, 0.0, high))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from deepsec_jax.attacks.apgd import APGD
+from deepsec_jax.attacks.apgd_l1 import APGDL1
 from deepsec_jax.attacks.bim import BIM
 from deepsec_jax.attacks.blb import BLB
 from deepsec_jax.attacks.cw2 import CW2
@@ -43,6 +44,7 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "cw2": CW2,
     "ead": EAD,
     "apgd": APGD,
+    "apgdl1": APGDL1,
     "fab": FAB,
     "fmn": FMN,
     "ddn": DDN,

@@ -21,6 +21,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "fmn": {"steps": 40},
     "ddn": {"steps": 40},
     "sigmazero": {"steps": 40},
+    "apgdl1": {"eps": 2.0},
     "rays": {"queries": 60},
 }
 

@@ -27,10 +27,12 @@ KEY = jax.random.key(0)
 CLOSE = {
     "smallest eps apgd": (SmallestEps(APGD(steps=30), search_steps=12), "linf", 1.03, 1.25),
     "fab linf": (FAB(norm="linf", steps=50), "linf", 1.01, 1.05),
+    "fab linf, refined": (FAB(norm="linf", steps=50, refine=12), "linf", 1.001, 1.05),
     "fmn linf": (FMN(norm="linf", steps=200), "linf", 1.02, 1.5),
     "deepfool linf": (DeepFool(norm="linf"), "linf", 1.05, 1.4),
     "rays": (RayS(queries=2000), "linf", 1.03, 1.5),
     "fab l1": (FAB(norm="l1", steps=50), "l1", 1.01, 1.06),
+    "fab l1, refined": (FAB(norm="l1", steps=50, refine=12), "l1", 1.001, 1.06),
     "fmn l1": (FMN(norm="l1", steps=200), "l1", 1.01, 1.75),
     "ead": (EAD(rule="l1", steps=200, targeted=False), "l1", 2.0, 3.3),
     "fmn l0": (FMN(norm="l0", steps=200), "l0", 1.0, 1.5),
