@@ -8,6 +8,7 @@ they are in the host's memory: reading an array on a device would wait for it.
 value                  Python or NumPy          on the device (``jax.Array``)
 =====================  =======================  ====================================================
 hyperparameters        ValueError, when built   not looked at
+L-inf eps above 1      ValueError, when called  not looked at
 images                 ValueError, when called  a row outside [0, 1] is returned as NaN
 labels below 0         ValueError, when called  not looked at
 labels beyond classes  not looked at            not looked at
@@ -28,7 +29,13 @@ from jax import lax
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.cost import Counted
 from deepsec_jax.attacks.float32 import one_float_kind
-from deepsec_jax.attacks.model_checks import check_model, check_on_host, check_shapes, nan_where_outside
+from deepsec_jax.attacks.model_checks import (
+    check_eps,
+    check_model,
+    check_on_host,
+    check_shapes,
+    nan_where_outside,
+)
 from deepsec_jax.attacks.per_image import meeting_images
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
@@ -64,6 +71,7 @@ class AttackCall:
     ) -> Images | Counted:
         """Return adversarial images, with the model calls of each if the attack counts them."""
         check_model(model)
+        check_eps(attack)
         check_on_host(x, labels)
         x = jnp.asarray(x)
         return self._run(one_float_kind(attack, x.dtype), model, x, as_labels(labels), key)

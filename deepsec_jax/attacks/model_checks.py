@@ -54,6 +54,23 @@ def check_on_host(x: Any, labels: Any) -> None:
         raise ValueError(f"labels must be classes from 0, got {labels.min()}")
 
 
+def check_eps(attack: Any) -> None:
+    """Raise ValueError for an L-inf radius above 1, if it is in the host's memory.
+
+    Images are in [0, 1], so such a radius bounds nothing.  It is almost always meant in units of 0 .. 255.
+    """
+    eps, card = getattr(attack, "eps", None), getattr(attack, "card", None)
+    linf = getattr(attack, "norm", "linf" if card is not None and card.kind == "budget" else "") == "linf"
+    if not linf or not isinstance(eps, int | float | np.ndarray | np.generic):
+        return
+    largest = float(np.max(eps, initial=0.0))
+    if largest > 1.0:
+        raise ValueError(
+            f"{type(attack).__name__}.eps is {largest:g}, but images are in [0, 1]: "
+            "give it in these units, such as eps=8 / 255"
+        )
+
+
 def check_range(images: np.ndarray, *, first: int = 0) -> None:
     """Raise ValueError if an image is not in [0, 1].
 

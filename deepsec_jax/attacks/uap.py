@@ -17,7 +17,7 @@ from deepsec_jax.attacks.float32 import one_float_kind
 from deepsec_jax.attacks.float64 import is_rounded, narrowed
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.losses import succeeded
-from deepsec_jax.attacks.model_checks import check_model, check_on_host
+from deepsec_jax.attacks.model_checks import check_eps, check_model, check_on_host
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, share
@@ -136,6 +136,7 @@ class UAP(Struct):
             ValueError: no images, not [N, H, W, C], a NumPy array outside [0, 1], or an eps per image.
         """
         check_model(model)
+        check_eps(self)
         for name in ("eps", "overshoot", "fooling_rate"):
             if np.ndim(getattr(self, name)):
                 shape = list(np.shape(getattr(self, name)))

@@ -13,6 +13,7 @@ from deepsec_jax.attacks import (
     CW2,
     FGSM,
     JSMA,
+    LLC,
     PGD,
     RFGSM,
     RLLC,
@@ -157,3 +158,23 @@ def test_a_loss_by_its_name_inside_and_beside_attacks(linear, images):
     np.testing.assert_array_equal(named, given)
     wanted = BIM(loss=losses.cross_entropy)(linear, images, labels)
     np.testing.assert_array_equal(BIM(loss="ce")(linear, images, labels), wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "eps"),
+    [(FGSM, 8), (PGD, 8.0), (PGD, np.array([0.1, 8.0, 0.1])), (LLC, np.float32(8)), (UAP, 8.0)],
+)
+def test_an_eps_in_units_of_255_is_refused(linear, kind, eps):
+    attack = kind(eps=eps)  # building it says nothing: its norm may still change
+    x, labels = make_images(rows=3), np.zeros(3, int)
+    with pytest.raises(ValueError, match=rf"{kind.__name__}\.eps is 8, but images are in \[0, 1\]"):
+        if kind is UAP:
+            attack.fit(linear, np.asarray(x), key=KEY)
+        else:
+            attack(linear, x, labels, key=KEY)
+
+
+def test_what_may_be_above_one(linear):
+    x, labels = make_images(rows=3), np.zeros(3, int)
+    for attack in (PGD(eps=8.0, norm=2), PGD(eps=1.0), PGD(eps=jnp.float32(8)), Restarts(PGD(eps=1), n=2)):
+        assert attack(linear, x, labels, key=KEY).shape == x.shape

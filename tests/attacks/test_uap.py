@@ -94,15 +94,15 @@ def in_turn(model, batches, eps):
 
 def test_a_pass_adds_up_what_the_images_of_a_batch_lack(linear, images):
     images = 0.3 + 0.4 * images  # far from the ends of the box
-    uap = UAP(eps=5.0, passes=1)
+    uap = UAP(eps=1.0, passes=1)
     whole = uap.fit(linear, images, key=KEY, batch_size=8).delta
-    np.testing.assert_allclose(whole, in_turn(linear, [images], 5.0), atol=1e-5)
-    assert not np.allclose(whole, in_turn(linear, [images], 5.0) / 8, atol=1e-3)  # planted: their mean
+    np.testing.assert_allclose(whole, in_turn(linear, [images], 1.0), atol=1e-5)
+    assert not np.allclose(whole, in_turn(linear, [images], 1.0) / 8, atol=1e-3)  # planted: their mean
     two = images[:2]
     one_by_one = uap.fit(linear, two, key=KEY, batch_size=1).delta
-    orders = [in_turn(linear, [two[a : a + 1], two[b : b + 1]], 5.0) for a, b in ((0, 1), (1, 0))]
+    orders = [in_turn(linear, [two[a : a + 1], two[b : b + 1]], 1.0) for a, b in ((0, 1), (1, 0))]
     assert any(np.allclose(one_by_one, v, atol=1e-5) for v in orders)
-    alone = sum(in_turn(linear, [two[a : a + 1]], 5.0) for a in (0, 1))
+    alone = sum(in_turn(linear, [two[a : a + 1]], 1.0) for a in (0, 1))
     assert not np.allclose(one_by_one, alone, atol=1e-3)  # planted: what the clean images lack
 
 
