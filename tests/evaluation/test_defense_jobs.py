@@ -210,7 +210,7 @@ def test_a_search_ends_the_attack_on_a_model_without_a_gradient(tmp_path):
     assert robust[200] < 0.5 * robust[0], robust
     assert "queries" not in configs[0]["hyperparameters"]
     assert configs[200]["hyperparameters"]["search"] == "guided squares"
-    assert attack_in_words(configs[200]).count("a search of 200 queries by squares") == 1
+    assert attack_in_words(configs[200]).count("Square with 200 queries") == 1
 
 
 def test_a_search_goes_on_where_its_cell_says_so(tmp_path, monkeypatch):

@@ -41,9 +41,7 @@ def test_adaptive_above_either_is_unfinished_and_says_above_which():
     replayed, white_box, adaptive = ones(90, 40, 60)
     (flag,) = inconsistencies({"replayed": replayed, "white_box": white_box, "adaptive": adaptive})
     assert flag.label == UNFINISHED
-    assert (
-        "adaptive 60.0 % is above white-box 40.0 % of n = 100 (20 images speak for it, 0 against" in flag.text
-    )
+    assert "adaptive 60.0 % is above white-box 40.0 % of n = 100 (20 images for, 0 against" in flag.text
     both = inconsistencies({"replayed": white_box, "white_box": white_box, "adaptive": adaptive})
     assert [flag.label for flag in both] == [UNFINISHED] * 2
 

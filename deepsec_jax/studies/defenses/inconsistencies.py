@@ -10,10 +10,10 @@ from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, SQUARES, WH
 from deepsec_jax.tables.table import Finding
 
 MASKING = "masking: white-box above replayed"
-ZERO_GRADIENT = "zero gradient: nothing for PGD to climb"
-UNFINISHED = "surrogate unfinished: adaptive is not the lowest"
+ZERO_GRADIENT = "zero gradient: PGD was not run"
+UNFINISHED = "weak surrogate: adaptive is not the lowest"
 
-SEARCHED = "gradients weaker than a search: Square fooled more"
+SEARCHED = "weak gradients: Square fooled more"
 
 _SURE = 0.025  # one-sided, as the upper end of a 95 % interval
 
@@ -64,8 +64,8 @@ def inconsistencies(columns: Mapping[str, np.ndarray]) -> list[Finding]:
             found.append(
                 Finding(
                     MASKING,
-                    f"{_figures(columns, WHITE_BOX, REPLAYED, pair)}: the model's own gradients lead the "
-                    "attack astray, so white-box accuracy is no security here",
+                    f"{_figures(columns, WHITE_BOX, REPLAYED, pair)}: the model's gradients mislead the "
+                    "attack, so white-box accuracy says nothing about security",
                 )
             )
     for other in (WHITE_BOX, REPLAYED):
@@ -76,20 +76,21 @@ def inconsistencies(columns: Mapping[str, np.ndarray]) -> list[Finding]:
                     Finding(
                         UNFINISHED,
                         f"{_figures(columns, ADAPTIVE, other, pair)}: the attack through the surrogate is "
-                        "weaker than it must be, so its figure overstates the defense",
+                        "too weak, so its figure overstates the defense",
                     )
                 )
     return found
 
 
 def search_ahead(felled: Sequence[int], search: str, n: int) -> list[Finding]:
-    """Return what a search says that needs no gradient and must not find what gradients do not.
+    """Return a warning if a search without gradients fools images that attacks with gradients missed.
 
-    A few images at the edge are luck; AutoAttack's own flag draws the line at 0.2 % of n.
+    A few images may be chance; AutoAttack's own warning has a limit of 0.2 % of n.
 
     Args:
-        felled: images that each attack of the adaptive cascade has brought down, the search last.
-        search: what it was; one that is guided by a surrogate is expected to find more.
+        felled: number of images that each attack of the adaptive cascade was the first to fool; the search is
+            last.
+        search: kind of search; one guided by a surrogate is expected to find more.
         n: images of the sample.
     """
     if not felled or search != SQUARES or felled[-1] <= max(1, 0.002 * n):
@@ -97,8 +98,8 @@ def search_ahead(felled: Sequence[int], search: str, n: int) -> list[Finding]:
     return [
         Finding(
             SEARCHED,
-            f"{felled[-1]} of n = {n} images fell to a random search that no gradient leads, and had not "
-            "fallen to the attacks through the surrogate: they are too weak, and the figure may be too high",
+            f"{felled[-1]} of n = {n} images were fooled by a random search without gradients but not by the "
+            "attacks through the surrogate: these are too weak, and the figure may be too high",
         )
     ]
 
@@ -106,6 +107,6 @@ def search_ahead(felled: Sequence[int], search: str, n: int) -> list[Finding]:
 def _figures(columns: Mapping[str, np.ndarray], first: str, second: str, pair: Paired) -> str:
     shares = [f"{name.replace('_', '-')} {100 * np.mean(columns[name]):.1f} %" for name in (first, second)]
     return (
-        f"{shares[0]} is above {shares[1]} of n = {len(columns[first])} ({pair.higher} images speak for it, "
-        f"{pair.lower} against it, p = {pair.p:.1g})"
+        f"{shares[0]} is above {shares[1]} of n = {len(columns[first])} ({pair.higher} images for, "
+        f"{pair.lower} against, p = {pair.p:.1g})"
     )

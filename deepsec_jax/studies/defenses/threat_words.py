@@ -10,7 +10,7 @@ def attack_in_words(attack: dict[str, Any]) -> str:
     values = attack["hyperparameters"]
     if attack["name"] != "cascade":
         start = f"PGD, {values['steps']} steps of {values['step_size']:.4g}"
-        return f"{start} from a random start; as many as in the paper, and as long against ε"
+        return f"{start} from a random start; as in the paper, with the same ratio of step size to ε"
     nearest = f"each of the {values['aims']} nearest classes" if values["aims"] > 1 else "the nearest class"
     again = f", {values['rounds']} times" if values["rounds"] > 1 else ""
     words = [
@@ -20,14 +20,14 @@ def attack_in_words(attack: dict[str, Any]) -> str:
     if "weights" in values:
         shares = ", ".join(map(digits, values["weights"]))
         words.append(
-            f"PGD, steps of {values['step_size']:.4g} at first, shrinking to 0, along a momentum of "
+            f"PGD, steps of {values['step_size']:.4g} at first, decreasing to 0, momentum "
             f"{digits(values['decay'])}, first {values['confident']} on the model without its detector for "
-            f"the largest margin, then on both at once, weight {shares} of the detector in turn, "
+            f"the largest margin, then on both together, cycling through detector weights {shares}, "
             f"{values['restarts']} restarts each of loss {', then '.join(values['losses'])}"
         )
     if "queries" in values:
-        words.append(f"a search of {values['queries']} queries by squares")
-    return f"{', then '.join(words)}; each run on the survivors of those before it"
+        words.append(f"Square with {values['queries']} queries")
+    return f"{', then '.join(words)}; each run on the images that are not fooled yet"
 
 
 def eps_in_words(eps: float) -> str:

@@ -16,11 +16,11 @@ from deepsec_jax.tables.table import Finding
 FEW = 100
 """Below this number of images the interval of a share is wider than 20 points."""
 
-MASKED = "gradients lead nowhere"
+MASKED = "misleading gradients"
 WEAK = "surrogate too weak"
 BLIND = "no gradient"
 BLACK_BOX = "black box ahead of white box"
-GREY = "survives grey"
+GREY = "images survive at eps 0.5"
 UNTRIED = "no attack at this radius"
 SMALL = "few images"
 ROUNDING = "lost at 8 bits"
