@@ -28,7 +28,7 @@ class Evaluate:
     """Evaluate attacks, defenses or detectors; see deepsec evaluate STUDY --help.
 
     Attributes:
-        study: attacks, defenses or detectors.
+        study: attacks, defenses, detectors, security or robustness.
     """
 
     study: Annotated[str, tyro.conf.Positional]
@@ -104,7 +104,9 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     run_dir = options.run_dir or Path("runs") / "evaluate" / f"{name}-{dataset.name}"
     store = Store(run_dir, column_versions())
     store.check()
-    return Run(loaded.model, loaded.about, dataset, classes, store, options.batch_size)
+    defended = None if loaded.folder is None else loaded.folder.defended
+    surrogate = None if defended is None or defended.surrogate is loaded.model else defended.surrogate
+    return Run(loaded.model, loaded.about, dataset, classes, store, options.batch_size, surrogate=surrogate)
 
 
 def _carry_out(store: "Store", jobs: "Sequence[Job]", todo: Stages, unit: str) -> int:

@@ -16,6 +16,7 @@ from deepsec_jax.cli.demo import Demo
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.report import Report
+from deepsec_jax.cli.robustness import Robustness
 from deepsec_jax.cli.train import Train
 from deepsec_jax.convolutions import convolve_for_gradients
 from deepsec_jax.memory import keep_freed_memory
@@ -23,6 +24,7 @@ from deepsec_jax.memory import keep_freed_memory
 VERBS: dict[str, Any] = {
     "train": Train,
     "attack": Attack,
+    "robustness": Robustness,
     "defend": Defend,
     "evaluate": evaluate.Evaluate,
     "report": Report,

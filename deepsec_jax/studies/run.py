@@ -41,6 +41,7 @@ class Run:
         size: images per call, or ``auto``.
         warn: called with problems of a model, one line each.
         keeps: whether candidate sets are stored in the run directory; False writes nothing.
+        surrogate: of a defended model, the model to differentiate in place of it; None for itself.
     """
 
     model: Classifier
@@ -51,6 +52,7 @@ class Run:
     size: BatchSize = "auto"
     warn: Callable[[str], Any] = print
     keeps: bool = True
+    surrogate: Classifier | None = None
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -1,0 +1,172 @@
+"""The cells of a verdict: AutoAttack at one radius, and the smallest change in two norms."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from deepsec_jax.attacks import FMN, AutoAttack, Square, Transfer
+from deepsec_jax.attacks.cost import uses_gradients
+from deepsec_jax.attacks.settings import described
+from deepsec_jax.batches import OnBatch
+from deepsec_jax.evaluation.cascade import run_cascade
+from deepsec_jax.evaluation.generate import generate
+from deepsec_jax.evaluation.predictions import has_gradient, predict
+from deepsec_jax.evaluation.sample import Sample, draw_sample
+from deepsec_jax.hashing import hash_tree
+from deepsec_jax.randomness import example_keys, reseed, root_key
+from deepsec_jax.runs.runner import Job
+from deepsec_jax.studies.options import InputError
+from deepsec_jax.studies.run import Run
+from deepsec_jax.studies.verdict.options import Options, radius_of
+
+VERDICT = "verdict"
+ACCURACY, CLOSEST = "accuracy", "closest"
+
+
+def default_eps(norm: str, channels: int) -> float:
+    """Return the usual radius: 0.3 or L2 1.5 for grey images, 8/255 or L2 0.5 for colour images."""
+    grey, colour = {"linf": (0.3, 8 / 255), "l2": (1.5, 0.5)}[norm]
+    return grey if channels == 1 else colour
+
+
+def jobs(options: Options, run: Run) -> list[Job]:
+    """Return the jobs: AutoAttack, then the smallest change in L-inf and L2.
+
+    Raises:
+        InputError: more images asked for than there are.
+    """
+    test = len(run.dataset.test)
+    if options.n > test:
+        raise InputError(
+            f"--n must be at most {test}, the number of test images of {run.dataset.name}, got {options.n}"
+        )
+    sample = partial(
+        run.once, ("sample", options.n), partial(draw_sample, run.dataset.test, options.n, options.seed)
+    )
+    eps = default_eps(options.norm, run.channels) if options.eps is None else radius_of(options.eps)
+    return [
+        _accuracy(options, run, sample, eps),
+        *(_closest(options, run, sample, norm) for norm in ("linf", "l2")),
+    ]
+
+
+def _config(run: Run, options: Options, row: str, **more: Any) -> dict[str, Any]:
+    weights = {"model": str(hash_tree(run.model).hexdigest()[:16])}
+    if run.surrogate is not None:
+        weights["surrogate"] = str(hash_tree(run.surrogate).hexdigest()[:16])
+    return run.config(VERDICT, row=row, weights=weights, n=options.n, seed=options.seed, **more)
+
+
+def _notes(run: Run) -> dict[str, Any]:
+    return run.notes(findings=run.look(run.model, run.about["name"], gradients=run.surrogate is None))
+
+
+def members(run: Run, norm: str, eps: float, version: str, keys: Any) -> list[Any]:
+    """Return AutoAttack's attacks, through the surrogate of a defended model where they follow gradients.
+
+    Square is the last one: it must not find what attacks with gradients miss.
+    """
+    found = list(AutoAttack(eps=eps, norm=norm, version=version).members(run.classes))
+    if not any(isinstance(attack, Square) for attack in found):
+        found.append(Square(eps=eps, norm=norm, queries=1000))
+    if run.surrogate is None:
+        return found
+    surrogate = reseed(run.surrogate, keys)
+    return [Transfer(attack, surrogate) if uses_gradients(attack) else attack for attack in found]
+
+
+def _accuracy(options: Options, run: Run, sample: Any, eps: float) -> Job:
+    name = f"{options.norm} {eps:.6g}"
+    attack = AutoAttack(eps=eps, norm=options.norm, version=options.version)
+
+    def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        chosen: Sample = sample()
+        batch_size = min(run.batch_size(options.n), options.n)
+        key = root_key(options.seed)
+        model = reseed(run.model, example_keys(key, batch_size))
+        attacks = members(run, options.norm, eps, options.version, example_keys(key, batch_size))
+        found = run_cascade(
+            attacks, model, chosen.images, chosen.labels, key=key, batch_size=batch_size, on_batch=on_batch
+        )
+        clean = predict(run.model, chosen.images, chosen.labels, batch_size=batch_size)
+        under = predict(run.model, found.x_adv, chosen.labels, batch_size=batch_size)
+        differentiated = run.model if run.surrogate is None else run.surrogate
+        environment = {
+            "batch_size": batch_size, "seconds": found.seconds, "compile_seconds": found.compile_seconds,
+            "gradients": float(found.gradients.mean()), "forwards": float(found.forwards.mean()),
+            "attacks": [_told(each) for each in attacks],
+            "felled": [int((found.by == number).sum()) for number in range(len(attacks))],
+            "has_gradient": has_gradient(differentiated, chosen, key=key, batch_size=batch_size),
+        }  # fmt: skip
+        return environment, {
+            "x": chosen.images, "x_adv": found.x_adv, "labels": chosen.labels, "clean": clean.correct,
+            "robust": np.minimum(clean.correct, under.holds), "by": found.by.astype(np.int32),
+            "predicted": under.predicted, "confidence": under.confidence,
+        }  # fmt: skip
+
+    def measure(environment: Any, arrays: Any, names: Sequence[str], on_batch: Any) -> dict[str, np.ndarray]:
+        on_batch(options.n)
+        return {name: arrays[name] for name in names}
+
+    config = _config(
+        run, options, name, question=ACCURACY, norm=options.norm, eps=eps, attack=described(attack)
+    )
+    cost = attack.cost(run.classes, int(np.prod(run.dataset.image_shape)))
+    gradients = None if cost is None else int(cost.gradients + cost.forwards)
+    return Job(
+        config, compute, {"accuracy": ("clean", "robust")}, measure, images=options.n, gradients=gradients,
+        at_most=gradients is not None, measuring=0, notes=partial(_notes, run),
+        bytes=options.n * 8 * int(np.prod(run.dataset.image_shape)) + 65536,
+    )  # fmt: skip
+
+
+def _told(attack: Any) -> str:
+    """Return an attack as text, without the surrogate's weights."""
+    return f"{attack.attack!r} through the surrogate" if isinstance(attack, Transfer) else repr(attack)
+
+
+def short_name(text: str) -> str:
+    """Return the short name of an attack that is written as text: ``FAB`` of ``Within(attack=FAB(...))``."""
+    while text.startswith(("Within(attack=", "Restarts(attack=")):
+        text = text.partition("attack=")[2]
+    return text.partition("(")[0] + (" (targeted)" if "aims=" in text else "")
+
+
+def _closest(options: Options, run: Run, sample: Any, norm: str) -> Job:
+    attack = FMN(norm=norm, steps=options.steps)
+
+    def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        chosen: Sample = sample()
+        batch_size = min(run.batch_size(options.n), options.n)
+        key = root_key(options.seed)
+        used: Any = attack
+        if run.surrogate is not None:
+            used = Transfer(attack, reseed(run.surrogate, example_keys(key, batch_size)))
+        found = generate(
+            used, run.model, chosen.images, chosen.labels, key=key, batch_size=batch_size, on_batch=on_batch
+        )
+        clean = predict(run.model, chosen.images, chosen.labels, batch_size=batch_size)
+        under = predict(run.model, found.x_adv, chosen.labels, batch_size=batch_size)
+        change = np.abs(found.x_adv - chosen.images).reshape(options.n, -1).astype(np.float64)
+        distance = change.max(axis=1) if norm == "linf" else np.sqrt((change**2).sum(axis=1))
+        environment = {
+            "batch_size": batch_size, "seconds": found.seconds, "compile_seconds": found.compile_seconds,
+            "gradients": found.gradients,
+        }  # fmt: skip
+        success = (under.holds < 0.5) & (clean.correct >= 0.5)
+        return environment, {
+            "distance": distance, "success": success.astype(np.float32),
+            "clean": clean.correct, "labels": chosen.labels,
+        }  # fmt: skip
+
+    def measure(environment: Any, arrays: Any, names: Sequence[str], on_batch: Any) -> dict[str, np.ndarray]:
+        on_batch(options.n)
+        return {name: arrays[name] for name in names}
+
+    config = _config(run, options, f"closest {norm}", question=CLOSEST, norm=norm, attack=described(attack))
+    return Job(
+        config, compute, {"distance": ("distance",)}, measure, images=options.n, gradients=options.steps,
+        at_most=True, measuring=0, notes=partial(_notes, run), bytes=options.n * 32 + 65536,
+    )  # fmt: skip
