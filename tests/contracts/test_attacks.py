@@ -65,17 +65,16 @@ def searches(attack) -> bool:
 
 
 def test_table_is_complete():
-    folder = attacks.__path__
-    modules = {module.name for module in pkgutil.iter_modules(folder)}
+    modules = {module.name for module in pkgutil.iter_modules(attacks.__path__)}
     with_card = {
-        name
+        value
         for name in modules
         for value in vars(importlib.import_module(f"deepsec_jax.attacks.{name}")).values()
-        if inspect.isclass(value) and hasattr(value, "card") and value.__module__.endswith(f".{name}")
+        if inspect.isclass(value) and hasattr(value, "card")
     }
-    assert with_card == set(NAMES)
+    # AutoAttack is made of attacks of the table, and is run from Python.
+    assert with_card - {attacks.AutoAttack} == set(ATTACKS.values())
     for name, cls in ATTACKS.items():
-        assert cls.__module__ == f"deepsec_jax.attacks.{name}"
         assert hasattr(functional, name)
         card = cls.card
         assert card.name and card.title and "arXiv" in card.reference
