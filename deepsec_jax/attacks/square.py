@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.best_so_far import at_steps, per_row
-from deepsec_jax.attacks.call import attack_call, label_targets
+from deepsec_jax.attacks.call import attack_call, call_and_count, label_targets
 from deepsec_jax.attacks.compaction import rows_where, while_live
-from deepsec_jax.attacks.cost import Cost, Counted, uses_gradients
+from deepsec_jax.attacks.cost import Cost, Counted, cost, uses_gradients
 from deepsec_jax.attacks.fields import an_attack, norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, project, stored_in_ball
 from deepsec_jax.attacks.gradient import forward, value_and_gradient
@@ -20,6 +20,7 @@ from deepsec_jax.attacks.pyramids import first_pyramids, moved_mass
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, share
+from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Attack, Classifier, Images, Keys, Labels, Logits, Scalar
 from deepsec_jax.pytree import Struct, field, static
 
@@ -53,7 +54,7 @@ class Square(Struct):
         norm: "linf" or "l2", static.
         queries: maximum number of forwards, including that of x_0, static.
         share: initial p, as a share of the pixels.
-        start: attack with the same goal that returns x_0; its forwards and gradients are not counted.
+        start: attack with the same goal that returns x_0; its forwards and gradients are counted.
         guided: whether half of the squares, at random, take the signs of the loss's gradient at x_i; then
             every query needs a gradient, static.
         shrinking: False draws h from 1 to its largest value for every square, static.
@@ -98,18 +99,20 @@ class Square(Struct):
 
     def cost(self, classes: int, entries: int) -> Cost:
         """Return the model calls per image; see :class:`~deepsec_jax.attacks.cost.Cost`."""
-        del classes, entries
-        calls = float(self.queries)  # those of ``start`` are not counted
-        return Cost(0.0, calls, exact=False) if self.guided else Cost(calls, 0.0, exact=False)
+        calls = float(self.queries)
+        own = Cost(0.0, calls, exact=False) if self.guided else Cost(calls, 0.0, exact=False)
+        first = cost(self.start, classes=classes, entries=entries) or Cost(0.0, 0.0)
+        return Cost(own.forwards + first.forwards, own.gradients + first.gradients, exact=False)
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         streams = split_keys(keys)
         rows = x.shape[0]
+        begun = self._first(model, x, labels, keys)
         state = _State(
             x=x, labels=labels, keys=streams.attack, model_keys=streams.model,
             eps=jnp.broadcast_to(jnp.asarray(self.eps, jnp.float32), (rows, 1, 1, 1)),
-            x_adv=self._first(model, x, labels, keys),
+            x_adv=begun.x,
             gradient=jnp.zeros(x.shape, jnp.float32) if self.guided else None,
             loss=jnp.full(rows, -jnp.inf, jnp.float32), success=jnp.zeros(rows, bool),
             asked=jnp.zeros(rows, jnp.int32),
@@ -124,22 +127,31 @@ class Square(Struct):
 
         last = while_live(step, live, state)
         asked, nothing = last.asked.astype(jnp.float32), jnp.zeros(rows, jnp.float32)
+        forwards, gradients = (nothing, asked) if self.guided else (asked, nothing)
         found = jnp.where(per_row(last.success | (last.loss > -jnp.inf)), last.x_adv, x)
-        return Counted(found, *((nothing, asked) if self.guided else (asked, nothing)))
+        return Counted(found, begun.forwards + forwards, begun.gradients + gradients)
 
-    def _first(self, model: Classifier, x: Images, labels: Labels, keys: Any) -> Images:
-        """Return x_0 in the dtype of ``x``."""
+    def _first(self, model: Classifier, x: Images, labels: Labels, keys: Any) -> Counted:
+        """Return x_0 in the dtype of ``x``, and what it cost."""
+        nothing = jnp.zeros(x.shape[0], jnp.float32)
         if self.start is not None:
             if bool(getattr(self.start, "targeted", False)) != self.targeted:
                 raise ValueError("Square.start and Square.targeted have two goals: give them one")
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
-            return self.start(model, x, labels, key=own)
+            begun, counted = call_and_count(self.start, model, x, labels, key=own)
+            if counted is not None:
+                return counted
+            price = cost(self.start, classes=classes_of(model, x), entries=x[0].size) or Cost(0.0, 0.0)
+            return Counted(begun, nothing + price.forwards, nothing + price.gradients)
         if self.norm == "l2":
-            return _at_length(x, self.eps * first_pyramids(keys, x.shape), self.eps)
+            return Counted(
+                _at_length(x, self.eps * first_pyramids(keys, x.shape), self.eps), nothing, nothing
+            )
         shape = (1, x.shape[2], x.shape[3])
         half = jnp.float32(0.5)  # a Python 0.5 would be drawn with 64 bits under jax_enable_x64
         heads = jax.vmap(lambda key: jax.random.bernoulli(key, half, shape))(keys)
-        return _at_edge(x, jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0)), self.eps)
+        signs = jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0))
+        return Counted(_at_edge(x, signs, self.eps), nothing, nothing)
 
 
 class _State(NamedTuple):

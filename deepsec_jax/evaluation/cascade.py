@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.attacks import AutoAttack, FixedImages, Square, Transfer, run_in_batches
+from deepsec_jax.attacks import AutoAttack, FixedImages, Transfer, run_in_batches
 from deepsec_jax.attacks.batching import check_values
 from deepsec_jax.attacks.call import call_and_count
 from deepsec_jax.attacks.cost import Cost, cost
@@ -114,8 +114,8 @@ def run_cascade(
     such an image has no margin.  The attacker's draws of a randomised model differ from the judge's.
 
     Args:
-        attacks: untargeted attacks, such as ``Transfer(attack, surrogate)``.  A guided :class:`Square` starts
-            at the best image so far.
+        attacks: untargeted attacks, such as ``Transfer(attack, surrogate)``; :class:`FromBest` marks a search
+            that starts at the best image so far.
         model: the model to fool.
         images: float32 [N, H, W, C] in [0, 1].
         labels: true classes [N].
@@ -167,9 +167,21 @@ def run_cascade(
     return Cascaded(best, fooled, by, gradients, forwards, max(0.0, seconds - compiled), compiled)
 
 
+@dataclass(frozen=True)
+class FromBest:
+    """A search that starts at the best image so far, instead of at one of its own.
+
+    Attributes:
+        attack: ``Square``, or a ``Transfer`` of it.
+    """
+
+    attack: Any
+
+
 def declared(attack: Any, classes: int, entries: int) -> Cost:
     """Return the declared cost of an attack, of the inner one of a ``Transfer``; NaN if there is none."""
-    inner = attack.attack if isinstance(attack, Transfer) else attack
+    inner = attack.attack if isinstance(attack, FromBest) else attack
+    inner = inner.attack if isinstance(inner, Transfer) else inner
     return cost(inner, classes=classes, entries=entries) or Cost(math.nan, math.nan, exact=False)
 
 
@@ -220,17 +232,21 @@ class Counting(Struct):
 
 
 def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
-    """Return rows and their attack: all together, or batches of a guided search from the best so far."""
+    """Return rows and their attack: all together, or batches of a search from the best so far."""
     every = np.arange(len(best))
-    inner = attack.attack if isinstance(attack, Transfer) else attack
-    if not (isinstance(inner, Square) and inner.guided):
+    if not isinstance(attack, FromBest):
         yield every, attack
         return
+    search: Any = attack.attack
     for first in range(0, len(best), batch_size):
         cut = every[first : first + batch_size]
-        filled = best[np.minimum(first + np.arange(batch_size), len(best) - 1)]  # as run_in_batches pads
-        begun = inner.replace(start=FixedImages(jnp.asarray(filled)))
-        yield cut, attack.replace(attack=begun) if isinstance(attack, Transfer) else begun
+        padded = np.minimum(first + np.arange(batch_size), len(best) - 1)  # as run_in_batches does
+        start = FixedImages(jnp.asarray(best[padded]))
+        if isinstance(search, Transfer):
+            inner: Any = search.attack
+            yield cut, search.replace(attack=inner.replace(start=start))
+        else:
+            yield cut, search.replace(start=start)
 
 
 class Share:

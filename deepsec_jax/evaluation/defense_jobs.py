@@ -10,7 +10,7 @@ import numpy as np
 from deepsec_jax.attacks import Square, Transfer
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.data import Dataset
-from deepsec_jax.evaluation.cascade import run_cascade
+from deepsec_jax.evaluation.cascade import FromBest, run_cascade
 from deepsec_jax.evaluation.defense_cells import (
     ADAPTIVE,
     GUIDED,
@@ -289,12 +289,13 @@ def adaptive_attacks(subject: DefendedModel, asked: Mapping[str, Any], *, keys: 
         joint = {**{name: asked[name] for name in names}, "names": asked["losses"]}
     search, way = None, asked.get("search", "")
     if way.startswith(GUIDED):
-        search = guided_search(
-            surrogate, eps=asked["eps"], queries=asked["queries"], stops=not way.endswith(ON)
+        search = FromBest(
+            guided_search(surrogate, eps=asked["eps"], queries=asked["queries"], stops=not way.endswith(ON))
         )
     elif way:
         squares = Square(eps=asked["eps"], queries=asked["queries"], share=0.8, stops=not way.endswith(ON))
-        search = Transfer(squares, surrogate if way.endswith(ON) else reseed(subject.classifier, keys))
+        searched = surrogate if way.endswith(ON) else reseed(subject.classifier, keys)
+        search = FromBest(Transfer(squares, searched))
     return adaptive_runs(
         surrogate, eps=asked["eps"], steps=asked["steps"], aims=asked["aims"], rounds=asked["rounds"],
         stops=asked["stops"], joint=joint, search=search,

@@ -10,7 +10,7 @@ import numpy as np
 from deepsec_jax.attacks import APGD, PGD, Square, Transfer, losses
 from deepsec_jax.attacks.parts import Cosine, Momentum, at_input
 from deepsec_jax.metrics import Column
-from deepsec_jax.protocols import Attack, Classifier
+from deepsec_jax.protocols import Classifier
 
 SHARE = 0.08
 """Largest share of an image in a square of the guided search: 8 x 8 pixels on MNIST."""
@@ -25,7 +25,7 @@ def adaptive_runs(
     rounds: int,
     stops: bool,
     joint: Mapping[str, Any] | None = None,
-    search: Attack | None = None,
+    search: Any = None,
 ) -> list[Any]:
     """Return the attacks of the adaptive column, in order.
 

@@ -8,7 +8,7 @@ from conftest import Noisy, make_images, make_linear
 
 from deepsec_jax import evaluation
 from deepsec_jax.attacks import APGD, PGD, AutoAttack, Square, Transfer
-from deepsec_jax.evaluation.cascade import ALREADY, STANDS, run_cascade
+from deepsec_jax.evaluation.cascade import ALREADY, STANDS, FromBest, _parts, run_cascade
 from deepsec_jax.pytree import Struct, static
 
 KEY = jax.random.key(2)
@@ -51,7 +51,8 @@ def test_neither_the_batch_size_nor_the_neighbours_matter():
         Transfer(APGD(eps=EPS, steps=2), MODEL),
         PGD(eps=EPS, step_size=EPS, steps=3),
         Square(eps=EPS, queries=20),
-        Transfer(Square(eps=EPS, queries=20, guided=True), MODEL),
+        FromBest(Transfer(Square(eps=EPS, queries=20, guided=True), MODEL)),
+        FromBest(Square(eps=EPS, queries=20, share=0.1)),
     ]
     whole = run_cascade(attacks, MODEL, X, LABELS, key=KEY, batch_size=20)
     for size in (3, 7):
@@ -98,6 +99,18 @@ def test_no_two_attacks_see_one_key_and_a_weaker_image_is_not_kept():
     alone = run_cascade([strong], MODEL, X, LABELS, key=KEY, batch_size=32)
     np.testing.assert_array_equal(made.x_adv, alone.x_adv)
     assert (made.x_adv[stands] != X[stands]).any()
+
+
+def test_a_search_starts_at_the_best_image_so_far():
+    """One query of a search is its start; a margin that was reached is not lost."""
+    ascent, still = PGD(eps=EPS / 2, step_size=EPS, steps=3), Square(eps=EPS / 2, queries=1)
+    alone = run_cascade([ascent], MODEL, X, LABELS, key=KEY, batch_size=8)
+    both = run_cascade([ascent, FromBest(still)], MODEL, X, LABELS, key=KEY, batch_size=8)
+    np.testing.assert_array_equal(both.x_adv, alone.x_adv)
+    (seen,) = [part for _, part in _parts(FromBest(still), alone.x_adv[:5], 8)]
+    np.testing.assert_array_equal(seen.start(MODEL, X[:8], LABELS[:8])[:5], alone.x_adv[:5])
+    (own,) = [part for _, part in _parts(still, alone.x_adv[:5], 8)]
+    assert own.start is None, "planted: without the mark it starts at an image of its own"
 
 
 def test_progress_adds_up_to_the_images():

@@ -219,7 +219,7 @@ def test_a_search_goes_on_where_its_cell_says_so(tmp_path, monkeypatch):
     none, zeros = np.zeros(40), np.zeros((40, 4, 4, 1), np.float32)
     made, stops = Cascaded(zeros, none, none, none, none, 0.0, 0.0), []
     monkeypatch.setattr(
-        defense_jobs, "run_cascade", lambda runs, *_, **__: stops.append(runs[-1].attack.stops) or made
+        defense_jobs, "run_cascade", lambda runs, *_, **__: stops.append(runs[-1].attack.attack.stops) or made
     )
     threat = replace(defended.THREAT, queries=9)
     for name, surrogate in (("te", defended.RAW), ("rc", noisy)):
