@@ -74,7 +74,7 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
     return Section(
         title=title, note="", fields={"data": data, "model": model}, tables=tables, cells=tuple(cells),
         kinds=(ACCURACY, CLOSEST), record={"verdict": verdict(cells)},
-        facts=build.facts(cells, {
+        facts=verdict(cells) | build.facts(cells, {
             "Images": f"n = {config['n']} random test images, seed {config['seed']}",
         }, times=times),
     )  # fmt: skip
@@ -195,8 +195,7 @@ def _order(cell: Cell, cells: Sequence[Cell]) -> list[str]:
 
 
 def overview(section: Section, anchor: str) -> list[Block]:
-    """Return the verdict, the curve of the smallest changes, and pictures."""
-    blocks = [Block("facts", section.record["verdict"], "Verdict")]
+    """Return the curves of the smallest changes."""
     charts = []
     for cell in section.cells:
         if cell.error is None and cell.config["question"] == CLOSEST:
@@ -206,9 +205,8 @@ def overview(section: Section, anchor: str) -> list[Block]:
             curve = Curve("smallest change", cell.arrays["distance"][hits], int(right.sum()))
             svg = plots.success_distance(f"{anchor}-{cell.config['norm']}", symbol, [curve])
             charts.append({"title": f"Fooled within a change, {symbol}", "svg": Markup(svg)})
-    if charts:
-        blocks.append(Block("charts", {"charts": charts, "large": True}, "How much it takes", ""))
-    return blocks
+    block = Block("charts", {"charts": charts, "large": True}, "How much it takes", "")
+    return [block] if charts else []
 
 
 def details(section: Section, anchor: str, times: bool) -> list[Detail]:
