@@ -22,10 +22,10 @@ from deepsec_jax import data, defenses, training
 from deepsec_jax.attacks.losses import max_margin
 from deepsec_jax.defenses.base import base_of
 from deepsec_jax.defenses.fs import Rounded, SmoothlyRounded
+from deepsec_jax.evaluation.adaptive import joint_runs
 from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.defense_cells import DECAY, FIRST
 from deepsec_jax.evaluation.predictions import predict
-from deepsec_jax.evaluation.robustness import joint_runs
 from deepsec_jax.evaluation.sample import Sample, draw_sample
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.progress import progress

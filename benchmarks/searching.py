@@ -16,9 +16,9 @@ from results import table, write_json
 
 from deepsec_jax import defenses
 from deepsec_jax.attacks import FixedImages, Square, Transfer, run_in_batches
+from deepsec_jax.evaluation.adaptive import SHARE
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE
 from deepsec_jax.evaluation.predictions import predict
-from deepsec_jax.evaluation.robustness import SHARE
 from deepsec_jax.runs.store import read_cells
 
 

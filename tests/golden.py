@@ -23,8 +23,8 @@ from deepsec_jax.attacks import parse, prepare
 from deepsec_jax.catalog import versions
 from deepsec_jax.defenses import DEFENSES, DETECTORS, FittedDetector
 from deepsec_jax.defenses.detector import score_all
+from deepsec_jax.evaluation.adaptive import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.measured import record_of
-from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.metrics import DEFENSE_METRICS, DETECTION_METRICS, METRICS
 from deepsec_jax.models.guarded import Guarded

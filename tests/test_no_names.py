@@ -20,7 +20,7 @@ KEYS = {*ATTACKS, *DEFENSES}
 
 MADE_OF = {
     # The attack that a threat model asks for is made of these.
-    "evaluation/robustness.py", "evaluation/cascade.py", "evaluation/defense_cells.py",
+    "evaluation/adaptive.py", "evaluation/cascade.py", "evaluation/defense_cells.py",
     "evaluation/defense_jobs.py",
     # The paper's Table VII is a sweep of FGSM.
     "evaluation/detector_jobs.py",

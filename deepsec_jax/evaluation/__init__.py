@@ -1,11 +1,12 @@
 """Evaluation: independent measurement of success, records for metrics, evaluations in memory.
 
     results = evaluation.evaluate(model, ["fgsm", "pgd"], "digits", n=100, key=jax.random.key(0))
+    results = evaluation.robustness(model, "digits", eps=0.1)
     outcome = evaluation.judge(model, x, x_adv, labels)
     record = evaluation.record_of(model, x, x_adv, labels)
 
-``evaluate``, ``read`` and ``Results`` need tables and come from :mod:`deepsec_jax.studies`, which imports
-this package.  They are imported when first used.
+``evaluate``, ``robustness``, ``read`` and ``Results`` need tables and come from :mod:`deepsec_jax.studies`,
+which imports this package.  They are imported when first used.
 """
 
 import importlib
@@ -19,10 +20,11 @@ ABOVE = {
     "Results": "deepsec_jax.studies.results",
     "evaluate": "deepsec_jax.studies.evaluate",
     "read": "deepsec_jax.studies.results",
+    "robustness": "deepsec_jax.studies.evaluate",
 }
 """Public names defined in packages that import this one -> their modules."""
 
-__all__ = ["Outcome", "Results", "autoattack", "evaluate", "judge", "read", "record_of"]
+__all__ = ["Outcome", "Results", "autoattack", "evaluate", "judge", "read", "record_of", "robustness"]
 
 
 def __getattr__(name: str) -> Any:

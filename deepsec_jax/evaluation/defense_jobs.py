@@ -10,6 +10,12 @@ import numpy as np
 from deepsec_jax.attacks import Square, Transfer
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.data import Dataset
+from deepsec_jax.evaluation.adaptive import (
+    REJECTION_COLUMNS,
+    ROBUSTNESS_COLUMNS,
+    adaptive_runs,
+    guided_search,
+)
 from deepsec_jax.evaluation.cascade import FromBest, run_cascade
 from deepsec_jax.evaluation.defense_cells import (
     ADAPTIVE,
@@ -28,12 +34,6 @@ from deepsec_jax.evaluation.defense_cells import (
 from deepsec_jax.evaluation.generate import Generated, generate
 from deepsec_jax.evaluation.judge import draws_of
 from deepsec_jax.evaluation.predictions import has_gradient, predict
-from deepsec_jax.evaluation.robustness import (
-    REJECTION_COLUMNS,
-    ROBUSTNESS_COLUMNS,
-    adaptive_runs,
-    guided_search,
-)
 from deepsec_jax.evaluation.sample import Sample, draw_sample, split_name, whole
 from deepsec_jax.evaluation.sight import sight_arrays
 from deepsec_jax.evaluation.utility import compare, measure_utility, utility_columns

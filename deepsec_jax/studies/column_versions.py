@@ -1,6 +1,6 @@
 """The version of every metric column of run directories."""
 
-from deepsec_jax.evaluation.robustness import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
+from deepsec_jax.evaluation.adaptive import REJECTION_COLUMNS, ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.metrics import METRICS, Column
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -26,6 +26,8 @@ from deepsec_jax.studies.attacks.tables import ATTACKS
 from deepsec_jax.studies.model_words import about_folder
 from deepsec_jax.studies.results import Results
 from deepsec_jax.studies.run import Run
+from deepsec_jax.studies.verdict.options import Options as RobustnessOptions
+from deepsec_jax.studies.verdict.tables import ROBUSTNESS_STUDY
 
 OWN = "own"
 """The kind of preset of an attack with its own hyperparameters."""
@@ -76,23 +78,88 @@ def evaluate(
         Exception: an error of an attack, with a note that names the attack.
     """
     images = _dataset(dataset)
-    about: dict[str, Any] = {"name": model_name or type(model).__name__}
-    if isinstance(model, str | os.PathLike):
-        folder = load_folder(model)
-        about = about_folder(folder, model_name or Path(model).resolve().name)
-        model = folder.model
     made, kind = _attacks(attacks, images, preset)
     if not made:
         raise ValueError("there is no attack: give names, attacks, or a dict of them")
-    check_model(model)
-    classes = check_fits(model, images)
-    run = Run(
-        model, about, images, classes, Store(Path()), batch_size, warn=lambda warning: None, keeps=False
-    )  # findings are warnings of the tables
+    run = _run(model, images, batch_size, model_name)
     jobs = jobs_of(made, run, n=n, seed=seed_of(key), preset=kind, metrics=tuple(metrics))
     with progress("evaluate", n * len(made)) if show_progress else nullcontext(_quiet) as advance:
         cells = compute_cells(jobs, advance)
     return Results(ATTACKS, tuple(cells), times)
+
+
+def robustness(
+    model: Classifier | str | os.PathLike[str],
+    dataset: str | Dataset | tuple[Any, Any],
+    *,
+    n: int = 200,
+    key: Key | int = 0,
+    norm: Literal["linf", "l2"] = "linf",
+    eps: float | None = None,
+    version: Literal["standard", "fast"] = "standard",
+    steps: int = 200,
+    batch_size: int = 128,
+    model_name: str | None = None,
+    times: bool = True,
+    show_progress: bool = False,
+) -> Results:
+    """Answer how robust a model is: ``deepsec robustness`` without a run directory.
+
+        results = evaluation.robustness(model, "digits", eps=0.1)
+        for topic, text in results.sections[0].record["verdict"].items():
+            print(topic, text)
+
+    Args:
+        model: a callable pytree in evaluation mode; or a model folder.  A folder of a defended model is
+            attacked through its surrogate.
+        dataset: as for :func:`evaluate`.
+        n: number of random test images, whether they are classified correctly or not.
+        key: of the drawn images and the attacks; an int is a seed.
+        norm: of the change.
+        eps: radius; default 0.3 in L-inf and 1.5 in L2 for grey images, 8/255 and 0.5 for colour images.
+        version: AutoAttack: ``standard``, or ``fast`` with fewer gradients.
+        steps: of the search for the smallest change.
+        batch_size: images per call.
+        model_name: name of the model in tables; default that of its class or folder.
+        times: whether tables keep values that depend on the clock and the machine's load.
+        show_progress: whether to show progress on stderr.
+
+    Raises:
+        DataError: no such data set.
+        ValueError: an invalid option, model or images.
+    """
+    run = _run(model, _dataset(dataset), batch_size, model_name)
+    options = RobustnessOptions(
+        run.about["name"], norm=norm, eps=None if eps is None else repr(float(eps)), n=n, seed=seed_of(key),
+        version=version, steps=steps,
+    )  # fmt: skip
+    options.check()
+    jobs = ROBUSTNESS_STUDY.jobs(options, run)
+    total = sum(job.images for job in jobs)
+    with progress("evaluate", total) if show_progress else nullcontext(_quiet) as advance:
+        cells = compute_cells(jobs, advance)
+    return Results(ROBUSTNESS_STUDY, tuple(cells), times)
+
+
+def _run(
+    model: Classifier | str | os.PathLike[str], images: Dataset, batch_size: int, name: str | None
+) -> Run:
+    """Return a checked model with its images; nothing is written."""
+    about: dict[str, Any] = {"name": name or type(model).__name__}
+    surrogate = None
+    if isinstance(model, str | os.PathLike):
+        folder = load_folder(model)
+        about = about_folder(folder, name or Path(model).resolve().name)
+        model = folder.model
+        if folder.defended is not None and folder.defended.surrogate is not model:
+            surrogate = folder.defended.surrogate
+    check_model(model)
+    classes = check_fits(model, images)
+    return Run(
+        model, about, images, classes, Store(Path()), batch_size,
+        warn=lambda warning: None,  # findings are warnings of the tables
+        keeps=False, surrogate=surrogate,
+    )  # fmt: skip
 
 
 def _quiet(images: int, name: str) -> None:

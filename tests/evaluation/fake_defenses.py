@@ -9,9 +9,9 @@ from deepsec_jax import defenses, training
 from deepsec_jax.attacks.settings import hyperparameters
 from deepsec_jax.defenses.base import changed_recipe
 from deepsec_jax.defenses.folders import settings_of
+from deepsec_jax.evaluation.adaptive import ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.defense_cells import paper_pgd
 from deepsec_jax.evaluation.defense_jobs import column_of
-from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.utility import measure_utility, utility_columns
 from deepsec_jax.runs.cells import KINDS, Cell
 

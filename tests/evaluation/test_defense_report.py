@@ -15,7 +15,7 @@ from rich.console import Console
 from scipy import stats
 from test_attack_report import page_faults
 
-from deepsec_jax.evaluation.robustness import ROBUSTNESS_COLUMNS
+from deepsec_jax.evaluation.adaptive import ROBUSTNESS_COLUMNS
 from deepsec_jax.evaluation.utility import utility_columns
 from deepsec_jax.metrics import DEFENSE_METRICS, Column
 from deepsec_jax.runs.cell_files import cell_name

@@ -29,10 +29,10 @@ from deepsec_jax.defenses.detector import fitting_and_validation
 from deepsec_jax.defenses.detector_files import ARRAYS as KEPT
 from deepsec_jax.defenses.detector_files import keep_arrays, kept_arrays
 from deepsec_jax.evaluation import judge
+from deepsec_jax.evaluation.adaptive import guided_search, joint_runs
 from deepsec_jax.evaluation.defense_cells import DECAY, WEIGHTS
 from deepsec_jax.evaluation.measured import measure_cell, record_of
 from deepsec_jax.evaluation.predictions import predict
-from deepsec_jax.evaluation.robustness import guided_search, joint_runs
 from deepsec_jax.metrics import METRICS, defense_record_of, measure, measure_defense
 from deepsec_jax.models.guarded import Guarded
 from deepsec_jax.pytree import Struct

@@ -5,6 +5,7 @@ import pytest
 from conftest import Linear
 from defended import RAW, Misleading, Rounded, make_dataset
 
+from deepsec_jax import evaluation
 from deepsec_jax.runs.in_memory import compute_cells
 from deepsec_jax.runs.store import Store
 from deepsec_jax.studies.options import InputError
@@ -97,6 +98,18 @@ def test_a_defended_model_is_attacked_through_its_surrogate(tmp_path, cells):
     assert not any("no gradient" in text for text in gates(found))
     assert any("through the surrogate" in text for text in found[0].environment["attacks"])
     assert found[0].columns["robust"].mean() == pytest.approx(cells[0].columns["robust"].mean(), abs=0.1)
+
+
+def test_the_same_in_one_call(tmp_path, cells):
+    results = evaluation.robustness(
+        RAW, make_dataset(), n=N, eps=EPS, version="fast", steps=40, batch_size=20, model_name="mine"
+    )
+    again = results.cells[0]
+    np.testing.assert_array_equal(again.arrays["x_adv"], cells[0].arrays["x_adv"])
+    assert again.name == cells[0].name
+    assert results.sections[0].record["verdict"] == verdict(cells)
+    with pytest.raises(ValueError, match="at most 1, the range of a pixel"):
+        evaluation.robustness(RAW, make_dataset(), n=N, eps=8)
 
 
 def test_inputs_that_no_run_can_use(tmp_path):
