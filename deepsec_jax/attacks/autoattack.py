@@ -26,9 +26,6 @@ VERSIONS = ("standard", "plus", "rand", "fast")
 FAST_AIMS = 5
 """Number of target classes of ``fast``, the nearest ones."""
 
-FAST_SHARE = 0.1
-"""Share of an image that the first squares of ``fast`` cover."""
-
 
 class AutoAttack(Struct):
     """The standard reference for robust accuracy: no step size to choose, several losses.
@@ -37,8 +34,8 @@ class AutoAttack(Struct):
     FAB towards nine wrong classes, Square with 5,000 queries.  ``plus`` adds restarts and untargeted DLR.
     ``rand``, for randomised models: APGD on two losses; wrap the model in ``EOT`` to average draws. ``fast``,
     a third of ``standard``'s gradients: APGD on the cross-entropy's direction from the clean image; APGD on
-    the margin towards each of the five nearest classes (MALT); Square from its best image, with small
-    squares. With fewer than three classes max-margin replaces the untargeted DLR.
+    the margin towards each of the five nearest classes (MALT); Square from its best image. With
+    fewer than three classes max-margin replaces the untargeted DLR.
 
     In L1 the ascents are those of :class:`~deepsec_jax.attacks.APGDL1`, with five restarts in ``standard``.
     There is no Square in L1.
@@ -99,7 +96,7 @@ class AutoAttack(Struct):
             return apgd, apgd.replace(loss=ratio)
         if self.version == "fast":
             near = apgd.replace(aims=FAST_AIMS, nearest=True, aimed=margin_to)
-            return apgd.replace(start=at_input), square.replace(start=near, share=FAST_SHARE)
+            return apgd.replace(start=at_input), square.replace(start=near)
         if self.version == "standard":
             return apgd, aimed, self._within(fab), square
         five = self._within(fab.replace(aims=1, restarts=5))

@@ -8,7 +8,6 @@ from conftest import make_images, make_linear
 
 from attacks.checkers import violations
 from deepsec_jax.attacks import FAB, AutoAttack, DeepFool, Within
-from deepsec_jax.catalog import UnknownName
 from deepsec_jax.evaluation import judge
 
 KEY = jax.random.key(0)
@@ -62,6 +61,11 @@ def test_what_is_farther_than_eps_comes_back_clean(linear, images):
 
 
 def test_versions():
-    assert [len(AutoAttack(version=name).members(10)) for name in ("standard", "plus", "rand")] == [4, 6, 2]
-    with pytest.raises(UnknownName, match="standard"):
+    assert [len(AutoAttack(version=name).members(10)) for name in ("standard", "plus", "rand", "fast")] == [
+        4,
+        6,
+        2,
+        2,
+    ]
+    with pytest.raises(ValueError, match="standard"):
         AutoAttack(version="standart")  # codespell:ignore
