@@ -155,8 +155,12 @@ def test_attacks_inside_attacks():
         (field_checks.text, ["a"], [1, None]),
         (field_checks.optional(count), [None, 1], [0]),
     ],
-    ids=str,
-)
+    # A function's own text has its address, and two processes must agree on the names of tests.
+    ids=(
+        "count", "integer", "flag", "one_of", "each", "function", "positive", "share", "proper_share", "text",
+        "optional",
+    ),
+)  # fmt: skip
 def test_each_check(check, good, bad):
     for value in good:
         assert np.all(check(value) == value) if value is not None else check(value) is None

@@ -10,11 +10,11 @@ import pytest
 from conftest import make_linear
 from subjects import MODULE, Models, make_npz
 
+from deepsec_jax.attacks.cost import uses_gradients
 from deepsec_jax.cli.main import main
 from deepsec_jax.pytree import Struct
 from deepsec_jax.runs.store import read_cells
 from deepsec_jax.studies import run as run_module
-from deepsec_jax.studies.attacks.jobs import _follows_gradients
 
 SENTENCE = "The outputs are probabilities: each row lies in [0, 1] and sums to 1."
 
@@ -101,4 +101,4 @@ def test_images_of_a_wrong_range(deepsec, capsys):
 def test_a_search_without_gradients_needs_none():
     from deepsec_jax.attacks import PGD, Square
 
-    assert list(map(_follows_gradients, (PGD(), Square(), Square(guided=True)))) == [True, False, True]
+    assert list(map(uses_gradients, (PGD(), Square(), Square(guided=True)))) == [True, False, True]
