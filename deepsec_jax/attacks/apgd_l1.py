@@ -15,7 +15,8 @@ from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.compaction import rows_where, while_live
 from deepsec_jax.attacks.cost import Cost, Counted
-from deepsec_jax.attacks.geometry import at_least_float32, towards
+from deepsec_jax.attacks.fields import norm_of
+from deepsec_jax.attacks.geometry import Norm, at_least_float32, towards
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.layer_losses import of_logits
 from deepsec_jax.attacks.losses import (
@@ -58,6 +59,7 @@ class APGDL1(Struct):
     Attributes:
         eps: radius of the ball in L1, in units of the [0, 1] pixel range; a number, or one per image, [B].
         steps: steps of a run, static; one per part at least.
+        norm: "l1", static: :class:`~deepsec_jax.attacks.APGD` has the others.
         restarts: number of runs, or with ``aims`` rounds of runs, static.
         aims: number of target classes, static, at most K - 1; 0 maximises ``loss``.
         nearest: whether aims are chosen by distance to the linearised boundary instead of logits, static.
@@ -73,6 +75,7 @@ class APGDL1(Struct):
 
     eps: Scalar = 10.0
     steps: int = static(100, check=count)
+    norm: Norm = static("l1", check=norm_of("l1"))
     restarts: int = static(1, check=count)
     aims: int = static(0, check=integer(0))
     nearest: bool = static(False)
@@ -88,7 +91,6 @@ class APGDL1(Struct):
         goal="untargeted",
         kind="budget",
     )
-    norm: ClassVar[str] = "l1"
     needs_key: ClassVar[bool] = True
     targets = label_targets
 

@@ -18,7 +18,12 @@ SAME = {
     "l2": [2, 2.0, np.float32(2), "L2", "l_2"],
     "linf": [math.inf, np.inf, jnp.inf, np.float32("inf"), "Linf", "LINF", "inf", "l_inf"],
 }
-OF = {attacks.FAB: ("l1", "l2", "linf"), attacks.FMN: BALLS}
+OF = {
+    attacks.APGDL1: ("l1",),
+    attacks.AutoAttack: ("linf", "l2", "l1"),
+    attacks.FAB: ("l1", "l2", "linf"),
+    attacks.FMN: BALLS,
+}
 WITH_NORM = [
     attack
     for attack in [*attacks.ATTACKS.values(), attacks.AutoAttack]
