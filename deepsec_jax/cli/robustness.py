@@ -10,8 +10,8 @@ class Robustness(Options):
     """How robust is this model? Ten lines, and a page to send to a colleague.
 
     AutoAttack is run on random test images at one radius, and FMN looks for the smallest change that fools
-    the model. The folder of a defended model is attacked through its surrogate. The same command goes on
-    where it was interrupted.
+    the model. The folder of a defended model is attacked through its surrogate. The same command
+    continues an interrupted run.
     """
 
     def run(self) -> int:
