@@ -35,6 +35,9 @@ class RayS(Struct):
     Returns the closest misclassified image of all queries, or the clean image.  At most ``queries`` forwards,
     including that of the clean image.
 
+    A ray is followed only if the corner of the box at its end is misclassified.  A model that rejects such
+    images needs another attack.
+
     Attributes:
         queries: maximum number of forwards, static.
         tolerance: of the bisection, in units of the [0, 1] pixel range.

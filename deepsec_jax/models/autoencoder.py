@@ -27,7 +27,7 @@ class Autoencoder(nnx.Module):
 
     def __init__(self, channels: int, *, kind: str = "flat", filters: int = 3, rngs: nnx.Rngs):
         if kind not in KINDS:
-            raise ValueError(f"an autoencoder is {' or '.join(KINDS)}, got {kind!r}")
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         self.pooled = kind == "pooled"
         widths = [channels, *[filters] * (4 if self.pooled else 2), channels]
         self.convs = nnx.List([

@@ -65,6 +65,7 @@ def test_no_image_falls_that_is_proven_robust_and_most_others_do(network):
     assert (fell & (upper < eps - 1e-4)).sum() >= 0.7 * (upper < eps - 1e-4).sum()
 
 
+@pytest.mark.long  # 17 s
 def test_autoattack_in_l1_comes_closer_to_what_is_proven():
     table = load("plain").first(12)
     eps = float(np.median(table.upper["l1"]))

@@ -23,7 +23,7 @@ def success(model, x, labels, attack):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("classes", [2, pytest.param(3, marks=pytest.mark.long), 5])
 def test_no_member_fools_a_row_that_the_whole_does_not(norm, classes):
     model = make_linear(classes=classes, seed=6)
     x = make_images(16, seed=8)

@@ -162,7 +162,7 @@ PLANTED = {
         Through(LINEAR, after=lambda z: jnp.where(z[:, :1] > 0, jnp.nan, z)), "no answer .* clean images"
     ),
     "overflow": (Through(LINEAR, after=lambda z: jnp.exp(1000.0 * z)), "no answer .* clean images"),
-    "log of pixels": (Through(LINEAR, before=jnp.log), "no answer .* are 0 or 1, where attacks go"),
+    "log of pixels": (Through(LINEAR, before=jnp.log), "no answer .* are 0 or 1, as in attacks"),
     "classes": (Through(LINEAR, after=lambda z: jnp.round(100 * z).astype(jnp.int32)), r"integers \(int32\)"),
     "argmax": (Through(LINEAR, after=lambda z: jax.nn.one_hot(jnp.argmax(z, -1), 3)), "zero for all n = 16"),
     "rounding": (Through(LINEAR, before=rounded), "zero for all n = 16"),

@@ -98,7 +98,9 @@ def test_a_base_that_is_more_than_its_network_is_refused(here, capsys):
 def test_what_is_put_around_a_trained_defense_and_what_would_undo_it(here, capsys):
     assert main(["defend", "pat", "nat", "--dry-run"]) == 2
     said = capsys.readouterr().err
-    assert "nat is a network trained by NAT, and PAT trains it anew" in said and "rt, pd, rc, lid, fs" in said
+    assert (
+        "nat is a network trained by NAT, and PAT trains it again" in said and "rt, pd, rc, lid, fs" in said
+    )
     assert main(["defend", "rc", "nat", "--preset", "small", "--dry-run"]) == 0
     assert "RC of small_cnn on digits trains nothing" in capsys.readouterr().out
 

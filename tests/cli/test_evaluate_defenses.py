@@ -70,7 +70,7 @@ def here(template, tmp_path, monkeypatch):
     folder = tmp_path / "here"
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)
-    for name in ("generate", "cascade"):
+    for name in ("generate", "run_cascade"):
         monkeypatch.setattr(defense_jobs, name, lambda *given, **more: pytest.fail("an attack was run"))
     return folder
 
@@ -146,7 +146,7 @@ def test_attacks_and_defenses_share_a_run(here, capsys):
 
 
 def test_what_fails_is_recorded_and_the_rest_stays(here, monkeypatch, capsys):
-    monkeypatch.setattr(defense_jobs, "cascade", lambda *given, **more: 1 / 0)
+    monkeypatch.setattr(defense_jobs, "run_cascade", lambda *given, **more: 1 / 0)
     assert evaluate("--steps", "5") == 1
     captured = capsys.readouterr()
     failed = [line for line in captured.err.splitlines() if line.startswith("failed: ")]

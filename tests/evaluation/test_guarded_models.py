@@ -313,7 +313,7 @@ def test_tables_count_rejections_apart(run):
     text = io.StringIO()
     print_run(cells, Console(file=text, width=120))
     assert text.getvalue().count("\n   rejected ") + text.getvalue().count("\n  rejected ") == 2
-    assert "weight 1, 3, 0.3, 10 of the detector in turn" in files["defenses.html"]
+    assert "cycling through detector weights 1, 3, 0.3, 10" in files["defenses.html"]
 
 
 def test_without_detectors_no_table_has_such_a_column(run):

@@ -151,7 +151,9 @@ def test_figures_of_another_version_are_never_taken_for_todays(store, version):
 
 def test_every_config_says_its_version():
     for name, kind in KINDS.items():
-        assert is_current({"kind": name, "version": kind.version}) and not is_current({"kind": name})
+        assert is_current({"kind": name, "version": kind.version})
+        assert not is_current({"kind": name, "version": kind.version + 1})
+        assert is_current({"kind": name}) == (kind.version == 1)
     assert is_current({"version": KINDS["attack"].version})
 
 
@@ -243,7 +245,7 @@ def test_what_is_removed_for_damage_is_made_again(store):
 
 
 @pytest.mark.parametrize(
-    ("number", "remedy"), [(28, "free some space"), (30, "choose another folder"), (5, "a disk that works")]
+    ("number", "remedy"), [(28, "free some space"), (30, "choose another folder"), (5, "a working disk")]
 )
 def test_a_disk_that_refuses_is_one_line_with_a_remedy(store, monkeypatch, number, remedy):
     fake_run.fill(store)
