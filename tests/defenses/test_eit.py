@@ -64,6 +64,13 @@ def test_the_papers_order_and_sixteen_levels(x):
     assert np.allclose(seen * 15, np.round(seen * 15), atol=1e-5) and len(np.unique(seen)) > 4
 
 
+def test_jpeg_keeps_colours_at_half_their_size_as_pillow_does():
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32))
+    seen = transformed(NONE.replace(quality=85).transforms(), x, one_per_row(first_keys(), 3))
+    assert np.array_equal(seen, jax.jit(lambda x: jpeg(x, 85, subsampling="4:2:0"))(x))
+    assert not np.allclose(seen, jax.jit(lambda x: jpeg(x, 85))(x), atol=0.02)  # planted: colours in full
+
+
 @pytest.mark.long  # the wrapper's are in test_rt, the transforms' in tests/transforms
 def test_rows(x):
     check_rows(around(make_linear((8, 8, 1), 10)), x, exact=False)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import Linear, make_images
-from few import base, digits  # noqa: F401
+from few import asked_of_training, base, digits  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -207,6 +207,17 @@ def test_fitted_into_a_folder_and_back(base, digits, tmp_path):
     # What the folder calls its accuracy is of images, and of the encoded ones.
     assert saved.figures["test_accuracy"] == training.accuracy(classifier, digits.test)
     assert saved.model.conv1.kernel.shape[2] == LEVELS
+
+
+def test_the_epoch_is_chosen_on_images(base, digits, monkeypatch):
+    (asked,) = asked_of_training(TE(levels=LEVELS, adversarial=False), base, digits, monkeypatch)
+    weights = np.random.default_rng(3).standard_normal((8 * 8 * LEVELS, 10))
+    network = Linear(jnp.asarray(weights, jnp.float32), jnp.zeros(10))
+    codes = encode(jnp.asarray(digits.test.images), LEVELS)
+    right = np.asarray(network(codes)).argmax(1) == digits.test.labels
+    assert 0 < right.mean() < 1
+    assert asked["score"](network, digits.test) == pytest.approx(right.mean())
+    assert asked["tested"]["test_accuracy"](network, digits.test) == pytest.approx(right.mean())
 
 
 def test_one_compile_for_all_weights_and_vmap(compiles):
