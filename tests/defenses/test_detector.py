@@ -115,6 +115,9 @@ def test_nothing_is_learned_from_the_test_split(base, digits):
     assert {row.tobytes() for row in together} == {row.tobytes() for row in digits.train.images}
     bare = Base(None, None, base.trained)
     fit, validation = fitting_and_validation(bare, digits)
+    # No image sets the threshold that the detector has learned from.
+    assert len(fit) + len(validation) == len(digits.train) and len(validation) == len(digits.train) // 10
+    assert np.array_equal(np.concatenate([fit.images, validation.images]), digits.train.images)
     assert len(validation) == len(digits.train) // 10
     other = fitting_and_validation(
         base, replace(digits, test=Split(digits.test.images * 0, digits.test.labels))
