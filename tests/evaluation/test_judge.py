@@ -12,10 +12,11 @@ from flax import nnx
 from deepsec_jax import attacks
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.cascade import run_cascade
+from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.pytree import Struct
-from deepsec_jax.randomness import example_keys
+from deepsec_jax.randomness import example_keys, root_key
 
 PIXELS = Linear(jnp.eye(3), jnp.zeros(3))  # three pixels, class = the brightest one
 
@@ -174,6 +175,17 @@ def test_judge_draws_are_none_that_the_attack_saw():
         assert not by_attack & by_judge
         # The comparison does see shared draws: the same attack again, as a judge in its place would.
         assert by_attack == seen_by(lambda seed=seed: pgd(model, CLEAN, labels, key=jax.random.key(seed)))
+
+
+def test_the_judges_root_is_none_that_a_seed_gives():
+    """Attacks get ``root_key(seed)``: with such a root the judge could share an attacker's judging draws."""
+    model = Watched(PIXELS, example_keys(jax.random.key(0), len(CLEAN)))
+    own = jax.random.key_data(judging_keys(model, 4))
+    for seed in range(100):
+        shared = jax.random.key_data(judging_keys(model, 4, root=root_key(seed)))
+        assert not {row.tobytes() for row in np.asarray(own).reshape(-1, 2)} & {
+            row.tobytes() for row in np.asarray(shared).reshape(-1, 2)
+        }
 
 
 def test_the_cascade_judges_under_draws_that_are_not_the_final_judges():
