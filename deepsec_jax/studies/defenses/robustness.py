@@ -31,10 +31,6 @@ JOINT = ("weights", "confident", "step_size", "rule", "decay", "losses")
 OWN = ("stops", "search")
 """Hyperparameters that depend on the model: is its surrogate exact, has it a gradient, is it random."""
 
-OWN = ("stops", "search")
-"""Of the hyperparameters, those that follow from the model: is its surrogate exact, has it a gradient, does
-it draw."""
-
 KEPT = ("folder", "training")
 """Entries of a cell's environment in JSON without times."""
 

@@ -109,8 +109,8 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
     channels = next((cell.arrays["x"].shape[3] for cell in raw if cell.error is None), 1)
     threats = usual_threats(channels)
     classes = next((cell.arrays["probabilities"].shape[1] for cell in raw if cell.error is None), 10)
-    models = _models(cells, dataset, threats, n, classes)
-    note = _why_untitled(cells, models, dataset, preset)
+    models = _models(cells, threats, n, classes)
+    note = _why_untitled(cells, dataset, preset)
     title = f"Attacks against defenses of {base}, {dataset}, {preset} settings" if note else (
         f"{PAPER.title(dataset)} and ours"
     )  # fmt: skip
@@ -133,16 +133,13 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
     )  # fmt: skip
 
 
-def _models(
-    cells: Sequence[Cell], dataset: str, threats: Sequence[Threat], n: int, classes: int
-) -> list[Model]:
+def _models(cells: Sequence[Cell], threats: Sequence[Threat], n: int, classes: int) -> list[Model]:
     found = []
     for key, group in build.grouped(cells, defense_key).items():
         name = str(group[0].config["defense"]["name"])
         by = {(str(cell.config["access"]), str(cell.config["attack"]["name"])): cell for cell in group}
         finished = {place: cell for place, cell in by.items() if cell.error is None}
         found.append(Model(key, name, PAPER.label(name), by, tuple(gates(finished, threats, n, classes))))
-    del dataset
     found.sort(key=lambda model: PAPER.position(model.name))
     labels = [model.label for model in found]
     return [
@@ -151,14 +148,13 @@ def _models(
     ]
 
 
-def _why_untitled(cells: Sequence[Cell], models: Sequence[Model], dataset: str, preset: str) -> str:
+def _why_untitled(cells: Sequence[Cell], dataset: str, preset: str) -> str:
     config = cells[0].config
     kinds = sorted({str(cell.config["defense"]["preset"]) for cell in cells})
-    channels = None
     changed = {
         PAPER.label(str(cell.config["defense"]["name"])): None
         for cell in cells
-        if kinds == ["paper"] and changed_settings(cell.config["defense"], dataset, "paper", channels)
+        if kinds == ["paper"] and changed_settings(cell.config["defense"], dataset, "paper", None)
     }
     attacks = {
         ATTACKS.label(str(cell.config["attack"]["name"])): None
@@ -167,7 +163,6 @@ def _why_untitled(cells: Sequence[Cell], models: Sequence[Model], dataset: str, 
         and str(cell.config["attack"]["name"]) in PAPER.rows(dataset)
         and changed_hyperparameters(cell.config["attack"], dataset, preset)
     }
-    del models
     used = Used(
         dataset, config["model"], config["images"],
         {"the attacks are of preset": preset, "the defenses are of preset": ", ".join(kinds)},
