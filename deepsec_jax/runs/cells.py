@@ -25,6 +25,9 @@ radius."""
 SECURITY = "security"
 """Kind of the cells of one attack on one defended model, with one kind of knowledge."""
 
+TRANSFER = "transfer"
+"""Kind of the cells of one attack's images, judged on another model."""
+
 Config = Mapping[str, Any]
 """Plain values that determine a cell."""
 
@@ -136,6 +139,14 @@ KINDS: dict[str, CellKind] = {
         lambda config: _defended(config, f"{config['access']} {config['attack']['name']}"),
         optional=("x_adv",), version=1,
     ),
+    TRANSFER: CellKind(
+        ("labels", "targets", "success", "clean", "reached", "wrong", "predicted", "confidence", "no_answer"),
+        lambda config: (
+            TRANSFER, *_preset(config["attack"]), *_where(config), config["target"]["name"], _seed(config)
+        ),
+        lambda config: f"{config['attack']['name']} on {config['target']['name']}",
+        version=1,
+    ),
 }  # fmt: skip
 """Every kind of cell by name, with its arrays.  N images, K classes.
 
@@ -157,6 +168,8 @@ Shares of draws, float32 [N], are 0 or 1 on a deterministic model:
 
     success             the goal is reached on x_adv and not on x
     correct             on clean images
+    reached             of a transfer: like success, on the model of the cell instead of the attacked one
+    wrong               of a transfer: any wrong class of x_adv
     clean               correct on x
     right_or_rejected   on x_adv
     rejected, no_answer (NaN or +inf) of x_adv, or of the clean image without one or by the name
