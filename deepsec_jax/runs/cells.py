@@ -28,6 +28,9 @@ SECURITY = "security"
 TRANSFER = "transfer"
 """Kind of the cells of one attack's images, judged on another model."""
 
+MEMBER, DRAWN, WHOLE = "member", "drawn", "whole"
+"""Kinds of cells of ensembles: a member's answers to images; the members of one; an attack on a whole one."""
+
 Config = Mapping[str, Any]
 """Plain values that determine a cell."""
 
@@ -147,6 +150,34 @@ KINDS: dict[str, CellKind] = {
         lambda config: f"{config['attack']['name']} on {config['target']['name']}",
         version=1,
     ),
+    MEMBER: CellKind(
+        ("labels", "probabilities"),
+        lambda config: (
+            MEMBER, *_defense(config), config["attack"]["name"], config["access"], *_where(config),
+            _seed(config),
+        ),
+        lambda config: _defended(config, f"{config['attack']['name']} of {config['access']}"),
+        version=1,
+    ),
+    DRAWN: CellKind(
+        ("labels",),
+        lambda config: (
+            DRAWN, config["ensemble"]["kind"], str(config["ensemble"]["number"]), *_where(config),
+            _seed(config),
+        ),
+        lambda config: f"{config['ensemble']['kind']} ensemble {config['ensemble']['number']}",
+        version=1,
+    ),
+    WHOLE: CellKind(
+        ("labels", "probabilities", "x_adv", "l0", "l1", "l2", "linf"),
+        lambda config: (
+            WHOLE, *(member["defense"]["name"] for member in config["members"]), config["access"],
+            *_preset(config["attack"]), *_where(config), _seed(config),
+        ),
+        lambda config: f"{config['attack']['name']} {config['access']} of "
+        f"{'+'.join(member['defense']['name'] for member in config['members'])}",
+        version=1,
+    ),
 }  # fmt: skip
 """Every kind of cell by name, with its arrays.  N images, K classes.
 
@@ -157,7 +188,8 @@ KINDS: dict[str, CellKind] = {
                         "rejected", -1 no answer, int32 [N]
     confidence          its mean probability over these draws, float32 [N]
     logits              [N, K], or [N, K+1] of a model that can reject
-    probabilities       of x_adv if there is one, [N, K]
+    probabilities       of x_adv if there is one, [N, K]; of a member in each draw, [N, D, K]; of a whole
+                        ensemble those of each member, [N, M, D, K]
     scores              of a detector, float32 [N]
     seen, seen_adv      of a sight: network inputs for x and x_adv, float32 [N, any height, any width, C];
                         predicted and probabilities are then of x, and with _adv of x_adv

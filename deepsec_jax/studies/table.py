@@ -3,6 +3,7 @@
 from deepsec_jax.studies.attacks.tables import ATTACKS
 from deepsec_jax.studies.defenses.tables import DEFENSES
 from deepsec_jax.studies.detectors.tables import DETECTORS
+from deepsec_jax.studies.ensembles.tables import ENSEMBLES
 from deepsec_jax.studies.security.tables import SECURITY_STUDY
 from deepsec_jax.studies.study import Study
 from deepsec_jax.studies.transferability.tables import TRANSFERABILITY
@@ -15,4 +16,5 @@ STUDIES: dict[str, Study] = {
     "security": SECURITY_STUDY,
     "robustness": ROBUSTNESS_STUDY,
     "transferability": TRANSFERABILITY,
+    "ensembles": ENSEMBLES,
 }

@@ -35,7 +35,7 @@ def jobs(options: Options, run: Run) -> list[Job]:
     makers = Makers(
         run.store, partial(run.candidates, options.n, options.seed),
         partial(run.training_images, options.seed), run.dataset.image_shape, run.classes,
-        run.batch_size(options.n), partial(_notes, run),
+        run.batch_size(options.n), partial(notes_of, run),
     )  # fmt: skip
     found = list(sources)
     for access in options.access:
@@ -59,7 +59,7 @@ def _at_radii(options: Options, run: Run) -> dict[str, Attack]:
     }
 
 
-def _notes(run: Run, defended: DefendedModel) -> dict[str, Any]:
+def notes_of(run: Run, defended: DefendedModel) -> dict[str, Any]:
     """Return the entries of environments, with what is wrong with a defended model and its surrogate."""
     name = defended.about["name"]
     found = run.look(defended.classifier, name, gradients=defended.differentiable)

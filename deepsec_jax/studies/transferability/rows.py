@@ -13,6 +13,7 @@ from deepsec_jax.studies.attacks.tables import goal_and_objective
 from deepsec_jax.studies.transferability.columns import ACAC, COLUMNS, MR, WRONG, WRONG_ALL
 from deepsec_jax.studies.transferability.jobs import STEPS
 from deepsec_jax.tables import build
+from deepsec_jax.tables.data_files import cell_record
 from deepsec_jax.tables.published import Printed, Published, Reason
 from deepsec_jax.tables.table import Figure, Row
 
@@ -104,8 +105,14 @@ class Rows:
             base=f"{n}/{hits}", error=cell.error, cells={"": cell, **source.on}, figures=figures,
             printed_n=PAPER.examples(self.dataset, name) if printed else None, fields=fields,
             record={**fields, "n": n, "hits": hits, "effort": effort},
-            records={key: {"target": key} for key in figures},
+            records={key: {"target": key, **self._record(source, key)} for key in figures},
         )  # fmt: skip
+
+    def _record(self, source: Source, key: str) -> dict[str, Any]:
+        """Return the JSON record of the cell behind a span; empty without one."""
+        name = self.original if key == ORIGINAL else key
+        cell = source.cell if name == source.model else source.on.get(name)
+        return {} if cell is None else cell_record(cell, times=False, kept=())
 
     def _figures(self, source: Source, *, targeted: bool) -> Figures:
         """Return the figures on all models, and their mean over the others."""
