@@ -4,7 +4,7 @@ The same folders give the same bytes; with ``times=False`` so do two runs of the
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,13 @@ def write_run_report(
     Raises:
         StoreError: ``run_dir`` is not a run directory or damaged, or ``out_dir`` cannot be written.
     """
+    return write_files(render_run(read_cells(run_dir, column_versions()), times=times), out_dir)
+
+
+def write_files(texts: Mapping[str, str], out_dir: str | os.PathLike[str]) -> list[Path]:
+    """Write files by name over earlier ones, and return their paths."""
     paths = []
-    for name, text in render_run(read_cells(run_dir, column_versions()), times=times).items():
+    for name, text in texts.items():
         path = Path(out_dir) / name
         write_atomic(path, _writer(text), replace=True)
         paths.append(path)

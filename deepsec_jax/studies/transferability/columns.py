@@ -22,17 +22,17 @@ def _confidence(cell: Cell) -> np.ndarray:
 
 
 MR = Column(
-    "transfer", "transfer", "MR", "share of the images that fool the attacked model on which this model is "
+    "transfer", "mr", "MR", "share of the images that fool the attacked model on which this model is "
     "fooled, too: any wrong class, or the target class of a targeted attack; the clean image does not do so",
     "V-A", "share", "higher", "successful", _reached, rate=True,
 )  # fmt: skip
 ACAC = Column(
-    "transfer_acac", "transfer", "ACAC", "mean probability that this model gives to the class found, over "
+    "transfer_acac", "acac", "ACAC", "mean probability that this model gives to the class found, over "
     "the images that transferred", "V-A", "1", "higher", "successful", _confidence, bounds=(0.0, 1.0),
     needs_confidences=True,
 )  # fmt: skip
 WRONG = Column(
-    "transfer_wrong", "transfer", "Any wrong", "of a targeted attack: share of the images that fool the "
+    "transfer_wrong", "mr", "Any wrong", "of a targeted attack: share of the images that fool the "
     "attacked model to which this model gives any wrong class, and the right one to the clean image", "ours",
     "share", "higher", "successful", _wrong, rate=True,
 )  # fmt: skip
