@@ -55,9 +55,10 @@ def pullbacks(
         return logits, jax.vmap(pull)(cotangents)
 
     # On a CPU smaller batches fit into the cache: 0.7 of the time on the paper's MNIST network.
-    return lax.platform_dependent(
+    result: tuple[jax.Array, jax.Array] = lax.platform_dependent(
         x, cotangents, cpu=fast_convolutions(one_by_one), default=fast_convolutions(together)
     )
+    return result
 
 
 def _pullback(
@@ -69,7 +70,8 @@ def _pullback(
 
 def forward(model: Callable[[Images], jax.Array], x: Images) -> jax.Array:
     """Return the model's logits, for use in the body of a loop."""
-    return fast_convolutions(lambda point: model(point))(x)
+    logits: jax.Array = fast_convolutions(lambda point: model(point))(x)
+    return logits
 
 
 def fast_convolutions(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -174,7 +175,7 @@ def tfds_set(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
     return Dataset(name, train, test, tuple(features["label"].names))
 
 
-def _decoded(source, full_name: str, half: str, chunk: int = 5000) -> Split:
+def _decoded(source: Any, full_name: str, half: str, chunk: int = 5000) -> Split:
     """Decode one split, or memory-map what an earlier call decoded."""
     folder = cache_dir() / full_name.replace("/", "-") / f"{half}-{len(source)}"
     if not folder.is_dir():

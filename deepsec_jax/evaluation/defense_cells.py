@@ -151,9 +151,9 @@ def default_eps(channels: int) -> float:
 def paper_pgd(dataset: str, eps: float, *, channels: int | None = None) -> PGD:
     """Return PGD with the paper's settings for a data set; the step size is scaled with eps."""
     pgd: Any = preset("pgd", dataset, "paper", channels=channels)
-    if pgd.eps == eps:
-        return pgd
-    return pgd.replace(eps=eps, step_size=pgd.step_size * eps / pgd.eps)
+    same = pgd.eps == eps
+    scaled: PGD = pgd if same else pgd.replace(eps=eps, step_size=pgd.step_size * eps / pgd.eps)
+    return scaled
 
 
 def losses_for(classes: int) -> tuple[str, ...]:

@@ -98,7 +98,8 @@ def coloured(delta: np.ndarray) -> np.ndarray:
     scaled = delta / largest if largest > 0 else np.zeros_like(delta)
     if delta.shape[-1] != 1:
         return 0.5 + scaled / 2
-    return 1 - np.maximum(scaled, 0) * (1 - UP) - np.maximum(-scaled, 0) * (1 - DOWN)
+    colours: np.ndarray = 1 - np.maximum(scaled, 0) * (1 - UP) - np.maximum(-scaled, 0) * (1 - DOWN)
+    return colours
 
 
 def _png(image: np.ndarray) -> str:
