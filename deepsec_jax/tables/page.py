@@ -25,7 +25,7 @@ class Block:
 
     Attributes:
         kind: ``fields`` (hyperparameters with sources), ``facts``, ``charts``, ``pictures``, ``figures``,
-            ``table``, ``findings`` or ``sights``.
+            ``table``, ``findings`` or ``model_inputs``.
         content: input of the template of that kind.
         title: heading; empty for none.
         intro: one or two sentences.

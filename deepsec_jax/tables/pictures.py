@@ -56,8 +56,8 @@ def example(
     }
 
 
-def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index: int) -> dict[str, Any]:
-    """Return the template's input for one image of a ``sight`` cell: images and network inputs."""
+def inputs_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index: int) -> dict[str, Any]:
+    """Return the template's input for one image of a ``model_inputs`` cell: images and network inputs."""
 
     def said(which: str) -> dict[str, Any]:
         found = int(arrays[f"predicted{which}"][index])
