@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.platforms import on_cpu
+
 Rows = TypeVar("Rows")
 Step = Callable[[Rows], Rows]
 Live = Callable[[Rows], jax.Array]
@@ -93,14 +95,10 @@ def in_turns(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
         first, last = front(state, SMALLEST)
         return _put_back(state, first, last, while_live(step, live, last))
 
-    def together(state: Rows) -> Rows:
-        return while_live(step, live, state)
-
     rows = jax.tree.leaves(state)[0].shape[0]
-    if rows <= WIDTH:
-        return together(state)
-    finished: Rows = lax.platform_dependent(state, cpu=few_at_a_time, default=together)
-    return finished
+    if rows <= WIDTH or not on_cpu():
+        return while_live(step, live, state)
+    return few_at_a_time(state)
 
 
 def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:

@@ -86,7 +86,8 @@ def resized(pixels: np.ndarray, size: Size) -> np.ndarray:
         np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR))
         for plane in np.moveaxis(pixels.astype(np.float32), 2, 0)
     ]
-    return np.clip(np.stack(planes, axis=2), 0.0, 1.0).astype(pixels.dtype)
+    stacked = np.clip(np.stack(planes, axis=2), 0.0, 1.0)
+    return np.asarray(stacked, pixels.dtype)
 
 
 def _pairs(examples: Iterable[Any], name: str) -> Iterator[tuple[np.ndarray, Any]]:
