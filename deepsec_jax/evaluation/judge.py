@@ -237,6 +237,7 @@ def _answers(model, images, labels, targets, before, root, first, *, draws) -> A
         logits=jnp.zeros((0, logits_shape(model, one)[-1])),
         probabilities=jnp.zeros((0, classes_of(model, one))),
         adversarial=nothing, true=nothing, lead=nothing, rejected=nothing, no_answer=nothing,
+        classes=jnp.zeros((len(before), 0), jnp.int32),
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def jobs(options: Options, run: Run) -> list[Job]:
     makers = Makers(
         run.store, partial(run.candidates, options.n, options.seed),
         partial(run.training_images, options.seed), run.dataset.image_shape, run.classes,
-        run.batch_size(options.n), partial(_notes, run),
+        run.batch_size(options.n), partial(_notes, run), run.once,
     )  # fmt: skip
     found = list(sources)
     for access in options.access:

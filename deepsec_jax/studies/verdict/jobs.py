@@ -12,7 +12,7 @@ from deepsec_jax.attacks.settings import described
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.generate import generate
-from deepsec_jax.evaluation.predictions import has_gradient, predict
+from deepsec_jax.evaluation.predictions import Predictions, has_gradient, predict
 from deepsec_jax.evaluation.sample import Sample, draw_sample
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.randomness import example_keys, reseed, root_key
@@ -42,14 +42,23 @@ def jobs(options: Options, run: Run) -> list[Job]:
         raise InputError(
             f"--n must be at most {test}, the number of test images of {run.dataset.name}, got {options.n}"
         )
-    sample = partial(
-        run.once, ("sample", options.n), partial(draw_sample, run.dataset.test, options.n, options.seed)
-    )
     eps = default_eps(options.norm, run.channels) if options.eps is None else radius_of(options.eps)
     return [
-        _accuracy(options, run, sample, eps),
-        *(_closest(options, run, sample, norm) for norm in ("linf", "l2")),
+        _accuracy(options, run, eps),
+        *(_closest(options, run, norm) for norm in ("linf", "l2")),
     ]
+
+
+def _clean(options: Options, run: Run) -> tuple[Sample, Predictions]:
+    """Return the sample and the model's predictions on it, drawn and computed once for all cells."""
+
+    def found() -> tuple[Sample, Predictions]:
+        sample = draw_sample(run.dataset.test, options.n, options.seed)
+        size = min(run.batch_size(options.n), options.n)
+        return sample, predict(run.model, sample.images, sample.labels, batch_size=size)
+
+    both: tuple[Sample, Predictions] = run.once(("clean", options.n, options.seed), found)
+    return both
 
 
 def _config(run: Run, options: Options, row: str, **more: Any) -> dict[str, Any]:
@@ -77,20 +86,20 @@ def members(run: Run, norm: str, eps: float, version: str, keys: Any) -> list[An
     return [Transfer(attack, surrogate) if uses_gradients(attack) else attack for attack in found]
 
 
-def _accuracy(options: Options, run: Run, sample: Any, eps: float) -> Job:
+def _accuracy(options: Options, run: Run, eps: float) -> Job:
     name = f"{options.norm} {eps:.6g}"
     attack = AutoAttack(eps=eps, norm=options.norm, version=options.version)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        chosen: Sample = sample()
+        chosen, clean = _clean(options, run)
         batch_size = min(run.batch_size(options.n), options.n)
         key = root_key(options.seed)
         model = reseed(run.model, example_keys(key, batch_size))
         attacks = members(run, options.norm, eps, options.version, example_keys(key, batch_size))
         found = run_cascade(
-            attacks, model, chosen.images, chosen.labels, key=key, batch_size=batch_size, on_batch=on_batch
-        )
-        clean = predict(run.model, chosen.images, chosen.labels, batch_size=batch_size)
+            attacks, model, chosen.images, chosen.labels, key=key, batch_size=batch_size, clean=clean,
+            on_batch=on_batch,
+        )  # fmt: skip
         under = predict(run.model, found.x_adv, chosen.labels, batch_size=batch_size)
         differentiated = run.model if run.surrogate is None else run.surrogate
         environment = {
@@ -134,11 +143,11 @@ def short_name(text: str) -> str:
     return text.partition("(")[0] + (" (targeted)" if "aims=" in text else "")
 
 
-def _closest(options: Options, run: Run, sample: Any, norm: str) -> Job:
+def _closest(options: Options, run: Run, norm: str) -> Job:
     attack = FMN(norm=norm, steps=options.steps)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        chosen: Sample = sample()
+        chosen, clean = _clean(options, run)
         batch_size = min(run.batch_size(options.n), options.n)
         key = root_key(options.seed)
         used: Any = attack
@@ -147,7 +156,6 @@ def _closest(options: Options, run: Run, sample: Any, norm: str) -> Job:
         found = generate(
             used, run.model, chosen.images, chosen.labels, key=key, batch_size=batch_size, on_batch=on_batch
         )
-        clean = predict(run.model, chosen.images, chosen.labels, batch_size=batch_size)
         under = predict(run.model, found.x_adv, chosen.labels, batch_size=batch_size)
         change = np.abs(found.x_adv - chosen.images).reshape(options.n, -1).astype(np.float64)
         distance = change.max(axis=1) if norm == "linf" else np.sqrt((change**2).sum(axis=1))
