@@ -127,14 +127,14 @@ KINDS: dict[str, CellKind] = {
     ),
     SECURITY: CellKind(
         (
-            "labels", "rows", "targets", "success", "clean", "right_or_rejected", "right_or_rejected_8bit",
-            "rejected", "predicted", "no_answer", "l0", "l1", "l2", "linf",
+            "labels", "rows", "targets", "success", "clean", "right_or_rejected", "rejected", "predicted",
+            "no_answer", "l0", "l1", "l2", "linf",
         ),
         lambda config: (
             *_defense(config), config["access"], *_preset(config["attack"]), *_where(config), _seed(config)
         ),
         lambda config: _defended(config, f"{config['access']} {config['attack']['name']}"),
-        optional=("x_adv",), version=1,
+        optional=("x_adv", "right_or_rejected_8bit"), version=2,
     ),
 }  # fmt: skip
 """Every kind of cell by name, with its arrays.  N images, K classes.
@@ -150,7 +150,7 @@ KINDS: dict[str, CellKind] = {
     scores              of a detector, float32 [N]
     seen, seen_adv      network inputs for x and x_adv, float32 [N, any height, any width, C];
                         predicted and probabilities are then of x, and with _adv of x_adv
-    right_or_rejected_8bit  of security: of x_adv rounded to 8 bits
+    right_or_rejected_8bit  of security, not of replayed images: of x_adv rounded to 8 bits
     l0, l1, l2, linf    of security: norms of the change; l0 is the share of changed entries
 
 Shares of draws, float32 [N], are 0 or 1 on a deterministic model:
