@@ -21,6 +21,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.answers import named
+from deepsec_jax.batches import in_batches
 from deepsec_jax.data.datasets import Dataset, Split, unit_images
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.jit import jit_per_class
@@ -89,14 +90,12 @@ def predictions(model: Classifier, split: Split, *, batch_size: int = 256) -> np
 
     A randomised model draws once for each image, by its index in the split.
     """
-    parts = []
-    for start in range(0, len(split), batch_size):
-        x = unit_images(split.images[start : start + batch_size])
-        padding = batch_size - len(x)  # one compilation: the last batch is padded, then cut
-        padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        drawn = reseed(model, example_keys(root_key(0), batch_size, first=start))
-        parts.append(np.asarray(_predict(drawn, padded))[: len(x)])
-    return np.concatenate(parts)
+
+    def predicted(rows: np.ndarray) -> dict[str, Any]:
+        drawn = reseed(model, example_keys(root_key(0), batch_size, first=int(rows[0])))
+        return {"classes": _predict(drawn, unit_images(split.images[rows]))}
+
+    return in_batches(predicted, len(split), batch_size)["classes"]
 
 
 def frozen(model: Any) -> Any:
