@@ -32,8 +32,8 @@ def preset_card(
     column, base = table_of(dataset, channels), name.partition("@")[0]
 
     def rows(kind: str, row: str) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = _tables().get(kind, {}).get(row, {}).get(column, {})
-        return found
+        values: dict[str, dict[str, Any]] = _tables().get(kind, {}).get(row, {})
+        return {**values.get(column, {}), **values.get(dataset, {})}
 
     if name != base and not rows(kind, name):
         known = [row for row in _tables().get(kind, {}) if row.partition("@")[0] == base]

@@ -3,8 +3,8 @@
 Every class is ``Model(image_shape, classes, rngs=...)`` and returns logits.  ``from_callable``,
 ``from_equinox``, ``from_haiku`` and ``from_keras`` convert models of other libraries.
 
-``load_pretrained(name)`` also loads defended models.  It comes from :mod:`deepsec_jax.pretrained`, which imports
-this package, and is imported when first used.
+``load_pretrained(name)`` also loads defended models.  It comes from :mod:`deepsec_jax.pretrained`, which
+imports this package, and is imported when first used.
 """
 
 import importlib
