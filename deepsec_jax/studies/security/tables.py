@@ -102,7 +102,7 @@ def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
 
 
 def _shared(cell: Cell) -> str:
-    names = ("data", "model", "n", "seed", "candidates", "images")
+    names = ("data", "model", "seed", "images")
     decided = {name: cell.config.get(name) for name in names}
     return build.decided_by({**decided, "preset": cell.config["attack"]["preset"]})
 
@@ -111,8 +111,11 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
     attacked = [cell for cell in cells if cell.kind == SECURITY]
     config = attacked[0].config
     dataset, base = build.name_of(config["data"]), build.name_of(config["model"])
-    preset, n = str(config["attack"]["preset"]), int(config["n"])
-    sources = {str(cell.config["attack"]["name"]): cell for cell in raw}
+    preset = str(config["attack"]["preset"])
+    numbers = sorted({int(cell.config["n"]) for cell in attacked})
+    n = numbers[-1]
+    said = str(n) if len(numbers) == 1 else f"{numbers[0]} to {n}"
+    sources = {str(cell.config["attack"]["name"]): cell for cell in sorted(raw, key=_images)}
     channels = next((cell.arrays["x"].shape[3] for cell in raw if cell.error is None), 1)
     threats = usual_threats(channels)
     classes = next((cell.arrays["probabilities"].shape[1] for cell in raw if cell.error is None), 10)
@@ -137,7 +140,7 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
         subjects=(undefended, *models),
         facts=build.facts(cells, {
             "Hyperparameters": f"{preset} settings of attacks",
-            "Candidates": f"n = {n}, test images that the undefended model classifies correctly, seed "
+            "Candidates": f"n = {said}, test images that the undefended model classifies correctly, seed "
                           f"{config['seed']}; the same for all models",
         }, times=times),
         missing={} if preset != "paper" or not PAPER.rows(dataset) else {
@@ -145,6 +148,11 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
             **build.missing(PAPER, PAPER.labels(), {m.name.partition("@")[0] for m in models}, KNOWN),
         },
     )  # fmt: skip
+
+
+def _images(cell: Cell) -> int:
+    """Return the number of images of a cell; of two equal ones that with more is shown."""
+    return int(cell.config["n"])
 
 
 def _defense_of(cell: Cell) -> str:
@@ -158,7 +166,10 @@ def _models(
     found = []
     for key, group in build.grouped(cells, defense_key).items():
         name = str(group[0].config["defense"]["name"])
-        by = {(str(cell.config["access"]), str(cell.config["attack"]["name"])): cell for cell in group}
+        by = {
+            (str(cell.config["access"]), str(cell.config["attack"]["name"])): cell
+            for cell in sorted(group, key=_images)
+        }
         finished = {place: cell for place, cell in by.items() if cell.error is None}
         found.append(
             Model(
