@@ -223,7 +223,10 @@ def judging_keys(
 
 
 @partial(jit_per_class, static_argnames=("draws",))
-def _answers(model, images, labels, targets, before, root, first, *, draws) -> Answers:
+def _answers(
+    model: Classifier, images: Images, labels: Labels, targets: Labels | None, before: Any, root: Key | None,
+    first: Any, *, draws: int | None,
+) -> Answers:  # fmt: skip
     for classes in (labels,) if targets is None else (labels, targets):
         check_shapes(model, images, classes)
     rows = images.shape[0]

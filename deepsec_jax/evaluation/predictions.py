@@ -62,7 +62,7 @@ class Predictions:
 
         def reached(found: np.ndarray) -> np.ndarray:
             wrong = (found != labels[:, None]) & (found >= 0) & (found < count)
-            return np.where(targets[:, None] < 0, wrong, found == targets[:, None])
+            return np.asarray(np.where(targets[:, None] < 0, wrong, found == targets[:, None]))
 
         both = reached(self.classes) & ~reached(clean.classes)
         return np.asarray(both.mean(axis=1), np.float32)

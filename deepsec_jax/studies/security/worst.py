@@ -107,7 +107,8 @@ def worst_case(cells: Sequence[Cell], threat: Threat) -> Worst | None:
 
 def robust(cell: Cell) -> np.ndarray:
     """Return the share of draws in which each image stays correct or is rejected, float64 [N]."""
-    return np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected"]).astype(np.float64)
+    share: np.ndarray = np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected"]).astype(np.float64)
+    return share
 
 
 def compared(first: Cell, second: Cell) -> Paired:

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from results import table, write_json
 
+from benchmarks.results import table, write_json
 from deepsec_jax import data
 from deepsec_jax.attacks import APGD, FAB, FMN, AutoAttack, RayS, Square, Within, losses
 from deepsec_jax.attacks.parts import at_input

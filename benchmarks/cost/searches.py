@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bare_cost import bare_forward, bare_gradient, seconds
-from results import table, verdict, write_json
-from subjects import Subject, load_subject, subject_title
 
+from benchmarks.cost.attacks import bare_forward, bare_gradient, seconds
+from benchmarks.results import table, verdict, write_json
+from benchmarks.subjects import Subject, load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.attacks.compaction import phase_sizes
 from deepsec_jax.attacks.cost import cost
@@ -147,7 +147,8 @@ def computed(steps: np.ndarray) -> float:
 def peak_memory(name: str, options: argparse.Namespace) -> float:
     """Return the peak resident memory of a process that runs the attack, in MB."""
     command = [
-        sys.executable, __file__, options.subject, "--attacks", name, "--batch", str(options.batch),
+        sys.executable, "-m", "benchmarks.cost", "searches", options.subject, "--attacks", name,
+        "--batch", str(options.batch),
         "--steps", str(options.steps or 20), "--search-steps", str(options.search_steps or 2), "--child",
     ]  # fmt: skip
     command += ["--data-dir", options.data_dir] if options.data_dir else []

@@ -25,8 +25,8 @@ def seen(model: Classifier, x: Images) -> Images:
     return x if look is None else look(x)
 
 
-def sight_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the arrays of a ``sight`` cell: a few images of a cell under attack, clean and adversarial.
+def input_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the arrays of a ``model_inputs`` cell: a few images of a cell under attack and clean.
 
     Args:
         raw: the undefended model.

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from results import table, write_json
 
+from benchmarks.results import table, write_json
 from deepsec_jax import data, defenses
 from deepsec_jax.attacks import PGD, Transfer, losses, run_in_batches
 from deepsec_jax.defenses.pd import Purified, PurifiedStraightThrough

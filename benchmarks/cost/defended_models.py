@@ -17,13 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from memory import peak_anonymous, status
 from PIL import Image
-from results import quartiles, table, write_json
 from scipy import ndimage
 from skimage import restoration, transform
-from subjects import load_subject, subject_title
 
+from benchmarks.promises.memory import peak_anonymous, status
+from benchmarks.results import quartiles, table, write_json
+from benchmarks.subjects import load_subject, subject_title
 from deepsec_jax import defenses, transforms
 from deepsec_jax.defenses.rc import RegionVotes
 from deepsec_jax.progress import progress

@@ -1,9 +1,10 @@
-"""What peers.py shows: one row per attack and library, and the Markdown report."""
+"""What eps_attacks.py shows: one row per attack and library, and the Markdown report."""
 
 from typing import Any
 
 import numpy as np
-from results import table, verdict
+
+from benchmarks.results import table, verdict
 
 OURS = "deepsec_jax"
 

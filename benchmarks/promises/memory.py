@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from results import table, verdict, write_json
+
+from benchmarks.results import table, verdict, write_json
 
 BAR = 1.05
 
@@ -45,7 +46,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = []
         for size in options.sizes:
-            command = [sys.executable, __file__, *sys.argv[1:], "--folder", folder, "--child", str(size)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.promises.memory",
+                *sys.argv[1:],
+                "--folder",
+                folder,
+                "--child",
+                str(size),
+            ]
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             found.append(json.loads(answer.splitlines()[-1]))
     small, large = found
@@ -60,8 +70,8 @@ def main() -> None:
 def measure(options: argparse.Namespace, size: int) -> dict[str, float]:
     """Attack ``size`` mapped images into a mapped file; return peaks in MB and the time in seconds."""
     import jax
-    from subjects import load_subject
 
+    from benchmarks.subjects import load_subject
     from deepsec_jax import attacks
     from deepsec_jax.progress import progress
 

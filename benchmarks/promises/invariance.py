@@ -18,10 +18,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from judging import NINE, judge_rows
-from results import table, verdict, write_json
-from subjects import Subject, load_subject, subject_title
 
+from benchmarks.judging import NINE, judge_rows
+from benchmarks.results import table, verdict, write_json
+from benchmarks.subjects import Subject, load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
 from deepsec_jax.randomness import example_keys
@@ -81,7 +81,7 @@ def start_child(folder: Path) -> int:
     """Run this script under 8 fake devices; return how many of them hold its output."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__, *sys.argv[1:], "--child", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.promises.invariance", *sys.argv[1:], "--child", str(folder)]
     subprocess.run(command, check=True, env=environment)
     return int((folder / "devices").read_text())
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from results import table, write_json
-from subjects import load_subject, subject_title
 
+from benchmarks.results import table, write_json
+from benchmarks.subjects import load_subject, subject_title
 from deepsec_jax.evaluation.measured import measure_cell
 from deepsec_jax.metrics import METRICS
 from deepsec_jax.progress import progress

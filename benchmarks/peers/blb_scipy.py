@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from results import table, verdict, write_json
 from scipy import optimize
-from subjects import load_subject, subject_title
 
+from benchmarks.results import table, verdict, write_json
+from benchmarks.subjects import load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.attacks.blb import SHARPNESS, longest_first_move, missing
 from deepsec_jax.attacks.gradient import value_and_gradient

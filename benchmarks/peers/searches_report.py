@@ -1,10 +1,11 @@
-"""What peers_search.py shows: one row per attack and library, the best peer of each attack, the original."""
+"""What searches.py shows: one row per attack and library, the best peer of each attack, the original."""
 
 from typing import Any
 
 import numpy as np
-from peers_report import OURS
-from results import table, verdict
+
+from benchmarks.peers.eps_report import OURS
+from benchmarks.results import table, verdict
 
 POINTS, CLOSER, ORIGINAL = 0.5, 1.02, "original"
 NORMS = {"l0": "L0 (entries)", "l1": "L1", "l2": "L2", "linf": "Linf", "en": "elastic net"}

@@ -1,4 +1,4 @@
-"""The PyTorch side of peers_search.py: how the searches are called in foolbox, torchattacks, ART and adv-lib.
+"""The PyTorch side of searches.py: how the searches are called in foolbox, torchattacks, ART and adv-lib.
 
 Runs as a child process under the peers' Python; ``torch_server.py`` says how it is spoken to.  What both
 sides share is what the attack is about (confidence, beta, theta, gamma, eps, fooling rate, overshoot) and

@@ -1,4 +1,4 @@
-"""The PyTorch side of peers.py: nine attacks and Square in foolbox, torchattacks, ART and adv-lib.
+"""The PyTorch side of eps_attacks.py: nine attacks and Square in foolbox, torchattacks, ART and adv-lib.
 
 Runs as a child process under the peers' Python; ``torch_server.py`` says how it is spoken to.
 """

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from results import table, write_json
 
+from benchmarks.results import table, write_json
 from deepsec_jax import defenses
 from deepsec_jax.attacks import FixedImages, Square, Transfer, run_in_batches
 from deepsec_jax.evaluation.adaptive import SHARE
@@ -43,7 +43,7 @@ def main() -> None:
         name = f"{defended.card['name']} {defended.card['preset']}"
         found = [
             cell for cell in cells
-            if cell.config.get("access") == ADAPTIVE
+            if cell.config.get("knowledge") == ADAPTIVE
             and (cell.config["defense"]["name"], cell.config["defense"]["preset"])
             == (defended.card["name"], defended.card["preset"])
         ]  # fmt: skip

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from judging import NINE, judge_rows
-from results import table, verdict, write_json
-from subjects import Subject, load_subject, subject_title
 
+from benchmarks.judging import NINE, judge_rows
+from benchmarks.results import table, verdict, write_json
+from benchmarks.subjects import Subject, load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Images, Logits, Scalar

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bare_cost import bare_gradient, seconds
 from flax import nnx
-from results import table, verdict, write_json
 
+from benchmarks.cost.attacks import bare_gradient, seconds
+from benchmarks.results import table, verdict, write_json
 from deepsec_jax import defenses, models, training
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.memory import keep_freed_memory

@@ -2,7 +2,7 @@
 
 Same weights, images, targets, budget and run: steps, search steps and learning rate are the preset's (or
 ``--steps``, ``--search-steps``) on both sides, and so is what the attack is about; the rest of a library's
-settings are its documented ones and stand in the report.  The child process (``peers_torch_search.py``)
+settings are its documented ones and stand in the report.  The child process (``torch_searches.py``)
 sleeps while we compute and the other way round; its logits must equal ours to 1e-4.
 
 Each library attacks the images once per round, timed, with bare gradients of its own before and after; the
@@ -11,7 +11,7 @@ training images (its time is per training image) and judged on test images.  ``o
 algorithm as published.  JSON and Markdown are written after every attack; what an earlier run into the
 same folder found for other attacks is kept.
 
-    python benchmarks/peers_search.py MODEL --peers-python peers/bin/python --n 32 --images original=4
+    python -m benchmarks.peers.searches MODEL --peers-python peers/bin/python --n 32 --images original=4
 """
 
 import argparse
@@ -27,16 +27,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bare_cost import bare_gradient, seconds
-from judging import judge_search, noisy_share
-from peers import BATCHES
-from peers_child import Child, ChildDied, check_logits, choose_format
-from peers_report import OURS
-from peers_search_report import report, rows_of
-from results import machine, write_json
-from search_cost import chosen
-from subjects import Subject, load_subject, subject_title
 
+from benchmarks.cost.attacks import bare_gradient, seconds
+from benchmarks.cost.searches import chosen
+from benchmarks.judging import judge_search, noisy_share
+from benchmarks.peers.child import Child, ChildDied, check_logits, choose_format
+from benchmarks.peers.eps_attacks import BATCHES
+from benchmarks.peers.eps_report import OURS
+from benchmarks.peers.searches_report import report, rows_of
+from benchmarks.results import machine, write_json
+from benchmarks.subjects import Subject, load_subject, subject_title
 from deepsec_jax import attacks, data, training
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.progress import progress
@@ -75,7 +75,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         Child(
             subject, Path(folder), python=options.peers_python, threads=options.threads,
-            script="peers_torch_search.py", train=train,
+            script="torch_searches.py", train=train,
         ) as child,
         progress("attacks", len(options.attacks) * (1 + len(options.libraries))) as advance,
     ):  # fmt: skip

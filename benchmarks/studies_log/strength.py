@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from judging import NINE, judge_rows
-from results import table, write_json
-from subjects import load_subject, subject_title
 
+from benchmarks.judging import NINE, judge_rows
+from benchmarks.results import table, write_json
+from benchmarks.subjects import load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
 

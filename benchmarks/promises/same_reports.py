@@ -1,6 +1,6 @@
 """Are the reports of this tree those of another one, byte by byte?
 
-    python benchmarks/same_reports.py OTHER RUN...
+    python -m benchmarks.promises.same_reports OTHER RUN...
 
 OTHER is the root of another checkout, e.g. one made by ``git worktree add ../base main``.  Both report every
 run directory with ``deepsec report RUN --no-times``: csv, json, tex, html and what the terminal shows.
@@ -28,7 +28,7 @@ def report(tree: Path, run: Path, out: Path) -> dict[str, str]:
 
 def main(other: str, *runs: str) -> int:
     """Print which files are equal, and the first differing lines of those that are not."""
-    here, unequal = Path(__file__).resolve().parents[1], 0
+    here, unequal = Path(__file__).resolve().parents[2], 0
     for run in map(Path, runs):
         with tempfile.TemporaryDirectory() as old, tempfile.TemporaryDirectory() as new:
             before = report(Path(other).resolve(), run.resolve(), Path(old))

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from subjects import Subject
+
+from benchmarks.subjects import Subject
 
 
 class ChildDied(RuntimeError):
@@ -30,7 +31,7 @@ class Child:
 
     def __init__(
         self, subject: Subject, folder: Path, *, python: str, threads: int,
-        script: str = "peers_torch.py", **arrays: np.ndarray,
+        script: str = "torch_eps_attacks.py", **arrays: np.ndarray,
     ):  # fmt: skip
         archive = folder / "subject.npz"
         weights: dict[str, Any] = {f"w:{name}": value for name, value in flat_weights(subject.model).items()}

@@ -1,8 +1,8 @@
 """Our attacks against foolbox, torchattacks, ART and adv-lib: same weights, images, targets, one run.
 
 This process is ours; the PyTorch libraries run in one child process under another Python
-(``peers_torch.py``), which sleeps while we compute and the other way round.  Before anything is timed, the
-child's logits must equal ours to 1e-4.
+(``torch_eps_attacks.py``), which sleeps while we compute and the other way round.  Before anything is timed,
+the child's logits must equal ours to 1e-4.
 
 1. Each side picks its best settings by wall time: torch its memory format, everyone the batch size.
 2. Success: every library attacks all images; the saved images are judged by ``judge`` on OUR model.  Where
@@ -22,13 +22,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bare_cost import bare_gradient, seconds
-from judging import NINE, judge_rows
-from peers_child import Child, check_logits, choose_format
-from peers_report import OURS, report, summary
-from results import write_json
-from subjects import Subject, load_subject, subject_title
 
+from benchmarks.cost.attacks import bare_gradient, seconds
+from benchmarks.judging import NINE, judge_rows
+from benchmarks.peers.child import Child, check_logits, choose_format
+from benchmarks.peers.eps_report import OURS, report, summary
+from benchmarks.results import write_json
+from benchmarks.subjects import Subject, load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
 

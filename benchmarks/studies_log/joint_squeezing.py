@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from results import table, write_json
 
+from benchmarks.results import table, write_json
 from deepsec_jax import data, defenses, training
 from deepsec_jax.attacks.losses import max_margin
 from deepsec_jax.defenses.base import base_of

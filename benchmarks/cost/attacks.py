@@ -19,9 +19,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from results import quartiles, table, verdict, write_json
-from subjects import Subject, load_subject, subject_title
 
+from benchmarks.results import quartiles, table, verdict, write_json
+from benchmarks.subjects import Subject, load_subject, subject_title
 from deepsec_jax import attacks
 from deepsec_jax.progress import progress
 

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from results import table, verdict, write_json
 
+from benchmarks.results import table, verdict, write_json
 from deepsec_jax.defenses import DEFENSES, load_defended
 from deepsec_jax.progress import progress
 
