@@ -24,11 +24,10 @@ from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.runs.cells import KINDS, SECURITY
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.runs.store import Store
+from deepsec_jax.studies.security.worst import distances, to_8bit
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-DISTANCES = ("l0", "l1", "l2", "linf")
-
 MORE = ":more"
 """End of the name of the attack with more steps and restarts: it must fool nothing that the others miss."""
 
@@ -216,21 +215,6 @@ def calls_of(attack: Attack, classes: int, image_shape: Sequence[int]) -> float:
     """Return the declared number of model calls per image; NaN if there is none."""
     stated = cost(attack, classes=classes, entries=int(np.prod(image_shape)))
     return math.nan if stated is None else float(stated.gradients + stated.forwards)
-
-
-def to_8bit(images: np.ndarray) -> np.ndarray:
-    """Return images rounded to the 256 levels of an image file."""
-    return (np.round(images * np.float32(255)) / np.float32(255)).astype(np.float32)
-
-
-def distances(x: np.ndarray, x_adv: np.ndarray) -> Arrays:
-    """Return the norms of the changes by name, float32 [N]; L0 is the share of changed entries."""
-    change = np.abs(x_adv.astype(np.float64) - x.astype(np.float64)).reshape(len(x), -1)
-    found = {
-        "l0": (change > 0).mean(axis=1), "l1": change.sum(axis=1),
-        "l2": np.sqrt((change**2).sum(axis=1)), "linf": change.max(axis=1, initial=0.0),
-    }  # fmt: skip
-    return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def _known(count: float) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 from deepsec_jax.attacks import preset
 from deepsec_jax.evaluation.defense_cells import UNDEFENDED, DefendedModel
 from deepsec_jax.evaluation.under_test import defended_model
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Attack
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
@@ -15,6 +16,7 @@ from deepsec_jax.studies.options import seconds_of
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.budget import numbers_of, place, seconds_of_job
 from deepsec_jax.studies.security.cells import MORE, Attacked, Makers
+from deepsec_jax.studies.security.detection import detection_jobs
 from deepsec_jax.studies.security.indicated import indicator_job
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.worst import largest_linf, usual_threats
@@ -23,7 +25,8 @@ from deepsec_jax.studies.security.worst import largest_linf, usual_threats
 def jobs(options: Options, run: Run) -> list[Job]:
     """Return the jobs: attacks on the undefended model first, then replays, white-box and adaptive attacks.
 
-    Within each kind of knowledge cheap attacks come first, each on all defenses in turn.
+    The images on the undefended model are also scored by each detector among the defenses.  Within each kind
+    of knowledge cheap attacks come first, each on all defenses in turn.
 
     Raises:
         UnfitError: a folder without a defended model of this one.
@@ -75,6 +78,12 @@ def _made(
         indicator_job(makers, run, each, n=most, seed=seed, preset=options.preset)
         for each in (None, *defended)
     )]  # fmt: skip
+    guards = [
+        folder for folder, model in zip(options.defenses, defended, strict=True) if rejects(model.classifier)
+    ]
+    scored = {job.name: job.config for name, job in sources.items() if not name.endswith(MORE)}
+    look = partial(run.look, run.model, run.about["name"])
+    found += detection_jobs(run, guards, scored, lambda: run.notes(findings=look()), n=most, seed=seed)
     for access in options.access:
         made = [
             makers.job(access, each, model, numbers.get(place(access, each.name, model.weights), most))

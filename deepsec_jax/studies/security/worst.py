@@ -115,3 +115,18 @@ def compared(first: Cell, second: Cell) -> Paired:
     """Compare what two attacks leave, on the images that both attacked."""
     both = slice(min(len(first.arrays["clean"]), len(second.arrays["clean"])))
     return paired(robust(first)[both], robust(second)[both])
+
+
+def to_8bit(images: np.ndarray) -> np.ndarray:
+    """Return images rounded to the 256 levels of an image file."""
+    return (np.round(images * np.float32(255)) / np.float32(255)).astype(np.float32)
+
+
+def distances(x: np.ndarray, x_adv: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the norms of the changes by name, float32 [N]; L0 is the share of changed entries."""
+    change = np.abs(x_adv.astype(np.float64) - x.astype(np.float64)).reshape(len(x), -1)
+    found = {
+        "l0": (change > 0).mean(axis=1), "l1": change.sum(axis=1),
+        "l2": np.sqrt((change**2).sum(axis=1)), "linf": change.max(axis=1, initial=0.0),
+    }  # fmt: skip
+    return {name: values.astype(np.float32) for name, values in found.items()}
