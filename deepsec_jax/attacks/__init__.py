@@ -28,6 +28,7 @@ from deepsec_jax.attacks.fgsm import FGSM
 from deepsec_jax.attacks.fixed_images import FixedImages
 from deepsec_jax.attacks.fmn import FMN
 from deepsec_jax.attacks.illc import ILLC
+from deepsec_jax.attacks.indicators import INDICATORS, Indicators, indicators
 from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.layer_losses import FeatureDistance
 from deepsec_jax.attacks.llc import LLC
@@ -68,6 +69,7 @@ __all__ = [
     "FGSM",
     "FMN",
     "ILLC",
+    "INDICATORS",
     "JSMA",
     "LLC",
     "PGD",
@@ -86,6 +88,7 @@ __all__ = [
     "DeepFool",
     "FeatureDistance",
     "FixedImages",
+    "Indicators",
     "LeastLikely",
     "ManyRestarts",
     "Masked",
@@ -106,6 +109,7 @@ __all__ = [
     "check_model_outputs",
     "count_calls",
     "functional",
+    "indicators",
     "load",
     "losses",
     "over_eps",

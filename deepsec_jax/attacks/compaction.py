@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.platforms import on_cpu
+
 Rows = TypeVar("Rows")
 Step = Callable[[Rows], Rows]
 Live = Callable[[Rows], jax.Array]
@@ -69,7 +71,8 @@ def while_live(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
             working = jax.tree.map(lambda leaf, size=size: leaf[:size], working)
         working = _until(below, lambda part: live(part[1]), lambda part: (part[0], step(part[1])), working)
     index, whole = jax.tree.map(lambda *parts: jnp.concatenate(parts), working, *reversed(aside))
-    return _take(whole, jnp.argsort(index))
+    in_order: Rows = _take(whole, jnp.argsort(index))
+    return in_order
 
 
 def in_turns(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
@@ -92,13 +95,10 @@ def in_turns(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
         first, last = front(state, SMALLEST)
         return _put_back(state, first, last, while_live(step, live, last))
 
-    def together(state: Rows) -> Rows:
-        return while_live(step, live, state)
-
     rows = jax.tree.leaves(state)[0].shape[0]
-    if rows <= WIDTH:
-        return together(state)
-    return lax.platform_dependent(state, cpu=few_at_a_time, default=together)
+    if rows <= WIDTH or not on_cpu():
+        return while_live(step, live, state)
+    return few_at_a_time(state)
 
 
 def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:
@@ -115,7 +115,8 @@ def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:
             return old_leaf
         return jnp.where(chosen.reshape(-1, *(1,) * (new_leaf.ndim - 1)), new_leaf, old_leaf)
 
-    return jax.tree.map(pick, new, old)
+    picked: Rows = jax.tree.map(pick, new, old)
+    return picked
 
 
 def _until(below: int, live: Live[Rows], step: Step[Rows], state: Rows) -> Rows:
@@ -129,7 +130,8 @@ def _live_first(live: Live[Any], state: Any) -> jax.Array:
 
 
 def _take(tree: Rows, rows: jax.Array) -> Rows:
-    return jax.tree.map(lambda leaf: leaf[rows], tree)
+    taken: Rows = jax.tree.map(lambda leaf: leaf[rows], tree)
+    return taken
 
 
 def _put_back(state: Rows, rows: jax.Array, before: Rows, after: Rows) -> Rows:
@@ -138,4 +140,5 @@ def _put_back(state: Rows, rows: jax.Array, before: Rows, after: Rows) -> Rows:
     def put(whole: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
         return whole if new is old else whole.at[rows].set(new, unique_indices=True)
 
-    return jax.tree.map(put, state, before, after)
+    whole: Rows = jax.tree.map(put, state, before, after)
+    return whole

@@ -17,6 +17,7 @@ from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.remarks import Remarks
 from deepsec_jax.cli.report import Report
+from deepsec_jax.cli.reproduce import Reproduce
 from deepsec_jax.cli.robustness import Robustness
 from deepsec_jax.cli.train import Train
 from deepsec_jax.convolutions import convolve_for_gradients
@@ -31,6 +32,7 @@ VERBS: dict[str, Any] = {
     "report": Report,
     "remarks": Remarks,
     "demo": Demo,
+    "reproduce": Reproduce,
     "list": List,
     "prepare": Prepare,
 }

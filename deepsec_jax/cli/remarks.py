@@ -29,7 +29,7 @@ class Remarks:
         from deepsec_jax.runs.store import read_cells
         from deepsec_jax.studies.column_versions import column_versions
         from deepsec_jax.studies.remarks.tables import REMARKS
-        from deepsec_jax.studies.report import render, write_files
+        from deepsec_jax.studies.report import render, write_texts
         from deepsec_jax.tables import terminal
 
         if not self.run_dirs:
@@ -39,5 +39,5 @@ class Remarks:
         for section in REMARKS.sections(cells, times=self.times):
             terminal.print_section(Console(), section, [])
         out = self.out or self.run_dirs[0] / "report"
-        for path in write_files(render(REMARKS, cells, times=self.times), out):
+        for path in write_texts(render(REMARKS, cells, times=self.times), out):
             print(f"report {path}")

@@ -84,11 +84,11 @@ def estimate(
         if kind_of(job.config) == ATTACK and _same_work(job.config) in per_image:
             found["recorded"] += 1
             found["seconds"] += job.images * per_image[_same_work(job.config)]
-        elif job.seconds is not None:
+        elif job.seconds is not None and job.gradients is not None:
             found["timed"] += 1
-            if _name(job) not in timed:
-                timed[_name(job)] = job.seconds()
-            found["seconds"] += job.images * timed[_name(job)]
+            if (same := _same_time(job)) not in timed:
+                timed[same] = job.seconds()
+            found["seconds"] += job.images * timed[same]
         elif job.gradients is None:
             unknown.append(_name(job))
         elif job.at_most:
@@ -101,6 +101,12 @@ def estimate(
     return Estimate(
         **found, gradient_seconds=one() if needed else None, measured=not gradients, unknown=tuple(unknown)
     )
+
+
+def _same_time(job: Job) -> str:
+    """Return a key for cells with equal time per image: attack or detector, model, access."""
+    config = job.config
+    return repr((_name(job), config.get("access"), config.get("weights"), config.get("kind")))
 
 
 def _name(job: Job) -> str:

@@ -65,7 +65,7 @@ def test_no_answer_is_no_vote():
     assert votes.right(np.array([[1, 2], [0, 0]]), np.array([1, 0])).tolist() == [0.5, 1.0]
 
 
-N = 40
+N = 100
 OTHER = RAW.replace(weights=RAW.weights + 0.4 * make_linear(SHAPE, seed=5).weights)
 MODELS = {
     "nat": subject("nat", OTHER),
@@ -76,7 +76,7 @@ OPTIONS = Options("raw", defenses=tuple(MODELS), attacks=("fgsm", "tmifgsm"), wh
 
 
 def jobs_in(folder, options=OPTIONS):
-    run = Run(RAW, {"name": "raw"}, make_dataset(rows=80), 3, Store(folder), 16, warn=lambda text: None)
+    run = Run(RAW, {"name": "raw"}, make_dataset(rows=130), 3, Store(folder), 16, warn=lambda text: None)
     return run.store, module.jobs(options, run)
 
 

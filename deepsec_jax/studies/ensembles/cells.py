@@ -24,7 +24,8 @@ from deepsec_jax.runs.cells import DRAWN, KINDS, MEMBER, WHOLE
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.runs.store import Store
 from deepsec_jax.studies.ensembles.drawn import Ensemble
-from deepsec_jax.studies.security.cells import Attacked, distances
+from deepsec_jax.studies.security.cells import Attacked
+from deepsec_jax.studies.security.worst import distances
 
 Arrays = dict[str, np.ndarray]
 AVERAGE, LOGITS, CLEAN = "average", "logits", "clean"

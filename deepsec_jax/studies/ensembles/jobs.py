@@ -36,7 +36,7 @@ def jobs(options: Options, run: Run) -> list[Job]:
         every, run, n=options.n, seed=options.seed, preset=options.preset, metrics=("mr", "mr_8bit")
     )
     attacked = {
-        name: Attacked(name, attack, job.config, job.name)
+        name: Attacked(name, attack, job.config, job.name, job.images)
         for (name, attack), job in zip(every.items(), sources, strict=True)
     }
     names = ("data", "model", "n", "seed", "candidates", "images")
@@ -59,7 +59,11 @@ def jobs(options: Options, run: Run) -> list[Job]:
     found += [makers.member(each, None, {"name": CLEAN, "preset": options.preset}, CLEAN) for each in used]
     found += [makers.member(each, job, job.config["attack"], BASE) for job in sources for each in used]
     if "members" in options.ways:
-        security = SecurityMakers(run.store, notes=partial(notes_of, run), **common)
+        security = SecurityMakers(
+            **{**common, "candidates": lambda n: run.candidates(n, options.seed)}, store=run.store,
+            candidates_name=lambda n: run.candidates_name(n, options.seed), notes=partial(notes_of, run),
+            once=run.once,
+        )  # fmt: skip
         found += _of_members(makers, security, [attacked[name] for name in whole], used)
     combinations = {made.members: members[made] for made in ensembles}
     found += [
@@ -79,7 +83,8 @@ def _of_members(
     found: list[Job] = []
     for attacked in attacks:
         for each in defended:
-            job = security.job(ADAPTIVE, attacked, each) or security.job(WHITE_BOX, attacked, each)
+            job = security.job(ADAPTIVE, attacked, each, attacked.n)
+            job = job or security.job(WHITE_BOX, attacked, each, attacked.n)
             assert job is not None, "a white-box attack is never a copy"
             found.append(job)
             found += [

@@ -9,7 +9,7 @@ from deepsec_jax.runs.cells import ATTACK, DRAWN, MEMBER, SECURITY, WHOLE, Cell
 from deepsec_jax.studies.ensembles import votes
 from deepsec_jax.studies.ensembles.cells import CLEAN
 from deepsec_jax.studies.ensembles.drawn import Ensemble
-from deepsec_jax.studies.security.cells import distances
+from deepsec_jax.studies.security.worst import distances
 
 Rule = Callable[[Sequence[np.ndarray]], np.ndarray]
 """``votes.averaged`` or ``votes.voted``."""
@@ -48,7 +48,7 @@ class Known:
         clean = self.clean(members)
         if said is None or clean is None:
             return None
-        return np.minimum(votes.right(rule(clean), labels), votes.right(rule(said), labels))
+        return np.asarray(np.minimum(votes.right(rule(clean), labels), votes.right(rule(said), labels)))
 
     def attacked(self, rule: Rule, members: tuple[str, ...]) -> list[Cell]:
         """Return every attack that reaches an ensemble, with the arrays that the worst case reads.

@@ -48,7 +48,7 @@ def _transfer(evidence: Evidence) -> list[Verdict]:
     rate = {name: means(weights, moved[name], hits[name]) for name in names}
 
     def mean(chosen: list[str]) -> np.ndarray:
-        return np.nanmean([rate[name] for name in chosen], axis=0)
+        return np.asarray(np.nanmean([rate[name] for name in chosen], axis=0))
 
     goals = {goal: evidence.of_goal(names, goal) for goal in ("UAs", "TAs")}
     found = []

@@ -8,8 +8,7 @@ from markupsafe import Markup
 
 from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.gates import robust
-from deepsec_jax.studies.security.worst import SYMBOLS
+from deepsec_jax.studies.security.worst import SYMBOLS, robust
 from deepsec_jax.studies.settings import described
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail
@@ -43,13 +42,13 @@ def _envelope(cells: Sequence[Cell], norm: str) -> tuple[np.ndarray, int] | None
     """Return the smallest distance of a success of each image that has one, and the number of images."""
     if not cells:
         return None
-    n = len(cells[0].arrays["labels"])
+    longest = max(cells, key=lambda cell: len(cell.arrays["labels"]))
+    n = len(longest.arrays["labels"])
     least = np.full(n, np.inf)
     for cell in cells:
-        fooled = robust(cell) < 0.5
-        least = np.where(fooled, np.minimum(least, cell.arrays[norm]), least)
-    clean = np.asarray(cells[0].arrays["clean"]) < 0.5
-    least = np.where(clean, 0.0, least)
+        fooled = np.flatnonzero(robust(cell) < 0.5)
+        least[fooled] = np.minimum(least[fooled], cell.arrays[norm][fooled])
+    least[np.asarray(longest.arrays["clean"]) < 0.5] = 0.0
     return least[np.isfinite(least)], n
 
 

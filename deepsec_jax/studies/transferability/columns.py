@@ -9,16 +9,17 @@ from deepsec_jax.runs.cells import Cell
 
 
 def _reached(cell: Cell) -> np.ndarray:
-    return cell.arrays["reached"].astype(np.float64)
+    return np.asarray(cell.arrays["reached"], np.float64)
 
 
 def _wrong(cell: Cell) -> np.ndarray:
-    return np.minimum(cell.arrays["wrong"], cell.arrays["clean"]).astype(np.float64)
+    return np.asarray(np.minimum(cell.arrays["wrong"], cell.arrays["clean"]), np.float64)
 
 
 def _confidence(cell: Cell) -> np.ndarray:
     """Return the confidence of images that transferred; NaN for the others."""
-    return np.where(cell.arrays["reached"] >= 0.5, cell.arrays["confidence"], np.nan).astype(np.float64)
+    found = np.where(cell.arrays["reached"] >= 0.5, cell.arrays["confidence"], np.nan)
+    return np.asarray(found, np.float64)
 
 
 MR = Column(

@@ -201,5 +201,5 @@ def _own(column: Column, cell: Cell) -> np.ndarray:
         return np.asarray(cell.columns.get("acac", arrays["confidence"]), np.float64)
     if column is WRONG_ALL:
         wrong = (arrays["predicted"] != arrays["labels"]) & (arrays["predicted"] >= 0)
-        return wrong.astype(np.float64)
+        return np.asarray(wrong, np.float64)
     return np.asarray(arrays["success"], np.float64)
