@@ -39,6 +39,7 @@ class Model:
         label: the paper's name.
         cells: (access, attack row) -> cell.
         gates: findings about its figures.
+        signs: finished cell of its indicators of attack failure; None without one.
     """
 
     key: str
@@ -46,3 +47,4 @@ class Model:
     label: str
     cells: Mapping[tuple[str, str], Cell]
     gates: tuple[Gate, ...] = ()
+    signs: Cell | None = None
