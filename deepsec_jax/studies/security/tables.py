@@ -18,7 +18,7 @@ from deepsec_jax.studies.security.attack_tables import Maker
 from deepsec_jax.studies.security.gates import gates
 from deepsec_jax.studies.security.indicated import KIND as INDICATORS
 from deepsec_jax.studies.security.jobs import jobs
-from deepsec_jax.studies.security.model import HITS, PAPER, Model
+from deepsec_jax.studies.security.model import HITS, PAPER, Model, defense_label
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.worst import Threat, usual_threats
 from deepsec_jax.studies.security.worst_table import as_security, worst_table
@@ -121,7 +121,7 @@ def _models(
             Model(
                 key,
                 name,
-                PAPER.label(name),
+                defense_label(name),
                 by,
                 tuple(gates(finished, threats, n, classes, signs.get(key))),
                 signs.get(key),
