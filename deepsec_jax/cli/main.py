@@ -16,6 +16,7 @@ from deepsec_jax.cli.demo import Demo
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
 from deepsec_jax.cli.report import Report
+from deepsec_jax.cli.reproduce import Reproduce
 from deepsec_jax.cli.robustness import Robustness
 from deepsec_jax.cli.train import Train
 from deepsec_jax.convolutions import convolve_for_gradients
@@ -29,6 +30,7 @@ VERBS: dict[str, Any] = {
     "evaluate": evaluate.Evaluate,
     "report": Report,
     "demo": Demo,
+    "reproduce": Reproduce,
     "list": List,
     "prepare": Prepare,
 }
