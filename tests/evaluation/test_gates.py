@@ -1,4 +1,4 @@
-"""Every gate of the security evaluation on cells made by hand: planted faults close it, honest ones do not."""
+"""Every gate of the security evaluation on cells made by hand, with planted faults and without."""
 
 import numpy as np
 import pytest
