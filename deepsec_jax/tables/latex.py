@@ -1,4 +1,4 @@
-r"""Tables as LaTeX, for ``\input``; they need the packages booktabs and graphicx, and ulem for struck figures."""
+r"""Tables as LaTeX, for ``\input``; they need booktabs and graphicx, with struck figures also ulem."""
 
 from collections.abc import Iterable, Sequence
 
