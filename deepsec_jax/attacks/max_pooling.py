@@ -56,7 +56,7 @@ def max_pool(images: jax.Array, windows: Windows) -> jax.Array:
 
 
 def max_pool_gradient(cotangent: jax.Array, images: jax.Array, windows: Windows) -> jax.Array:
-    """Return the gradient with respect to the images: each window's value goes to its largest entry.
+    """Return the gradient with respect to the images: each window's value at its largest entry.
 
     Args:
         cotangent: one value per window.
