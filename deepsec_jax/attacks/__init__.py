@@ -28,6 +28,7 @@ from deepsec_jax.attacks.fgsm import FGSM
 from deepsec_jax.attacks.fixed_images import FixedImages
 from deepsec_jax.attacks.fmn import FMN
 from deepsec_jax.attacks.illc import ILLC
+from deepsec_jax.attacks.indicators import INDICATORS, Indicators, indicators
 from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.layer_losses import FeatureDistance
 from deepsec_jax.attacks.llc import LLC
@@ -66,6 +67,7 @@ __all__ = [
     "FGSM",
     "FMN",
     "ILLC",
+    "INDICATORS",
     "JSMA",
     "LLC",
     "PGD",
@@ -82,6 +84,7 @@ __all__ = [
     "DeepFool",
     "FeatureDistance",
     "FixedImages",
+    "Indicators",
     "LeastLikely",
     "ManyRestarts",
     "Masked",
@@ -102,6 +105,7 @@ __all__ = [
     "check_model_outputs",
     "count_calls",
     "functional",
+    "indicators",
     "load",
     "losses",
     "over_eps",

@@ -57,6 +57,14 @@ def better(best: Best, x: Images, success: jax.Array, loss: jax.Array) -> Best:
     )
 
 
+class Trace(NamedTuple):
+    """What an attack met on its way: S iterates of B rows, in order."""
+
+    x: Images  # [B, H, W, C], the images that the attack returns
+    losses: jax.Array  # float32 [S, B], higher is better for the attacker; NaN without an answer
+    success: jax.Array  # bool [S, B]: the iterate reaches the goal
+
+
 class _State(NamedTuple):
     x: Images  # float32, before rounding to the dtype of the images
     rule: Any
@@ -104,6 +112,31 @@ def ascend(
     Returns:
         Images in the dtype of ``x``, inside the box and the ball.
     """
+    return climb(
+        model, x, labels, keys, eps, step_size, steps, norm, targeted, loss, start, rule, traced=False
+    ).x
+
+
+def climb(
+    model: Classifier,
+    x: Images,
+    labels: Labels,
+    keys: Keys | None,
+    eps: Scalar,
+    step_size: Scalar,
+    steps: int,
+    norm: str,
+    targeted: bool,
+    loss: Loss | str,
+    start: Start,
+    rule: StepRule,
+    *,
+    traced: bool,
+) -> Trace:
+    """Return the images of :func:`ascend`; if ``traced``, with the losses and successes of x_0 .. x_steps.
+
+    Otherwise these have S = 0 iterates.  ``traced`` is static, the other arguments are those of ascend.
+    """
     streams = split_keys(keys)
     clean = x.astype(jnp.float32)
     sign = -1.0 if targeted else 1.0
@@ -134,19 +167,30 @@ def ascend(
         return project(x_i + step, clean, eps, norm), state
 
     x_0 = start(streams.attack, clean, eps, norm).astype(jnp.float32)
-    if steps == 1:
+    if steps == 1 and not traced:
         _, _, gradient = gradient_at(0, x_0)
-        return stored(moved(x_0, gradient, rule.init(clean))[0])
+        return _untraced(stored(moved(x_0, gradient, rule.init(clean))[0]))
 
-    def body(step: jax.Array, state: _State) -> _State:
+    def body(state: _State, step: jax.Array) -> tuple[_State, tuple[jax.Array, jax.Array]]:
         rank, success, gradient = gradient_at(step, state.x)
         best = better(state.best, stored(state.x), success, rank)
         x_next, rule_state = moved(state.x, gradient, state.rule)
-        return _State(x_next, rule_state, best)
+        return _State(x_next, rule_state, best), (rank, success)
 
     rows = x.shape[0]
     nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
-    last = lax.fori_loop(0, steps, body, _State(x_0, rule.init(clean), nothing))
+    first = _State(x_0, rule.init(clean), nothing)
+    if traced:
+        last, (ranks, successes) = lax.scan(body, first, jnp.arange(steps))
+    else:
+        last = lax.fori_loop(0, steps, lambda step, state: body(state, step)[0], first)
     x_last = stored(last.x)
     _, (rank, success) = judged(at_step(model, streams.model, steps), x_last)
-    return better(last.best, x_last, success, rank).x
+    found = better(last.best, x_last, success, rank).x
+    if not traced:
+        return _untraced(found)
+    return Trace(found, jnp.vstack([ranks, rank]), jnp.vstack([successes, success]))
+
+
+def _untraced(x: Images) -> Trace:
+    return Trace(x, jnp.zeros((0, x.shape[0])), jnp.zeros((0, x.shape[0]), bool))

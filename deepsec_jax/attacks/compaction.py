@@ -76,7 +76,8 @@ def in_phases(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
             working = jax.tree.map(lambda leaf, size=size: leaf[:size], working)
         working = _until(below, lambda part: live(part[1]), lambda part: (part[0], step(part[1])), working)
     index, whole = jax.tree.map(lambda *parts: jnp.concatenate(parts), working, *reversed(aside))
-    return _take(whole, jnp.argsort(index))
+    in_order: Rows = _take(whole, jnp.argsort(index))
+    return in_order
 
 
 def few_at_a_time(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
@@ -105,7 +106,8 @@ def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:
             return old_leaf
         return jnp.where(chosen.reshape(-1, *(1,) * (new_leaf.ndim - 1)), new_leaf, old_leaf)
 
-    return jax.tree.map(pick, new, old)
+    picked: Rows = jax.tree.map(pick, new, old)
+    return picked
 
 
 def _until(below: int, live: Live[Rows], step: Step[Rows], state: Rows) -> Rows:
@@ -119,7 +121,8 @@ def _live_first(live: Live[Any], state: Any) -> jax.Array:
 
 
 def _take(tree: Rows, rows: jax.Array) -> Rows:
-    return jax.tree.map(lambda leaf: leaf[rows], tree)
+    taken: Rows = jax.tree.map(lambda leaf: leaf[rows], tree)
+    return taken
 
 
 def _put_back(state: Rows, rows: jax.Array, before: Rows, after: Rows) -> Rows:
@@ -128,4 +131,5 @@ def _put_back(state: Rows, rows: jax.Array, before: Rows, after: Rows) -> Rows:
     def put(whole: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
         return whole if new is old else whole.at[rows].set(new, unique_indices=True)
 
-    return jax.tree.map(put, state, before, after)
+    whole: Rows = jax.tree.map(put, state, before, after)
+    return whole

@@ -46,7 +46,8 @@ def pullbacks(
         logits, pull = _pullback(logits_of, x)
         return logits, lax.map(pull, cotangents) if one_by_one else jax.vmap(pull)(cotangents)
 
-    return fast_on_cpu(both)(x, cotangents)
+    result: tuple[jax.Array, jax.Array] = fast_on_cpu(both)(x, cotangents)
+    return result
 
 
 def _pullback(
@@ -58,4 +59,5 @@ def _pullback(
 
 def forward(model: Callable[[Images], jax.Array], x: Images) -> jax.Array:
     """Return the model's logits, for use in the body of a loop."""
-    return fast_on_cpu(lambda point: model(point))(x)
+    logits: jax.Array = fast_on_cpu(lambda point: model(point))(x)
+    return logits

@@ -9,7 +9,7 @@ A *place* is the position of an entry in its window.
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +56,7 @@ def max_pool(images: jax.Array, windows: Windows) -> jax.Array:
 
 
 def max_pool_gradient(cotangent: jax.Array, images: jax.Array, windows: Windows) -> jax.Array:
-    """Return the gradient with respect to the images: each window's value at its largest entry.
+    """Return the gradient with respect to the images: each window's value is added to its largest entry.
 
     Args:
         cotangent: one value per window.
@@ -119,7 +119,9 @@ def _first_largest(entries: Iterable[jax.Array]) -> jax.Array:
     return winner
 
 
-def _interleaved(part: Any, strides: Sequence[int], remainder: tuple[int, ...] = ()) -> jax.Array:
+def _interleaved(
+    part: Callable[[tuple[int, ...]], jax.Array], strides: Sequence[int], remainder: tuple[int, ...] = ()
+) -> jax.Array:
     """Return the array whose entries with each remainder, along every axis, are ``part(remainder)``."""
     axis = len(remainder)
     if axis == len(strides):

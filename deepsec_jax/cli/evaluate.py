@@ -96,7 +96,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
 
     load = models.load_base if study.of_network else models.load
     loaded = load(options.model, options.data)
-    dataset = data.load(loaded.data, data_dir=options.data_dir)
+    dataset = data.load(loaded.data, data_dir=options.data_dir, size=loaded.size)
     classes = models.check(loaded.model, dataset)
     if not study.of_network:
         loaded.warn()

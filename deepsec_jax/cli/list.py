@@ -112,4 +112,5 @@ def _data() -> "Table":
         table.add_row(name, dataset.first_line)
     table.add_row("mnist, cifar10, ...", "any TFDS image set: deepsec prepare NAME, or --data-dir")
     table.add_row("PATH.npz", "your own arrays x_train, y_train, x_test, y_test")
+    table.add_row("./FOLDER", "your own images, one folder per class; or a saved data set of Hugging Face")
     return table

@@ -128,7 +128,8 @@ class Purification(Struct):
 
     def __call__(self, x: Images) -> Images:
         """Return images [B, H, W, C] on the PixelCNN's levels."""
-        return purify(self.pixelcnn, x, self.eps)
+        purified: Images = purify(self.pixelcnn, x, self.eps)
+        return purified
 
 
 class Purified(Struct):
@@ -151,7 +152,8 @@ class Purified(Struct):
 
     def seen(self, x: Images) -> Images:
         """Return the purified images."""
-        return purify(self.pixelcnn, x, self.eps)
+        purified: Images = purify(self.pixelcnn, x, self.eps)
+        return purified
 
 
 class PurifiedStraightThrough(Struct):

@@ -31,7 +31,8 @@ def preset_card(
     column, base = table_of(dataset, channels), name.partition("@")[0]
 
     def rows(kind: str, row: str) -> dict[str, dict[str, Any]]:
-        return _tables().get(kind, {}).get(row, {}).get(column, {})
+        found: dict[str, dict[str, Any]] = _tables().get(kind, {}).get(row, {}).get(column, {})
+        return found
 
     if name != base and not rows(kind, name):
         known = [row for row in _tables().get(kind, {}) if row.partition("@")[0] == base]

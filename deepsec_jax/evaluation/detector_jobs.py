@@ -136,7 +136,8 @@ def threshold_of(detector: FittedDetector) -> float:
 def swept_fgsm(dataset: str, eps: float, *, channels: int) -> FGSM:
     """Return the paper's FGSM for a data set at another radius."""
     attack: Any = preset("fgsm", dataset, "paper", channels=channels)
-    return attack.replace(eps=eps)
+    changed: FGSM = attack.replace(eps=eps)
+    return changed
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-ATTACK, UTILITY, ROBUSTNESS, SIGHT = "attack", "utility", "robustness", "sight"
+ATTACK, UTILITY, ROBUSTNESS, MODEL_INPUTS = "attack", "utility", "robustness", "model_inputs"
 """Kinds of cells: an attack on candidates; a defense on clean test images; a defense under attack; the
 network inputs of a few images."""
 
@@ -92,18 +92,18 @@ KINDS: dict[str, CellKind] = {
     ),
     ROBUSTNESS: CellKind(
         (*_PICTURES, "clean", "right_or_rejected", *_FOUND),
-        lambda config: (*_defense(config), config["access"], *_where(config), _seed(config)),
-        lambda config: _defended(config, str(config["access"])),
-        optional=("no_answer", "clean_no_answer", "rejected", "clean_rejected"), version=4,
+        lambda config: (*_defense(config), config["knowledge"], *_where(config), _seed(config)),
+        lambda config: _defended(config, str(config["knowledge"])),
+        optional=("no_answer", "clean_no_answer", "rejected", "clean_rejected"), version=5,
     ),
-    SIGHT: CellKind(
+    MODEL_INPUTS: CellKind(
         (
             *_PICTURES, "seen", "seen_adv",
             "predicted_raw", "predicted_raw_adv", "predicted", "predicted_adv",
             "probabilities_raw", "probabilities_raw_adv", "probabilities", "probabilities_adv",
         ),
-        lambda config: (*_preset(config["defense"]), SIGHT, *_where(config), _seed(config)),
-        lambda config: _defended(config, SIGHT),
+        lambda config: (*_preset(config["defense"]), MODEL_INPUTS, *_where(config), _seed(config)),
+        lambda config: _defended(config, MODEL_INPUTS),
     ),
     CLEAN: CellKind(
         ("scores", "labels", "correct"),
@@ -127,14 +127,14 @@ KINDS: dict[str, CellKind] = {
     ),
     SECURITY: CellKind(
         (
-            "labels", "rows", "targets", "success", "clean", "right_or_rejected", "right_or_rejected_8bit",
-            "rejected", "predicted", "no_answer", "l0", "l1", "l2", "linf",
+            "labels", "rows", "targets", "success", "clean", "right_or_rejected", "rejected", "predicted",
+            "no_answer", "l0", "l1", "l2", "linf",
         ),
         lambda config: (
             *_defense(config), config["access"], *_preset(config["attack"]), *_where(config), _seed(config)
         ),
         lambda config: _defended(config, f"{config['access']} {config['attack']['name']}"),
-        optional=("x_adv",), version=1,
+        optional=("x_adv", "right_or_rejected_8bit"), version=2,
     ),
 }  # fmt: skip
 """Every kind of cell by name, with its arrays.  N images, K classes.
@@ -148,9 +148,9 @@ KINDS: dict[str, CellKind] = {
     logits              [N, K], or [N, K+1] of a model that can reject
     probabilities       of x_adv if there is one, [N, K]
     scores              of a detector, float32 [N]
-    seen, seen_adv      of a sight: network inputs for x and x_adv, float32 [N, any height, any width, C];
+    seen, seen_adv      network inputs for x and x_adv, float32 [N, any height, any width, C];
                         predicted and probabilities are then of x, and with _adv of x_adv
-    right_or_rejected_8bit  of security: of x_adv rounded to 8 bits
+    right_or_rejected_8bit  of security, not of replayed images: of x_adv rounded to 8 bits
     l0, l1, l2, linf    of security: norms of the change; l0 is the share of changed entries
 
 Shares of draws, float32 [N], are 0 or 1 on a deterministic model:

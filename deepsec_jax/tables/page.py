@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from deepsec_jax.metrics import Column
 from deepsec_jax.tables import numbers
@@ -25,7 +25,7 @@ class Block:
 
     Attributes:
         kind: ``fields`` (hyperparameters with sources), ``facts``, ``charts``, ``pictures``, ``figures``,
-            ``table``, ``findings`` or ``sights``.
+            ``table``, ``findings`` or ``model_inputs``.
         content: input of the template of that kind.
         title: heading; empty for none.
         intro: one or two sentences.
@@ -107,7 +107,7 @@ def page(
     )
 
 
-def template(name: str, **filters: Any) -> Any:
+def template(name: str, **filters: Any) -> Template:
     """Return a template of this package; values are escaped."""
     environment = Environment(
         loader=PackageLoader("deepsec_jax.tables"), autoescape=True, undefined=StrictUndefined,

@@ -18,9 +18,10 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.answers import named
-from deepsec_jax.data.datasets import Dataset, Split, unit_images
+from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.progress import progress
@@ -65,7 +66,8 @@ class TrainingState(NamedTuple):
 def cross_entropy(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
     """Mean cross-entropy of the batch: the plain objective."""
     logits = model(x, rngs=nnx.Rngs(dropout=key))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss
 
 
 @jit_per_class
@@ -112,16 +114,17 @@ def frozen(model: Any) -> Any:
 
 @partial(jax.jit, static_argnames=("graph", "recipe", "steps_per_epoch"))
 def _step(
-    graph, state, optimizer_state, x, labels, key, carried, done, objective, *, recipe, steps_per_epoch
-):
+    graph: Any, state: Any, optimizer_state: Any, x: Images, labels: Labels, key: Key, carried: Any,
+    done: jax.Array, objective: Any, *, recipe: Recipe, steps_per_epoch: int,
+) -> tuple[Any, Any, Any, jax.Array]:  # fmt: skip
     augment_key, objective_key = jax.random.split(key)
     if recipe.augment == "shift_flip":
         x = shift_flip(x, jax.random.split(augment_key, len(x)))
     objective = objective.at(done) if hasattr(objective, "at") else objective
     params, rest = nnx.split_state(state, nnx.Param, ...)
 
-    def loss_of(params, carried):
-        model = nnx.merge(graph, params, rest, copy=True)  # updates the batch statistics
+    def loss_of(params: Any, carried: Any) -> tuple[jax.Array, Any]:
+        model: Any = nnx.merge(graph, params, rest, copy=True)  # updates the batch statistics
         seen = x if carried is None else objective.perturbed(x, carried)
         loss = objective(model, seen, labels, objective_key)
         return loss, nnx.state(model, nnx.BatchStat)
@@ -200,7 +203,10 @@ def train(
     fit, validation = split_validation(data.train, recipe)
     batches_an_epoch = len(fit) // recipe.batch_size
     if not batches_an_epoch:
-        raise ValueError(f"batch_size {recipe.batch_size} exceeds the {len(fit)} training images")
+        raise DataError(
+            f"{data.name} has {len(fit)} images to train on, fewer than a batch of {recipe.batch_size}: "
+            "give more images"
+        )
     replays = getattr(objective, "replays", 1)
     steps = batches_an_epoch * replays
     seen_shape = (*data.image_shape[:2], in_channels or data.image_shape[2])
@@ -276,8 +282,7 @@ def _shardings(batch_size: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sha
     devices = jax.devices()
     used = devices if batch_size % len(devices) == 0 else devices[:1]
     mesh = jax.sharding.Mesh(np.array(used), ("batch",))
-    spec = jax.sharding.PartitionSpec
-    return jax.sharding.NamedSharding(mesh, spec("batch")), jax.sharding.NamedSharding(mesh, spec())
+    return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
 
 
 def _restore(manager: ocp.CheckpointManager, epoch: int, state: TrainingState, partial_folder: Path) -> Any:
@@ -318,7 +323,7 @@ def _check_same_training(partial_folder: Path, training: dict[str, Any]) -> None
 
 
 def _keep_best(
-    model_state, optimizer_state, before: TrainingState, figure: float, epoch: int
+    model_state: Any, optimizer_state: Any, before: TrainingState, figure: float, epoch: int
 ) -> TrainingState:
     # In a tie the later epoch wins, as in the original. Both sides are rounded, or a tie could look lower.
     score = np.float32(figure)
@@ -327,7 +332,7 @@ def _keep_best(
     return before._replace(model=model_state, optimizer=optimizer_state)
 
 
-def _evaluation_model(graph, model_state) -> nnx.Module:
-    model = nnx.merge(graph, model_state)
+def _evaluation_model(graph: Any, model_state: Any) -> nnx.Module:
+    model: nnx.Module = nnx.merge(graph, model_state)
     model.eval()
     return model

@@ -27,6 +27,8 @@ class Recipe:
         augment: ``none``, or ``shift_flip`` (shift up to 10 % with zero fill, horizontal flip).
         validation: share of the training split held out to select the best epoch.
         seed: of initial weights, split, order, dropout and augmentation.
+        image_size: height and width to which a folder of images is resized, by Pillow's bilinear filter with
+            antialiasing; None for the stored size.
         source: where the values come from.
     """
 
@@ -43,6 +45,7 @@ class Recipe:
     validation: float = 0.1
     seed: int = 100
     source: str = ""
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("sgd", "adam"):
@@ -60,7 +63,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
-        return asdict(self)
+        values = asdict(self)
+        if self.image_size is None:  # as in folders of versions without this field
+            del values["image_size"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
@@ -68,7 +74,8 @@ class Recipe:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown recipe fields {', '.join(sorted(unknown))}")
-        return cls(**values)
+        size = values.get("image_size")
+        return cls(**values | {"image_size": None if size is None else (int(size[0]), int(size[1]))})
 
     def transformation(self, steps_per_epoch: int) -> optax.GradientTransformation:
         """Return the optimiser with its schedule for this many steps an epoch."""

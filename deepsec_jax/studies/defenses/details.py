@@ -10,14 +10,14 @@ from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.sample import examples_of
-from deepsec_jax.runs.cells import SIGHT, Cell
+from deepsec_jax.runs.cells import MODEL_INPUTS, Cell
 from deepsec_jax.studies.defenses.checks import kept_epoch
 from deepsec_jax.studies.defenses.robustness import defense_key
 from deepsec_jax.studies.defenses.threat_words import eps_in_words
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
-from deepsec_jax.tables.pictures import class_in_words, example, names_for, sight_example
+from deepsec_jax.tables.pictures import class_in_words, example, inputs_example, names_for
 from deepsec_jax.tables.table import Row, Section
 from deepsec_jax.training import RECIPES
 
@@ -25,7 +25,7 @@ SHOWN = 3
 """Number of images per defense in the overview of network inputs."""
 
 _WORDS = {WHITE_BOX: "White-box", ADAPTIVE: "Adaptive"}
-_SIGHTS = (
+_INPUTS = (
     "The same test images for every defense, clean and after the adaptive attack: the image, the input of "
     "the defended network (one draw if it is random; the image itself if the defense changes only the "
     "weights), and the predictions of the undefended and the defended model."
@@ -70,7 +70,7 @@ def _detail(row: Row, section: Section, anchor: str) -> Detail:
         key=row.key, label=row.label, aside=f"folder {folder}" if folder else "",
         about=described(DEFENSES.get(row.name.partition("@")[0])), blocks=tuple(blocks),
         errors=tuple(
-            f"{cell.config.get('access', cell.kind).replace('_', '-')}: {cell.error}"
+            f"{cell.config.get('knowledge', cell.kind).replace('_', '-')}: {cell.error}"
             for cell in cells if cell.error is not None
         ),
     )  # fmt: skip
@@ -114,11 +114,11 @@ def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> 
 def _pictures(rows: Sequence[Row]) -> list[Block]:
     """Return the grid of clean and adversarial images of the strongest existing attack."""
     right = "not fooled" if any(row.beside for row in rows) else "still right"
-    for access in (ADAPTIVE, WHITE_BOX):
+    for knowledge in (ADAPTIVE, WHITE_BOX):
         for row in rows:
-            cell = row.cells.get(access)
+            cell = row.cells.get(knowledge)
             if cell is not None and cell.error is None:
-                title = f"{_WORDS[access]} adversarial images, ε = {eps_in_words(cell.config['eps'])}"
+                title = f"{_WORDS[knowledge]} adversarial images, ε = {eps_in_words(cell.config['eps'])}"
                 shown = {"examples": _examples(cell), "success": "wrong", "failure": right}
                 return [Block("pictures", shown, title)]
     return []
@@ -139,11 +139,11 @@ def _examples(cell: Cell) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def sights(section: Section, anchor: str) -> list[Block]:
+def model_inputs(section: Section, anchor: str) -> list[Block]:
     """Return each defense's network inputs for a few images, in the table's order."""
     cells: dict[str, Cell] = {}
     for each in section.cells:
-        if each.kind == SIGHT and each.error is None:
+        if each.kind == MODEL_INPUTS and each.error is None:
             cells.setdefault(defense_key(each), each)
     found = []
     for row in section.rows("utility"):
@@ -152,6 +152,6 @@ def sights(section: Section, anchor: str) -> list[Block]:
             found.append({
                 "label": row.label, "eps": eps_in_words(cell.config["eps"]),
                 "unchanged": np.array_equal(cell.arrays["seen"], cell.arrays["x"]),
-                "examples": [sight_example(cell.arrays, names, index) for index in range(SHOWN)],
+                "examples": [inputs_example(cell.arrays, names, index) for index in range(SHOWN)],
             })  # fmt: skip
-    return [Block("sights", found, "Network inputs of each defense", _SIGHTS)] if found else []
+    return [Block("model_inputs", found, "Network inputs of each defense", _INPUTS)] if found else []

@@ -13,7 +13,7 @@ import numpy as np
 from deepsec_jax.defenses import DEFENSES as KNOWN
 from deepsec_jax.evaluation.utility import ACCURACY, REJECTED, utility_columns
 from deepsec_jax.metrics import Column, summarise
-from deepsec_jax.runs.cells import ROBUSTNESS, SIGHT, UTILITY, Cell
+from deepsec_jax.runs.cells import MODEL_INPUTS, ROBUSTNESS, UTILITY, Cell
 from deepsec_jax.studies.defenses import details
 from deepsec_jax.studies.defenses.checks import CHECKS
 from deepsec_jax.studies.defenses.jobs import jobs
@@ -181,8 +181,8 @@ def _facts(cells: Sequence[Cell], kind: str, dataset: str, base: str) -> Mapping
 DEFENSES = Study(
     name="defenses",
     options=Options, jobs=jobs, of_network=True,
-    kinds=(UTILITY, ROBUSTNESS, SIGHT), title="Defense evaluation", sections=sections,
-    checks=CHECKS, paper=PAPER, overview=details.sights, details=details.details,
+    kinds=(UTILITY, ROBUSTNESS, MODEL_INPUTS), title="Defense evaluation", sections=sections,
+    checks=CHECKS, paper=PAPER, overview=details.model_inputs, details=details.details,
     fields=("data", "base", "preset", "table", "cell", "defense", "category", "eps", "seed"),
     fields_after=("flags",), heading="Defenses", better="Better for the defender",
     intro="Hyperparameters with their sources, the training, and the same test images for every defense: the "

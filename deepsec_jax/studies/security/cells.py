@@ -11,11 +11,10 @@ from deepsec_jax.attacks import Transfer, prepare
 from deepsec_jax.attacks.cost import cost, uses_gradients
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.data import Candidates
-from deepsec_jax.evaluation.attack_jobs import judge_all
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX, DefendedModel, is_exact
 from deepsec_jax.evaluation.generate import Generated, generate
 from deepsec_jax.evaluation.judge import draws_of
-from deepsec_jax.evaluation.predictions import has_gradient, predict
+from deepsec_jax.evaluation.predictions import Predictions, has_gradient, predict
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.protocols import Attack
 from deepsec_jax.randomness import example_keys, reseed, root_key
@@ -26,6 +25,9 @@ from deepsec_jax.runs.store import Store
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 DISTANCES = ("l0", "l1", "l2", "linf")
+
+MORE = ":more"
+"""End of the name of the attack with more steps and restarts: it must fool nothing that the others miss."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Makers:
         classes: number of classes.
         batch_size: images per call.
         notes: defended model -> entries of its cells' environments.
+        once: key, function -> the function's value, computed once per key.
     """
 
     store: Store
@@ -66,6 +69,7 @@ class Makers:
     classes: int
     batch_size: int
     notes: Callable[[DefendedModel], dict[str, Any]]
+    once: Callable[[Any, Callable[[], Any]], Any]
 
     def job(self, access: str, attacked: Attacked, defended: DefendedModel) -> Job | None:
         """Return the job of one cell; None if it would be a copy of another cell.
@@ -74,6 +78,8 @@ class Makers:
         gradients does not need a surrogate.
         """
         if access == ADAPTIVE and (is_exact(defended) or not uses_gradients(attacked.attack)):
+            return None
+        if access == REPLAYED and attacked.name.endswith(MORE):
             return None
         source = attacked.config
         kept = {
@@ -106,7 +112,7 @@ class Makers:
         if access == REPLAYED:
             found = self._replayed(attacked)
             on_batch(len(chosen))
-        elif access == WHITE_BOX and _is_blind(attacked.attack, defended, chosen, batch_size):
+        elif access == WHITE_BOX and self._is_blind(attacked.attack, defended, chosen, batch_size):
             found = Generated(chosen.images, np.full(len(chosen), -1, np.int32))
             notes["zero_gradient"] = True
             on_batch(len(chosen))
@@ -116,21 +122,34 @@ class Makers:
             "seconds": found.seconds, "compile_seconds": found.compile_seconds,
             "gradients": _known(found.gradients), "forwards": _known(found.forwards),
         }  # fmt: skip
-        keyed = reseed(model, example_keys(root_key(int(attacked.config["seed"])), batch_size))
-        judged = judge_all(
-            keyed, chosen.images, found.x_adv, chosen.labels, found.targets, batch_size=batch_size
-        )
-        clean = predict(model, chosen.images, chosen.labels, batch_size=batch_size)
-        said = predict(model, found.x_adv, chosen.labels, batch_size=batch_size)
-        rounded = predict(model, to_8bit(found.x_adv), chosen.labels, batch_size=batch_size)
+
+        def asked(images: np.ndarray) -> Predictions:
+            return predict(model, images, chosen.labels, batch_size=batch_size)
+
+        clean = self.clean(defended)
+        said = clean if found.x_adv is chosen.images else asked(found.x_adv)
         arrays = {
             "labels": chosen.labels, "rows": chosen.rows.astype(np.int32), "targets": found.targets,
-            "success": judged["success"], "clean": clean.correct, "right_or_rejected": said.holds,
-            "right_or_rejected_8bit": rounded.holds, "rejected": said.rejected,
+            "success": said.success(clean, chosen.labels, found.targets),
+            "clean": clean.correct, "right_or_rejected": said.holds, "rejected": said.rejected,
             "predicted": said.predicted, "no_answer": said.no_answer,
             **distances(chosen.images, found.x_adv),
         }  # fmt: skip
-        return notes, arrays | ({} if access == REPLAYED else {"x_adv": found.x_adv})
+        if access == REPLAYED:
+            return notes, arrays
+        rounded = clean if said is clean else asked(to_8bit(found.x_adv))
+        return notes, arrays | {"x_adv": found.x_adv, "right_or_rejected_8bit": rounded.holds}
+
+    def clean(self, defended: DefendedModel) -> Predictions:
+        """Return a defended model's predictions on the clean images, computed once."""
+
+        def found() -> Predictions:
+            chosen = self.candidates()
+            size = min(self.batch_size, len(chosen))
+            return predict(defended.classifier, chosen.images, chosen.labels, batch_size=size)
+
+        clean: Predictions = self.once(("clean", defended.weights), found)
+        return clean
 
     def _replayed(self, attacked: Attacked) -> Generated:
         if not self.store.has_cell(attacked.cell):
@@ -158,13 +177,14 @@ class Makers:
             key=key, batch_size=batch_size, train_images=self.train_images, on_batch=on_batch,
         )  # fmt: skip
 
+    def _is_blind(self, attack: Attack, defended: DefendedModel, chosen: Candidates, batch_size: int) -> bool:
+        """Tell whether an attack follows gradients of a model that has none."""
 
-def _is_blind(attack: Attack, defended: DefendedModel, chosen: Candidates, batch_size: int) -> bool:
-    """Tell whether an attack follows gradients of a model that has none."""
-    if not uses_gradients(attack):
-        return False
-    sample = Sample(chosen.images, chosen.labels, chosen.rows.astype(np.int32))
-    return not has_gradient(defended.classifier, sample, key=root_key(0), batch_size=batch_size)
+        def found() -> bool:
+            sample = Sample(chosen.images, chosen.labels, chosen.rows.astype(np.int32))
+            return has_gradient(defended.classifier, sample, key=root_key(0), batch_size=batch_size)
+
+        return uses_gradients(attack) and not self.once(("gradient", defended.weights), found)
 
 
 def to_8bit(images: np.ndarray) -> np.ndarray:

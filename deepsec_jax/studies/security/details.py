@@ -8,8 +8,7 @@ from markupsafe import Markup
 
 from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.gates import robust
-from deepsec_jax.studies.security.worst import SYMBOLS
+from deepsec_jax.studies.security.worst import SYMBOLS, robust
 from deepsec_jax.studies.settings import described
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail

@@ -10,9 +10,10 @@ from deepsec_jax.protocols import Attack
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
 from deepsec_jax.studies.run import Run
-from deepsec_jax.studies.security.cells import Attacked, Makers
+from deepsec_jax.studies.security.cells import MORE, Attacked, Makers
+from deepsec_jax.studies.security.indicated import indicator_job
 from deepsec_jax.studies.security.options import Options
-from deepsec_jax.studies.security.worst import usual_threats
+from deepsec_jax.studies.security.worst import largest_linf, usual_threats
 
 
 def jobs(options: Options, run: Run) -> list[Job]:
@@ -35,9 +36,11 @@ def jobs(options: Options, run: Run) -> list[Job]:
     makers = Makers(
         run.store, partial(run.candidates, options.n, options.seed),
         partial(run.training_images, options.seed), run.dataset.image_shape, run.classes,
-        run.batch_size(options.n), partial(_notes, run),
+        run.batch_size(options.n), partial(_notes, run), run.once,
     )  # fmt: skip
-    found = list(sources)
+    kept = ("data", "model", "n", "seed", "candidates", "images")
+    shared = {name: sources[0].config[name] for name in kept} | {"preset": options.preset}
+    found = [*sources, *(indicator_job(makers, shared, run, each) for each in (None, *defended))]
     for access in options.access:
         made = [makers.job(access, each, model) for each in attacked for model in defended]
         wanted = [job for job in made if job is not None]
@@ -47,16 +50,20 @@ def jobs(options: Options, run: Run) -> list[Job]:
 
 
 def _at_radii(options: Options, run: Run) -> dict[str, Attack]:
-    """Return APGD at each radius of the worst case, so that each has an attack of its own."""
+    """Return APGD at each radius of the worst case, and with more steps at the largest one in L-inf."""
     name = "apgd"
     if options.attacks and name not in options.attacks:
         return {}
-    return {
+    found: dict[str, Any] = {
         f"{name}@{threat.norm}:{threat.eps:.4g}": preset(
             name, run.dataset.name, options.preset, channels=run.channels, eps=threat.eps, norm=threat.norm
         )
         for threat in usual_threats(run.channels)
     }
+    largest = largest_linf(run.channels)
+    row = f"{name}@{largest.norm}:{largest.eps:.4g}"
+    more = found[row].replace(steps=2 * found[row].steps, restarts=2)
+    return {**found, row + MORE: more}
 
 
 def _notes(run: Run, defended: DefendedModel) -> dict[str, Any]:

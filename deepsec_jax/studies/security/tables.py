@@ -21,10 +21,12 @@ from deepsec_jax.studies.defenses.robustness import defense_key
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, changed_settings, why_untitled
 from deepsec_jax.studies.security import details
 from deepsec_jax.studies.security.cells import distances
-from deepsec_jax.studies.security.gates import Gate, gates, robust
+from deepsec_jax.studies.security.gate import Gate
+from deepsec_jax.studies.security.gates import gates
+from deepsec_jax.studies.security.indicated import KIND as INDICATORS
 from deepsec_jax.studies.security.jobs import jobs
 from deepsec_jax.studies.security.options import Options
-from deepsec_jax.studies.security.worst import Threat, usual_threats, worst_case
+from deepsec_jax.studies.security.worst import Threat, robust, usual_threats, worst_case
 from deepsec_jax.studies.study import Study
 from deepsec_jax.tables import build
 from deepsec_jax.tables.checks import Check, failed_cells, model_findings
@@ -90,9 +92,13 @@ def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
         times: whether to keep values that depend on the clock and the machine's load.
     """
     every = list(cells)
-    groups = build.grouped((cell for cell in every if cell.kind == SECURITY), _shared)
+    groups = build.grouped((cell for cell in every if cell.kind in (SECURITY, INDICATORS)), _shared)
     raw = build.grouped((cell for cell in every if cell.kind == ATTACK), _shared)
-    return [_section(group, raw.get(key, []), times) for key, group in groups.items()]
+    return [
+        _section(group, raw.get(key, []), times)
+        for key, group in groups.items()
+        if any(cell.kind == SECURITY for cell in group)
+    ]
 
 
 def _shared(cell: Cell) -> str:
@@ -102,25 +108,33 @@ def _shared(cell: Cell) -> str:
 
 
 def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section:
-    config = cells[0].config
+    attacked = [cell for cell in cells if cell.kind == SECURITY]
+    config = attacked[0].config
     dataset, base = build.name_of(config["data"]), build.name_of(config["model"])
     preset, n = str(config["attack"]["preset"]), int(config["n"])
     sources = {str(cell.config["attack"]["name"]): cell for cell in raw}
     channels = next((cell.arrays["x"].shape[3] for cell in raw if cell.error is None), 1)
     threats = usual_threats(channels)
     classes = next((cell.arrays["probabilities"].shape[1] for cell in raw if cell.error is None), 10)
-    models = _models(cells, threats, n, classes)
-    note = _why_untitled(cells, dataset, preset)
+    signs = {_defense_of(cell): cell for cell in cells if cell.kind == INDICATORS and cell.error is None}
+    models = _models(attacked, signs, threats, n, classes)
+    note = _why_untitled(attacked, dataset, preset)
     title = f"Attacks against defenses of {base}, {dataset}, {preset} settings" if note else (
         f"{PAPER.title(dataset)} and ours"
     )  # fmt: skip
-    made = _Maker(models, sources, dataset, preset, note, times)
+    finished = {(UNDEFENDED, name): _as_security(cell) for name, cell in sources.items()}
+    undefended = Model(
+        "", UNDEFENDED, "Undefended", finished,
+        tuple(gates({place: cell for place, cell in finished.items() if cell.error is None}, threats, n,
+                    classes, signs.get(""))) if finished else (),
+    )  # fmt: skip
+    made = _Maker(models, undefended, sources, dataset, preset, note, times)
     tables = [made.attacks(access, title) for access in (REPLAYED, WHITE_BOX, ADAPTIVE)]
     return Section(
         title=title, note=note, fields={"data": dataset, "base": base, "preset": preset},
         tables=(*(table for table in tables if table.rows), made.worst(threats, title, n)),
         cells=(*raw, *cells), kinds=(REPLAYED, WHITE_BOX, ADAPTIVE, "worst"), explained=HITS.name,
-        subjects=tuple(models),
+        subjects=(undefended, *models),
         facts=build.facts(cells, {
             "Hyperparameters": f"{preset} settings of attacks",
             "Candidates": f"n = {n}, test images that the undefended model classifies correctly, seed "
@@ -133,13 +147,24 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
     )  # fmt: skip
 
 
-def _models(cells: Sequence[Cell], threats: Sequence[Threat], n: int, classes: int) -> list[Model]:
+def _defense_of(cell: Cell) -> str:
+    """Return the key of a cell's defense; empty for the undefended model."""
+    return defense_key(cell) if "defense" in cell.config else ""
+
+
+def _models(
+    cells: Sequence[Cell], signs: Mapping[str, Cell], threats: Sequence[Threat], n: int, classes: int
+) -> list[Model]:
     found = []
     for key, group in build.grouped(cells, defense_key).items():
         name = str(group[0].config["defense"]["name"])
         by = {(str(cell.config["access"]), str(cell.config["attack"]["name"])): cell for cell in group}
         finished = {place: cell for place, cell in by.items() if cell.error is None}
-        found.append(Model(key, name, PAPER.label(name), by, tuple(gates(finished, threats, n, classes))))
+        found.append(
+            Model(
+                key, name, PAPER.label(name), by, tuple(gates(finished, threats, n, classes, signs.get(key)))
+            )
+        )
     found.sort(key=lambda model: PAPER.position(model.name))
     labels = [model.label for model in found]
     return [
@@ -176,6 +201,7 @@ class _Maker:
     """Makes the tables of one section."""
 
     models: Sequence[Model]
+    undefended: Model
     sources: Mapping[str, Cell]
     dataset: str
     preset: str
@@ -266,11 +292,9 @@ class _Maker:
 
     def worst(self, threats: Sequence[Threat], title: str, n: int) -> Table:
         """Return the table of the worst case: a row per model, a column per radius."""
-        raw = {(UNDEFENDED, name): _as_security(cell) for name, cell in self.sources.items()}
-        undefended = Model("", UNDEFENDED, "Undefended", raw)
         return Table(
             kind="worst", title=title, about="worst case", heading="Model", note=self.note,
-            rows=tuple(self._worst_row(model, threats, n) for model in (undefended, *self.models)),
+            rows=tuple(self._worst_row(model, threats, n) for model in (self.undefended, *self.models)),
             spans=(Span((CLEAN, *map(_column, threats))),),
             page_title="Worst case", intro=WORST_INTRO, fields={"table": "worst"},
             caption=" (worst case). Per model: share of images that survive all attacks within the radius.",
@@ -286,9 +310,12 @@ class _Maker:
             figures[column.name] = _share(column, None if case is None or not case.used else case.robust)
         closed = [gate.finding for gate in model.gates if gate.closed]
         said = [
-            {"label": gate.finding.label, "text": gate.finding.text, "closed": gate.closed}
+            {
+                "label": gate.finding.label, "text": gate.finding.text, "closed": gate.closed,
+                "next": gate.remedy,
+            }
             for gate in model.gates
-        ]
+        ]  # fmt: skip
         taken = {threat.label: _taken_by(cells, case) for threat, case in cases.items() if case is not None}
         return Row(
             key=f"worst {model.key}", name=model.name, label=model.label, n=n,
@@ -334,11 +361,7 @@ def _as_security(cell: Cell) -> Cell:
 
 
 def _gates(section: Section) -> list[str]:
-    return [
-        f"{model.label}: {gate.finding.label}: {gate.finding.text}."
-        for model in section.subjects
-        for gate in model.gates
-    ]
+    return [f"{model.label}: {gate}" for model in section.subjects for gate in model.gates]
 
 
 CHECKS = (
@@ -351,7 +374,8 @@ CHECKS = (
 )  # fmt: skip
 
 SECURITY_STUDY = Study(
-    name="security", options=Options, jobs=jobs, of_network=True, kinds=(SECURITY,), beside=(ATTACK,),
+    name="security", options=Options, jobs=jobs, of_network=True, kinds=(SECURITY, INDICATORS),
+    beside=(ATTACK,),
     title="Security evaluation", sections=sections, checks=CHECKS, paper=PAPER,
     overview=details.overview, details=details.details,
     fields=("data", "base", "preset", "table", "cell", "attack", "goal", "objective", "defense"),

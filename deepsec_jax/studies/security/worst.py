@@ -50,6 +50,11 @@ def usual_threats(channels: int) -> tuple[Threat, ...]:
     return (*(Threat("linf", eps) for eps in radii), Threat("l2", euclidean))
 
 
+def largest_linf(channels: int) -> Threat:
+    """Return the largest usual radius in L-inf."""
+    return [threat for threat in usual_threats(channels) if threat.norm == "linf"][-1]
+
+
 @dataclass(frozen=True)
 class Worst:
     """The worst case of one model in one threat.
@@ -91,3 +96,9 @@ def worst_case(cells: Sequence[Cell], threat: Threat) -> Worst | None:
         by = np.where(better, index, by)
         robust = np.minimum(robust, here)
     return Worst(robust, clean, np.where(by == len(cells), -1, by), tuple(used))
+
+
+def robust(cell: Cell) -> np.ndarray:
+    """Return the share of draws in which each image stays correct or is rejected, float64 [N]."""
+    share: np.ndarray = np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected"]).astype(np.float64)
+    return share

@@ -9,8 +9,11 @@ from markupsafe import Markup
 from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.metrics import Column, Summary, summarise
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.security.gate import Gate
+from deepsec_jax.studies.security.indicated import UNAVAILABLE, indicated
 from deepsec_jax.studies.study import Study
-from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, VERDICT, jobs, short_name
+from deepsec_jax.studies.verdict.attacks import MORE, SEARCH, short_name
+from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, INDICATORS, VERDICT, jobs
 from deepsec_jax.studies.verdict.options import Options
 from deepsec_jax.tables import build, plots
 from deepsec_jax.tables.checks import Check, failed_cells, model_findings
@@ -19,11 +22,14 @@ from deepsec_jax.tables.page import Block, Detail
 from deepsec_jax.tables.pictures import class_in_words, example, names_for
 from deepsec_jax.tables.plots import Curve
 from deepsec_jax.tables.published import Printed
-from deepsec_jax.tables.table import Row, Section, Span, Table
+from deepsec_jax.tables.table import Finding, Row, Section, Span, Table
 
 SYMBOLS = {"linf": "L∞", "l2": "L2"}
 FEW = 100
 """Below this number of images a share has an interval of more than 20 points."""
+
+BLIND_REMEDY = "decisions alone: deepsec attack MODEL --attacks rays, or a surrogate: models.straight_through"
+SEARCH_REMEDY = "another surrogate, or more queries: deepsec attack MODEL --attacks square rays"
 
 NOT_TRIED = (
     "other norms than L∞ and L2; rotations, patches and other changes of the image; attacks on the training "
@@ -63,10 +69,14 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
         (ACCURACY, (CLEAN, ROBUST), "Radius", "Accuracy"),
         (CLOSEST, (DISTANCE,), "Norm", "Smallest change"),
     ]
+    closed = [gate.finding for gate in gates(cells) if gate.closed]
     tables = tuple(
         Table(
             kind=kind, title=title, about=words.lower(), heading=heading, base="n", page_title=words,
-            rows=tuple(_row(cell, columns, times) for cell in cells if cell.config["question"] == kind),
+            rows=tuple(
+                _row(cell, columns, times, closed if kind == ACCURACY else ())
+                for cell in cells if cell.config["question"] == kind
+            ),
             spans=(Span(columns),), fields={"table": kind},
         )
         for kind, columns, heading, words in parts
@@ -80,7 +90,7 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
     )  # fmt: skip
 
 
-def _row(cell: Cell, columns: Sequence[Column], times: bool) -> Row:
+def _row(cell: Cell, columns: Sequence[Column], times: bool, closed: Sequence[Finding]) -> Row:
     config = cell.config
     label = SYMBOLS[config["norm"]]
     if config["question"] == ACCURACY:
@@ -98,7 +108,7 @@ def _row(cell: Cell, columns: Sequence[Column], times: bool) -> Row:
     environment = {"environment": cell.environment} if times else {}
     return Row(
         key=cell.name, name=label, label=label, figures={"": figures}, cells={"": cell}, n=n, base=str(n),
-        error=cell.error, fields={"row": label},
+        error=cell.error, fields={"row": label}, findings=tuple(closed), struck=bool(closed),
         record={"row": label, "cell": cell.name, "error": cell.error, "config": config, **environment},
     )  # fmt: skip
 
@@ -123,12 +133,19 @@ def verdict(cells: Sequence[Cell]) -> dict[str, str]:
             f"Half of the correctly classified images are fooled by {' or '.join(changes)}, or by less."
         )
     found["Not tried"] = f"{NOT_TRIED[0].upper()}{NOT_TRIED[1:]}."
-    closed = gates(cells)
+    closed = [gate for gate in gates(cells) if gate.closed]
+    if closed and "Robust accuracy" in found:
+        found["Robust accuracy"] += " This is no robust accuracy: a gate is closed."
     found["Gates"] = (
         "All gates hold: nothing here says that the attacks were too weak." if not closed
-        else f"Not robust accuracy: {' '.join(closed)}"
+        else f"Not robust accuracy. {' '.join(sentence(str(gate)) for gate in closed)}"
     )  # fmt: skip
     return found
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
 
 
 def _accuracy(cell: Cell) -> dict[str, str]:
@@ -157,32 +174,47 @@ def _median(cell: Cell) -> str:
     return f"{digits(float(np.median(distance)), 3)} in {SYMBOLS[cell.config['norm']]}"
 
 
-def gates(cells: Sequence[Cell]) -> list[str]:
-    """Return the reasons why the figure may not be called robust accuracy, one sentence each."""
+def gates(cells: Sequence[Cell]) -> list[Gate]:
+    """Return the conditions that are not met, so that the figure may not be called robust accuracy."""
     found = []
     for cell in cells:
+        question = cell.config["question"]
         if cell.error is not None:
-            found.append(f"A cell failed ({cell.config['row']}): run the command again.")
-        elif cell.config["question"] == ACCURACY:
-            n, felled = int(cell.config["n"]), cell.environment["felled"]
-            if not cell.environment["has_gradient"]:
-                found.append(
-                    "The model has no gradient: attack it through a surrogate, or by decisions alone."
-                )
-            if felled and felled[-1] > max(1, 0.002 * n):
-                found.append(
-                    f"{felled[-1]} of n = {n} images fell to a search without gradients only: gradients "
-                    "mislead, look for masking."
-                )
+            text = f"{cell.config['row']} failed: {cell.error}"
+            found.append(Gate(Finding("a cell failed", text), True, "the same command again"))
+        elif question == ACCURACY:
+            found += _too_weak(cell)
             for finding in cell.environment.get("findings", ()):
-                found.append(str(finding))
-            if n < FEW:
-                found.append(f"n = {n} is too few for a claim: take at least {FEW} images.")
+                found.append(Gate(Finding("outputs of the model", str(finding).rstrip(".")), True))
             found += _order(cell, cells)
+        elif question == INDICATORS:
+            found += indicated(cell.arrays, surrogate=cell.environment["surrogate"])
     return found
 
 
-def _order(cell: Cell, cells: Sequence[Cell]) -> list[str]:
+def _too_weak(cell: Cell) -> list[Gate]:
+    """Return what the attacks with special roles, the gradient and the number of images say."""
+    n, found = int(cell.config["n"]), []
+    felled = dict.fromkeys((SEARCH, MORE), 0)
+    for role, count in zip(cell.environment["roles"], cell.environment["felled"], strict=True):
+        if role in felled:
+            felled[role] += int(count)
+    if not cell.environment["has_gradient"]:
+        text = "the model has no gradient, so attacks with gradients found nothing"
+        found.append(Gate(Finding(UNAVAILABLE, text), True, BLIND_REMEDY))
+    if felled[SEARCH] > max(1, 0.002 * n):
+        text = f"{felled[SEARCH]} of n = {n} images fell to a search without gradients only"
+        found.append(Gate(Finding("black box ahead of white box", text), True, SEARCH_REMEDY))
+    if felled[MORE] > max(1, 0.01 * n):
+        text = f"{felled[MORE]} of n = {n} images fell only when the steps were doubled"
+        found.append(Gate(Finding("more steps still gain", text), True, "--version standard"))
+    if n < FEW:
+        text = f"n = {n} is too few for a claim"
+        found.append(Gate(Finding("few images", text), True, f"--n {FEW} or more"))
+    return found
+
+
+def _order(cell: Cell, cells: Sequence[Cell]) -> list[Gate]:
     """Return whether the search for the smallest change fools images that AutoAttack does not."""
     for other in cells:
         same = other.error is None and other.config["question"] == CLOSEST
@@ -190,7 +222,8 @@ def _order(cell: Cell, cells: Sequence[Cell]) -> list[str]:
             near = other.arrays["distance"] <= float(cell.config["eps"]) * (1 + 1e-5)
             missed = (other.arrays["success"] >= 0.5) & near & (cell.arrays["robust"] >= 0.5)
             if missed.sum() > max(1, 0.002 * len(missed)):
-                return [f"FMN fools {int(missed.sum())} images within the radius that AutoAttack does not."]
+                text = f"FMN fools {int(missed.sum())} images within the radius that AutoAttack does not"
+                return [Gate(Finding("a smaller change is known", text), True, "--version standard")]
     return []
 
 
@@ -248,8 +281,9 @@ ROBUSTNESS_STUDY = Study(
     checks=(
         failed_cells(),
         model_findings(lambda cell: build.name_of(cell.config["model"])),
-        Check(lambda section: gates(section.cells), "no gate is closed"),
+        Check(lambda section: [sentence(str(gate)) for gate in gates(section.cells)], "no gate is closed"),
     ),
-    fields=("data", "model", "table", "row", "cell"), heading="Pictures", better="Better for the owner",
+    fields=("data", "model", "table", "row", "cell"), fields_after=("flags",), heading="Pictures",
+    better="Better for the owner",
     intro="The same test images: clean, the change scaled to full colour, and the image after the attack.",
 )  # fmt: skip
