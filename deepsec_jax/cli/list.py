@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from deepsec_jax import declared
+from deepsec_jax.pretrained import pretrained_card, pretrained_names
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "data"]
+What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "data", "pretrained"]
 
 
 @dataclass(frozen=True)
 class List:
-    """List attacks, defenses, metrics, models, recipes and data sets.
+    """List attacks, defenses, metrics, models, recipes, data sets and pretrained models.
 
     Attributes:
         what: Which table to show.
@@ -32,6 +33,7 @@ class List:
         tables = {
             "attacks": lambda: _cards("attacks", "goal"), "defenses": lambda: _cards("defenses", "kind"),
             "metrics": _metrics, "models": _models, "recipes": _recipes, "data": _data,
+            "pretrained": _pretrained,
         }  # fmt: skip
         for name, table in tables.items():
             if self.what in ("all", name):
@@ -103,4 +105,19 @@ def _data() -> "Table":
         table.add_row(name, dataset.first_line)
     table.add_row("mnist, cifar10, ...", "any TFDS image set: deepsec prepare NAME, or --data-dir")
     table.add_row("PATH.npz", "your own arrays x_train, y_train, x_test, y_test")
+    table.add_row("./FOLDER", "your own images, one folder per class; or a saved data set of Hugging Face")
+    return table
+
+
+def _pretrained() -> "Table":
+    table = _table("pretrained models", "name", "network", "data", "defense", "test accuracy")
+    for name in pretrained_names():
+        card = pretrained_card(name)
+        accuracy = card["figures"].get("test_accuracy")
+        defense = card.get("defense")
+        table.add_row(
+            name, card["recipe"]["model"], card["recipe"]["data"],
+            f"{defense['class']}, preset {defense['preset']}" if defense else "",
+            "" if accuracy is None else f"{100 * accuracy:.2f} % of n = {card['figures']['test_images']}",
+        )  # fmt: skip
     return table

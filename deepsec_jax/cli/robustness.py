@@ -20,7 +20,8 @@ class Robustness(Options):
         from deepsec_jax.cli.attack import write_page
         from deepsec_jax.cli.evaluate import execute, open_run
         from deepsec_jax.runs.store import read_cells
-        from deepsec_jax.studies.verdict.tables import ROBUSTNESS_STUDY, verdict
+        from deepsec_jax.studies.verdict.sentences import verdict
+        from deepsec_jax.studies.verdict.tables import ROBUSTNESS_STUDY
 
         run = open_run(ROBUSTNESS_STUDY, self)
         jobs = ROBUSTNESS_STUDY.jobs(self, run)

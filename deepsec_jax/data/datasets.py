@@ -154,7 +154,8 @@ def tfds_set(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
         splits = builder.as_data_source()
     except tfds.core.registered.DatasetNotFoundError:
         raise DataError(
-            f"unknown data set {name!r}: use digits, a path to an .npz, or a TFDS image classification set "
+            f"unknown data set {name!r}: use digits, a path to an .npz, a folder of images (written with a "
+            f"slash, ./{name}), or a TFDS image classification set "
             "(https://www.tensorflow.org/datasets/catalog/overview#image_classification)"
         ) from None
     except (AssertionError, NotImplementedError, FileNotFoundError, OSError, ValueError):

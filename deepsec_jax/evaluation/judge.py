@@ -240,6 +240,7 @@ def _answers(
         logits=jnp.zeros((0, logits_shape(model, one)[-1])),
         probabilities=jnp.zeros((0, classes_of(model, one))),
         adversarial=nothing, true=nothing, lead=nothing, rejected=nothing, no_answer=nothing,
+        classes=jnp.zeros((len(before), 0), jnp.int32),
     )  # fmt: skip
 
 

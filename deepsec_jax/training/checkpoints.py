@@ -68,11 +68,17 @@ def network(
 
 @dataclass(frozen=True)
 class Saved:
-    """A loaded model in evaluation mode, its recipe, and the figures written with it."""
+    """A loaded model in evaluation mode, its recipe, the figures written with it, and an image's shape."""
 
     model: nnx.Module
     recipe: Recipe
     figures: dict[str, Any]
+    image_shape: tuple[int, int, int] | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width of the images; None if unknown."""
+        return self.image_shape and self.image_shape[:2]
 
 
 def save_model(
@@ -135,7 +141,8 @@ def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) 
     try:
         card = json.loads(card_file.read_text())
         recipe = Recipe.from_dict(card["recipe"])
-        shape, classes, figures = tuple(card["image_shape"]), card["classes"], card["figures"]
+        height, width, channels = card["image_shape"]
+        shape, classes, figures = (height, width, channels), card["classes"], card["figures"]
         digest = card.get("digest")
         model = nnx.eval_shape(lambda: network(recipe, shape, classes, build))
         if jax.tree.leaves(nnx.state(model, nnx.Not(KEPT))):  # these values are not in the folder
@@ -161,7 +168,7 @@ def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) 
             f"({first_line(error)}): train again or restore a copy"
         ) from None
     model.eval()
-    return Saved(model, recipe, figures)
+    return Saved(model, recipe, figures, shape)
 
 
 def first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.answers import named
 from deepsec_jax.batches import in_batches
-from deepsec_jax.data.datasets import Dataset, Split, unit_images
+from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.progress import progress
@@ -215,7 +215,10 @@ def train(
     fit, validation = split_validation(data.train, recipe)
     batches_an_epoch = len(fit) // recipe.batch_size
     if not batches_an_epoch:
-        raise ValueError(f"batch_size {recipe.batch_size} exceeds the {len(fit)} training images")
+        raise DataError(
+            f"{data.name} has {len(fit)} images to train on, fewer than a batch of {recipe.batch_size}: "
+            "give more images"
+        )
     replays = getattr(objective, "replays", 1)
     steps = batches_an_epoch * replays
     seen_shape = (*data.image_shape[:2], in_channels or data.image_shape[2])

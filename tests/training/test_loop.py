@@ -287,7 +287,7 @@ def test_training_learns_and_reports(undisturbed):
 
 
 def test_batch_larger_than_the_data_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"batch_size 999 exceeds the 180 training images"):
+    with pytest.raises(ValueError, match=r"has 180 images to train on, fewer than a batch of 999"):
         training.train(replace(RECIPE, batch_size=999), DATA, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
