@@ -1,6 +1,6 @@
-"""The official AutoAttack and ours, same weights and images: is our robust accuracy anywhere higher?
+r"""The official AutoAttack and ours, same weights and images: is our robust accuracy anywhere higher?
 
-    python benchmarks/peers/autoattack.py --oracles ../shared/oracles --networks fast_fgsm_mnist --n 500 \\
+    python benchmarks/peers/autoattack.py --oracles ../shared/oracles --networks fast_fgsm_mnist --n 500 \
         --peers-python peers/bin/python --checkout auto-attack
 
 ``autoattack_torch.py`` runs the official code (github.com/fra31/auto-attack) in a child process.

@@ -36,10 +36,12 @@ class SuperDeepFool(Struct):
     At the closest point of the boundary the change is parallel to the boundary's normal; DeepFool does not
     ensure this.  The method is SDF(inf, 1) of the paper.  DeepFool's steps use the ``k`` likeliest wrong
     classes of the clean image.  Entries of w and v that would leave the box are left out; the authors' code
-    clips, and its steps fall short on images with many zeros and ones.  A row stops when a projected point is misclassified, or when a success is not
-    0.1 % closer than the ones before (the box can keep projected points from success).  At last
-    ``search_steps`` bisections move the closest success towards the clean image.  Returns it, or the clean
-    image.  At most ``steps`` x (k + 1) gradients per example, and a forward per step and bisection.
+    clips, and its steps fall short on images with many zeros and ones.
+
+    A row stops when a projected point is misclassified, or when a success is not 0.1 % closer than the ones
+    before (the box can keep projected points from success).  At last ``search_steps`` bisections move the
+    closest success towards the clean image.  Returns it, or the clean image.  At most ``steps`` x (k + 1)
+    gradients per example, and a forward per step and bisection.
 
     Attributes:
         overshoot: relative distance beyond the linearised boundary.
@@ -168,6 +170,9 @@ def _stepped(attack: SuperDeepFool, model: Classifier, state: _State) -> _State:
     )  # fmt: skip
 
 
+_Carry = tuple[Closest, jax.Array, jax.Array]
+
+
 def _bisected(attack: SuperDeepFool, model: Classifier, state: _State) -> tuple[Closest, jax.Array]:
     """Return the closest success on the segment from the clean image, and the forwards of each row."""
     x, clean = state.x, state.x.astype(jnp.float32)
@@ -175,7 +180,7 @@ def _bisected(attack: SuperDeepFool, model: Classifier, state: _State) -> tuple[
     searched = jnp.isfinite(state.best.distance) & (state.best.distance > 0)
     rows = x.shape[0]
 
-    def halve(number: jax.Array, carry: tuple[Closest, jax.Array, jax.Array]) -> tuple[Closest, ...]:
+    def halve(number: jax.Array, carry: _Carry) -> _Carry:
         best, low, high = carry
         middle = (low + high) / 2
         stored = towards(clean + per_row(middle) * change, x)
