@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from subjects import Subject, answers
 
+from benchmarks.subjects import Subject, answers
 from deepsec_jax.attacks.optmargin import copies_noise
 from deepsec_jax.evaluation import judge
 

@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
     return {
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": " ".join(sys.argv),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": " ".join(sys.orig_argv[1:]),
         "python": platform.python_version(), "jax": jax.__version__, "device": device.device_kind,
         "devices": jax.device_count(), "cores": cores, "load": list(os.getloadavg()),
     }  # fmt: skip

@@ -34,7 +34,8 @@ def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> T:
-        return compiled(kind_of((args, named)), *args, **named)
+        result: T = compiled(kind_of((args, named)), *args, **named)
+        return result
 
     return call
 

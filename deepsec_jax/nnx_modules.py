@@ -75,4 +75,5 @@ def copied_at_call(tree: T) -> T:
     def held(node: Any) -> Any:
         return CopiedAtCall(node) if isinstance(node, nnx.Module) else node
 
-    return jax.tree.map(held, tree, is_leaf=is_module)
+    copied: T = jax.tree.map(held, tree, is_leaf=is_module)
+    return copied

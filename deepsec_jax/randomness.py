@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from deepsec_jax.protocols import Key, Keys
 T = TypeVar("T")
 
 
-def is_key(leaf: Any) -> bool:
+def is_key(leaf: Any) -> TypeGuard[jax.Array]:
     """Tell whether a leaf is an array of typed PRNG keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
@@ -54,7 +54,8 @@ def typed_key(key: Any) -> Key:
     else:
         raise TypeError(f"key must be made by jax.random.key(seed), got {type(key).__name__}")
     if words.shape[-1] == 2:
-        return jax.random.wrap_key_data(words, impl=IMPLEMENTATION)
+        typed: Key = jax.random.wrap_key_data(words, impl=IMPLEMENTATION)
+        return typed
     each = words.reshape(math.prod(words.shape[:-1]), words.shape[-1])
     return jax.vmap(_threefry)(each).reshape(words.shape[:-1])
 
@@ -159,7 +160,8 @@ def with_row_keys(model: T, change: Callable[[Keys, int], Keys]) -> T:
     places = [place for place, is_row_key in enumerate(chosen) if is_row_key]
     for order, place in enumerate(places):
         leaves[place] = change(leaves[place], order)
-    return jax.tree.unflatten(structure, leaves)
+    changed: T = jax.tree.unflatten(structure, leaves)
+    return changed
 
 
 def _row_keys(tree: Any, path: tuple[Any, ...] = ()) -> list[bool]:

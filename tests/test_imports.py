@@ -12,7 +12,7 @@ import deepsec_jax
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
-    "foreign", "batches", "declared", "field_checks",
+    "compilation_cache", "platforms", "foreign", "batches", "declared", "field_checks",
     "nnx_modules", "jit", "model_traits", "hashing",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
@@ -31,6 +31,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "progress": (),
     "memory": (),
     "convolutions": (),
+    "platforms": (),
+    "compilation_cache": (),
     "foreign": (),
     "batches": (),
     "declared": ("catalog",),
@@ -41,11 +43,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": PURE,
     "training": (*PURE, "data", "models", "attacks", "metrics"),
     "defenses": (*PURE, "data", "models", "attacks", "metrics", "training"),
+    "pretrained": LEARNING,
     "runs": FOUNDATION,
     "tables": (*FOUNDATION, "metrics", "runs"),
     "evaluation": (*LEARNING, "runs"),
     "studies": (*LEARNING, "runs", "tables", "evaluation"),
-    "cli": (*LEARNING, "runs", "tables", "evaluation", "studies"),
+    "cli": (*LEARNING, "pretrained", "runs", "tables", "evaluation", "studies"),
 }
 NEVER = ("tensorflow", "torch", "numba")  # TFDS is read without TensorFlow; peers are for benchmarks only
 

@@ -155,7 +155,7 @@ def unsourced(page: str) -> list[str]:
     needs = {
         "a commit": r"\b[0-9a-f]{7}\b",
         "a date": r"\b20\d\d-\d\d-\d\d\b",
-        "a command": r"```sh\n|`benchmarks/\w+\.py",
+        "a command": r"```sh\n|`benchmarks/[\w/]+\.py",
     }
     return [name for name, pattern in needs.items() if not re.search(pattern, page)]
 

@@ -30,6 +30,7 @@ from deepsec_jax.attacks.fgsm import FGSM
 from deepsec_jax.attacks.fixed_images import FixedImages
 from deepsec_jax.attacks.fmn import FMN
 from deepsec_jax.attacks.illc import ILLC
+from deepsec_jax.attacks.indicators import INDICATORS, Indicators, indicators
 from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.layer_losses import FeatureDistance
 from deepsec_jax.attacks.llc import LLC
@@ -48,6 +49,7 @@ from deepsec_jax.attacks.rounded import Rounded
 from deepsec_jax.attacks.saved import AdversarialSet, SavedSetError, load, save
 from deepsec_jax.attacks.several import run_all
 from deepsec_jax.attacks.sigmazero import SigmaZero
+from deepsec_jax.attacks.simifgsm import SIMIFGSM
 from deepsec_jax.attacks.smallest_eps import SmallestEps
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.superdeepfool import SuperDeepFool
@@ -55,6 +57,7 @@ from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.attacks.text import parse
 from deepsec_jax.attacks.transfer import Transfer
 from deepsec_jax.attacks.uap import UAP, Perturbation, prepare
+from deepsec_jax.attacks.vmifgsm import VMIFGSM
 from deepsec_jax.attacks.within import Within
 
 __all__ = [
@@ -71,6 +74,7 @@ __all__ = [
     "FGSM",
     "FMN",
     "ILLC",
+    "INDICATORS",
     "JSMA",
     "LLC",
     "PDPGD",
@@ -78,9 +82,11 @@ __all__ = [
     "RFGSM",
     "RLLC",
     "ROWS",
+    "SIMIFGSM",
     "TMIFGSM",
     "UAP",
     "UMIFGSM",
+    "VMIFGSM",
     "AdversarialSet",
     "AutoAttack",
     "BasinHopping",
@@ -89,6 +95,7 @@ __all__ = [
     "DeepFool",
     "FeatureDistance",
     "FixedImages",
+    "Indicators",
     "LeastLikely",
     "ManyRestarts",
     "Masked",
@@ -110,6 +117,7 @@ __all__ = [
     "check_model_outputs",
     "count_calls",
     "functional",
+    "indicators",
     "load",
     "losses",
     "over_eps",

@@ -1,5 +1,6 @@
 """APGD: projected gradient ascent with an adaptive step size per image."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from deepsec_jax.attacks.aims import POOL, likeliest_wrong, nearest_wrong
-from deepsec_jax.attacks.ascent import Best, better, split_keys
+from deepsec_jax.attacks.ascent import Best, Trace, better, split_keys
 from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.compaction import rows_where, while_live
@@ -122,40 +123,80 @@ class APGD(Struct):
 
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
-        streams = split_keys(keys)
-        rows = x.shape[0]
-        aims, forwards, chosen = None, 0.0, 0
-        if self.aims:
-            asked = at_steps(model, streams.model, _zeros(rows))
-            forwards = 1.0
-            if self.nearest:
-                aims = nearest_wrong(asked, x, labels, self.aims, self.norm)
-                chosen = min(classes_of(model, x), POOL + 1)
-            else:
-                aims = likeliest_wrong(asked, x, labels, self.aims)[0]
-        clean_layers = clean_activations(self.loss, at_steps(model, streams.model, _zeros(rows)), x)
-        forwards += float(clean_layers is not None)
-        runs = self.restarts * (1 if aims is None else aims.shape[1])
-        clean = x.astype(jnp.float32)
-        eps = jnp.broadcast_to(jnp.asarray(self.eps, jnp.float32), (rows, 1, 1, 1))
-        nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
-        state = _State(
-            x=x, labels=labels, eps=eps, aims=aims, keys=streams.attack, model_keys=streams.model,
-            clean_layers=clean_layers,
-            run=_zeros(rows), gradients=_zeros(rows), best=nothing,
-            climb=_begin(self, clean, eps, streams.attack, _zeros(rows)),
-        )  # fmt: skip
-
-        def live(state: _State) -> jax.Array:
-            left = state.run < runs
-            return left & ~state.best.success if self.stops else left
+        search = _search(self, model, x, labels, keys)
 
         def step(state: _State) -> _State:
-            return rows_where(live(state), _stepped(self, model, state), state)
+            return rows_where(search.live(state), _stepped(self, model, state)[0], state)
 
-        last = while_live(step, live, state)
-        gradients = last.gradients.astype(jnp.float32) + chosen
-        return Counted(last.best.x, jnp.full(rows, forwards, jnp.float32), gradients)
+        last = while_live(step, search.live, search.first)
+        gradients = last.gradients.astype(jnp.float32) + search.chosen
+        return Counted(last.best.x, jnp.full(x.shape[0], search.forwards, jnp.float32), gradients)
+
+    def trace(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Trace:
+        """Return the images with the loss and success of every iterate; see :mod:`~.indicators`.
+
+        The same run as a call, without compaction; rows that have ended repeat their last values.
+        """
+        search = _search(self, model, x, labels, keys)
+
+        def step(state: _State, last: tuple[jax.Array, jax.Array]) -> tuple[_State, tuple[jax.Array, ...]]:
+            live = search.live(state)
+            moved, met = _stepped(self, model, state)
+            return rows_where(live, moved, state), rows_where(live, met, last)
+
+        def body(carry: Any, _: None) -> tuple[Any, Any]:
+            carry = step(*carry)
+            return carry, carry[1]
+
+        rows = x.shape[0]
+        nothing = (jnp.full(rows, -jnp.inf, jnp.float32), jnp.zeros(rows, bool))
+        (last, _), (losses, success) = lax.scan(
+            body, (search.first, nothing), None, length=search.runs * (self.steps + 1)
+        )
+        return Trace(last.best.x, losses, success)
+
+
+class _Search(NamedTuple):
+    """The start of all runs, and when a row ends."""
+
+    first: "_State"
+    live: Callable[["_State"], jax.Array]
+    runs: int
+    forwards: float  # before the first step
+    chosen: int  # gradients that choose the aims
+
+
+def _search(attack: APGD, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> _Search:
+    """Return the state before the first gradient."""
+    streams = split_keys(keys)
+    rows = x.shape[0]
+    aims, forwards, chosen = None, 0.0, 0
+    if attack.aims:
+        asked = at_steps(model, streams.model, _zeros(rows))
+        forwards = 1.0
+        if attack.nearest:
+            aims = nearest_wrong(asked, x, labels, attack.aims, attack.norm)
+            chosen = min(classes_of(model, x), POOL + 1)
+        else:
+            aims = likeliest_wrong(asked, x, labels, attack.aims)[0]
+    clean_layers = clean_activations(attack.loss, at_steps(model, streams.model, _zeros(rows)), x)
+    forwards += float(clean_layers is not None)
+    runs = attack.restarts * (1 if aims is None else aims.shape[1])
+    clean = x.astype(jnp.float32)
+    eps = jnp.broadcast_to(jnp.asarray(attack.eps, jnp.float32), (rows, 1, 1, 1))
+    nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+    first = _State(
+        x=x, labels=labels, eps=eps, aims=aims, keys=streams.attack, model_keys=streams.model,
+        clean_layers=clean_layers,
+        run=_zeros(rows), gradients=_zeros(rows), best=nothing,
+        climb=_begin(attack, clean, eps, streams.attack, _zeros(rows)),
+    )  # fmt: skip
+
+    def live(state: _State) -> jax.Array:
+        left = state.run < runs
+        return left & ~state.best.success if attack.stops else left
+
+    return _Search(first, live, runs, forwards, chosen)
 
 
 class _Climb(NamedTuple):
@@ -217,8 +258,8 @@ def _begin(attack: APGD, clean: Images, eps: jax.Array, keys: Keys | None, run: 
     )  # fmt: skip
 
 
-def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
-    """Return the state after one more gradient of every row."""
+def _stepped(attack: APGD, model: Classifier, state: _State) -> tuple[_State, tuple[jax.Array, jax.Array]]:
+    """Return the state after one more gradient of every row, and the loss and success of its iterate."""
     labels, x = state.labels, state.x
     sign = -1.0 if attack.targeted else 1.0
     if state.aims is not None:
@@ -254,7 +295,8 @@ def _stepped(attack: APGD, model: Classifier, state: _State) -> _State:
     def next_runs() -> _Climb:
         return rows_where(ended, _begin(attack, clean, state.eps, state.keys, run), state.climb)
 
-    return state._replace(run=run, climb=lax.cond(jnp.any(ended), next_runs, lambda: state.climb))
+    state = state._replace(run=run, climb=lax.cond(jnp.any(ended), next_runs, lambda: state.climb))
+    return state, (loss, success)
 
 
 def _noted(climb: _Climb, loss: jax.Array, gradient: Images) -> _Climb:

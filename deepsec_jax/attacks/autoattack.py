@@ -137,4 +137,5 @@ class AutoAttack(Struct):
     @attack_call
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Images:
         attack = one_per_row(self)
-        return Cascade(attack.members(classes_of(model, x)))(model, x, labels, key=keys)
+        x_adv: Images = Cascade(attack.members(classes_of(model, x)))(model, x, labels, key=keys)
+        return x_adv

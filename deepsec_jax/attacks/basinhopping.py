@@ -165,7 +165,7 @@ def _kicked(attack: BasinHopping, state: _State) -> _State:
         state.keys, state.taken
     )
     drawn = jax.vmap(lambda key: jax.random.uniform(key, (5,), jnp.float32))(keys[:, 0])
-    chosen = jax.vmap(partial(_chosen, state.x.shape[1:3]))(keys[:, 1], drawn)
+    chosen = jax.vmap(partial(_chosen, (state.x.shape[1], state.x.shape[2])))(keys[:, 1], drawn)
     change = jax.vmap(lambda key: jax.random.normal(key, state.x.shape[1:], jnp.float32))(keys[:, 2])
     if attack.norm == "linf":
         change = state.eps * jnp.sign(change)

@@ -133,13 +133,14 @@ def _per_shard(
 
     everywhere, split = PartitionSpec(), sharding.spec
     attack_specs = map_per_image(lambda values: split, attack, lambda leaf: everywhere)
-    return jax.shard_map(
+    x_adv: jax.Array = jax.shard_map(
         local,
         mesh=sharding.mesh,
         in_specs=(attack_specs, everywhere, split, split, split),
         out_specs=split,
         check_vma=False,
     )(attack, model, x, labels, keys)
+    return x_adv
 
 
 def _check_per_image(attack: Attack, rows: int) -> None:

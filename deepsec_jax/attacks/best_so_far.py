@@ -84,7 +84,8 @@ def step_until_closest(step: Callable[[Any], Any], state: Any, *, steps: int) ->
     """
 
     def live(state: Any) -> jax.Array:
-        return (state.steps < steps) & (state.best.distance > 0)
+        live_rows: jax.Array = (state.steps < steps) & (state.best.distance > 0)
+        return live_rows
 
     last = while_live(lambda state: rows_where(live(state), step(state), state), live, state)
     return last.best, last.steps
@@ -95,6 +96,6 @@ def cosine(steps: jax.Array, of: int) -> jax.Array:
     return 0.5 * (1.0 + jnp.cos(jnp.pi * steps.astype(jnp.float32) / of))
 
 
-def per_row(values: Any) -> jax.Array:
+def per_row(values: jax.Array) -> jax.Array:
     """Return values [B] as [B, 1, 1, 1], to broadcast against images."""
     return values[:, None, None, None]

@@ -52,4 +52,5 @@ def bisected(
         return best, jnp.where(reached, low, middle), jnp.where(reached, middle, high)
 
     ends = jnp.zeros(found.shape, jnp.float32), jnp.ones(found.shape, jnp.float32)
-    return lax.fori_loop(0, steps, halve, (best, *ends))[0]
+    closest: Closest = lax.fori_loop(0, steps, halve, (best, *ends))[0]
+    return closest

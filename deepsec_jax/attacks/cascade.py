@@ -99,7 +99,8 @@ def _attack_survivors(
 
     branches: list[Any] = [lambda size=size: on_first(size) for size in sizes]
     fits = jnp.sum(jnp.asarray(sizes) >= survivors) - 1
-    return lax.cond(survivors > 0, lambda: lax.switch(fits, branches), lambda: best)
+    attacked: Best = lax.cond(survivors > 0, lambda: lax.switch(fits, branches), lambda: best)
+    return attacked
 
 
 def _judging(keys: Keys | None, index: int) -> Any:

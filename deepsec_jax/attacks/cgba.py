@@ -112,7 +112,7 @@ class CGBA(Struct):
 class _State(NamedTuple):
     x: Images
     labels: Labels
-    keys: Keys
+    keys: Any  # one per row; never None, see needs_key
     model_keys: Keys | None
     asked: jax.Array  # int32 [B], queries so far
     best: Closest
@@ -263,4 +263,4 @@ def _cosines(size: int, reduction: int) -> np.ndarray:
     frequency, place = np.arange(kept)[:, None], np.arange(size)[None] + 0.5
     rows = np.cos(np.pi * frequency * place / size) * np.sqrt(2.0 / size)
     rows[0] /= np.sqrt(2.0)
-    return (rows.T @ rows).astype(np.float32)
+    return np.asarray(rows.T @ rows, np.float32)

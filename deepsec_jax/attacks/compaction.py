@@ -1,11 +1,11 @@
-"""Row-wise loops without work for finished rows, inside one jitted call.
+"""Row-wise loops without work for finished rows, inside one jitted call: :func:`while_live`.
 
-:func:`while_live` runs in up to three phases of decreasing static batch size.  When few enough rows are live,
-they are sorted to the front and the others are set aside.
+On an accelerator it runs in up to three phases of decreasing static batch size.  When few enough rows are
+live, they are sorted to the front and the others are set aside.
 
-:func:`in_turns` does the same on an accelerator.  On a CPU it steps a few rows at a time, and the next row
-replaces a finished one.  A CPU is nearly as fast per row with few rows as with many.  If all rows need
-similar numbers of expensive steps, phases spend a sixth of the work on finished rows, and turns do not.
+On a CPU it steps a few rows at a time, and the next row replaces a finished one.  A CPU is nearly as fast per
+row with few rows as with many; one size is compiled instead of three; and phases spend a sixth of the work on
+finished rows.
 
 Nothing leaves the device and there is one trace.  Under an outer ``vmap`` the loop runs until the slowest of
 the outer axis is finished.  On several devices :func:`deepsec_jax.attacks.run_in_batches` runs it per shard.
@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from deepsec_jax.platforms import on_cpu
 
 Rows = TypeVar("Rows")
 Step = Callable[[Rows], Rows]
@@ -33,7 +35,7 @@ SMALLEST = 8
 """Smallest batch size of a phase: smaller batches are no faster per call."""
 
 WIDTH = 16
-"""Rows per turn: a row costs about a tenth more than among 100, and fewer places are idle."""
+"""Rows per step on a CPU: a row costs about a tenth more than among 100, and fewer places are idle."""
 
 
 def phase_sizes(rows: int) -> tuple[int, ...]:
@@ -47,7 +49,7 @@ def phase_sizes(rows: int) -> tuple[int, ...]:
 
 
 def while_live(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
-    """Apply ``step`` until no row is live, in phases.
+    """Apply ``step`` until no row is live.
 
     Args:
         step: advances every live row and leaves the others unchanged; row i of its result depends on row i
@@ -58,6 +60,11 @@ def while_live(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
     Returns:
         The final state, rows in their original order.
     """
+    return few_at_a_time(step, live, state) if on_cpu() else in_phases(step, live, state)
+
+
+def in_phases(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
+    """Return the result of :func:`while_live`, computed in phases of decreasing batch size."""
     rows = jax.tree.leaves(state)[0].shape[0]
     working: tuple[jax.Array, Any] = (jnp.arange(rows), state)
     aside = []
@@ -69,36 +76,20 @@ def while_live(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
             working = jax.tree.map(lambda leaf, size=size: leaf[:size], working)
         working = _until(below, lambda part: live(part[1]), lambda part: (part[0], step(part[1])), working)
     index, whole = jax.tree.map(lambda *parts: jnp.concatenate(parts), working, *reversed(aside))
-    return _take(whole, jnp.argsort(index))
+    in_order: Rows = _take(whole, jnp.argsort(index))
+    return in_order
 
 
-def in_turns(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
-    """Return the result of :func:`while_live`; on a CPU computed ``WIDTH`` rows at a time.
-
-    Arguments as of :func:`while_live`.
-    """
-
-    def front(state: Rows, width: int) -> tuple[jax.Array, Rows]:
-        """Return the indices of the first live rows, filled up with others, and these rows."""
-        first = _live_first(live, state)[:width]
-        return first, _take(state, first)
+def few_at_a_time(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
+    """Return the result of :func:`while_live`, computed ``WIDTH`` rows at a time."""
 
     def turn(state: Rows) -> Rows:
-        first, part = front(state, WIDTH)
+        first = _live_first(live, state)[:WIDTH]
+        part = _take(state, first)
         return _put_back(state, first, part, step(part))
 
-    def few_at_a_time(state: Rows) -> Rows:
-        state = _until(SMALLEST, live, turn, state)
-        first, last = front(state, SMALLEST)
-        return _put_back(state, first, last, while_live(step, live, last))
-
-    def together(state: Rows) -> Rows:
-        return while_live(step, live, state)
-
     rows = jax.tree.leaves(state)[0].shape[0]
-    if rows <= WIDTH:
-        return together(state)
-    return lax.platform_dependent(state, cpu=few_at_a_time, default=together)
+    return _until(0, live, turn if rows > WIDTH else step, state)
 
 
 def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:
@@ -115,7 +106,8 @@ def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:
             return old_leaf
         return jnp.where(chosen.reshape(-1, *(1,) * (new_leaf.ndim - 1)), new_leaf, old_leaf)
 
-    return jax.tree.map(pick, new, old)
+    picked: Rows = jax.tree.map(pick, new, old)
+    return picked
 
 
 def _until(below: int, live: Live[Rows], step: Step[Rows], state: Rows) -> Rows:
@@ -129,7 +121,8 @@ def _live_first(live: Live[Any], state: Any) -> jax.Array:
 
 
 def _take(tree: Rows, rows: jax.Array) -> Rows:
-    return jax.tree.map(lambda leaf: leaf[rows], tree)
+    taken: Rows = jax.tree.map(lambda leaf: leaf[rows], tree)
+    return taken
 
 
 def _put_back(state: Rows, rows: jax.Array, before: Rows, after: Rows) -> Rows:
@@ -138,4 +131,5 @@ def _put_back(state: Rows, rows: jax.Array, before: Rows, after: Rows) -> Rows:
     def put(whole: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
         return whole if new is old else whole.at[rows].set(new, unique_indices=True)
 
-    return jax.tree.map(put, state, before, after)
+    whole: Rows = jax.tree.map(put, state, before, after)
+    return whole

@@ -20,7 +20,7 @@ def with_eps(attack: Attack, eps: Scalar) -> Attack:
     Raises:
         ValueError: no attack in it has an eps.
     """
-    changed = _changed(attack, eps)
+    changed: Attack | None = _changed(attack, eps)
     if changed is None:
         raise ValueError(f"{attack!r} has no eps: give an attack with a budget, such as PGD")
     return changed

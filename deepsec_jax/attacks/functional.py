@@ -18,7 +18,8 @@ def functional(attack: type) -> Callable[..., Images]:
     def function(
         model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None, **hyperparameters: Any
     ) -> Images:
-        return attack(**hyperparameters)(model, x, labels, key=key)
+        x_adv: Images = attack(**hyperparameters)(model, x, labels, key=key)
+        return x_adv
 
     function.__name__ = attack.__name__.lower()
     function.__doc__ = attack.__doc__

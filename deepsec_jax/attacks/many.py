@@ -159,7 +159,8 @@ class _Race(NamedTuple):
             )  # fmt: skip
 
         turns = -(-lanes.size // racing)
-        return lax.fori_loop(0, turns, lambda turn, state: merged(state, turn), state)
+        finished: _State = lax.fori_loop(0, turns, lambda turn, state: merged(state, turn), state)
+        return finished
 
 
 def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

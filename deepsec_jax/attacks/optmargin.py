@@ -1,6 +1,7 @@
 """OptMargin: the closest image with a misclassified neighbourhood."""
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -108,7 +109,8 @@ def copies_noise(keys: Keys, shape: tuple[int, ...], *, copies: int, noise: Scal
             vectors = jnp.linalg.qr(vectors)[0]
         vectors = vectors / jnp.linalg.norm(vectors, axis=0, keepdims=True)
         vectors = vectors.at[:, -1].set(0.0)
-        return (noise * math.sqrt(size) * vectors.T).reshape(copies, *shape)
+        directions: jax.Array = (noise * math.sqrt(size) * vectors.T).reshape(copies, *shape)
+        return directions
 
     attack_keys = split_keys(typed_key(keys)).attack
     assert attack_keys is not None
@@ -138,7 +140,7 @@ class _Descent(NamedTuple):
         every = self.per_copy(reached, logits, labels)
         return jnp.all(every, axis=1)
 
-    def per_copy(self, function, logits: Logits, labels: Labels) -> jax.Array:
+    def per_copy(self, function: Callable[..., jax.Array], logits: Logits, labels: Labels) -> jax.Array:
         """Return ``function(logits, labels)`` of every copy, [B, copies]."""
         rows, copies, classes = logits.shape
         flat, labels = logits.reshape(rows * copies, classes), jnp.repeat(labels, copies)

@@ -180,4 +180,5 @@ def _shrunk(
         return new, moving & (l2_norm(new - delta) > SETTLED * l2_norm(new))
 
     start = (ahead, jnp.ones(ahead.shape[0], bool))
-    return lax.fori_loop(0, PROXIMAL_STEPS, iterate, start)[0]
+    closest: jax.Array = lax.fori_loop(0, PROXIMAL_STEPS, iterate, start)[0]
+    return closest

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from deepsec_jax.attacks.ascent import ascend
+from deepsec_jax.attacks.ascent import Trace, ascend, climb
 from deepsec_jax.attacks.call import attack_call, label_targets
 from deepsec_jax.attacks.cost import Cost, of_steps
 from deepsec_jax.attacks.fields import norm_of
@@ -75,4 +75,11 @@ class PGD(Struct):
             model, x, labels, keys,
             eps=self.eps, step_size=self.step_size, steps=self.steps, norm=self.norm,
             targeted=self.targeted, loss=self.loss, start=self.start, rule=self.rule,
+        )  # fmt: skip
+
+    def trace(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Trace:
+        """Return the images with the loss and success of every iterate; see :mod:`~.indicators`."""
+        return climb(
+            model, x, labels, keys, self.eps, self.step_size, self.steps, self.norm, self.targeted,
+            self.loss, self.start, self.rule, traced=True,
         )  # fmt: skip

@@ -51,11 +51,12 @@ def best_pair(gain: jax.Array, loss: jax.Array, allowed: jax.Array) -> Pair:
     kept = undominated(gain, loss, allowed)
     index = jnp.sort(jnp.where(kept, jnp.arange(features)[None], features), axis=1)[:, :CAPACITY]
     few = jnp.all(jnp.sum(kept, axis=1) <= CAPACITY)
-    return lax.cond(
+    pair: Pair = lax.cond(
         few,
         lambda: _among(jnp.minimum(index, features - 1), gain, loss, allowed, real=index < features),
         lambda: _of_all(gain, loss, allowed),
     )
+    return pair
 
 
 def undominated(gain: jax.Array, loss: jax.Array, allowed: jax.Array) -> jax.Array:

@@ -78,11 +78,13 @@ class SmallestEps(Struct):
             scaled = {name: getattr(inner, name) / inner.eps * eps for name in SCALED if hasattr(inner, name)}
             attack = inner.replace(eps=eps, **scaled)
             if is_from_attack_call(inner):
-                return attack(model, x, labels, key=streams.attack)
+                x_adv: Images = attack(model, x, labels, key=streams.attack)
+                return x_adv
 
             def one(row: jax.Array, x: jax.Array, label: jax.Array, key: Any) -> jax.Array:
                 keys = None if key is None else key[None]
-                return at_rows(attack, row)(model, x[None], label[None], key=keys)[0]
+                image: jax.Array = at_rows(attack, row)(model, x[None], label[None], key=keys)[0]
+                return image
 
             # A user's own call may not support one eps per image.
             return jax.vmap(one)(jnp.arange(rows), x, labels, streams.attack)

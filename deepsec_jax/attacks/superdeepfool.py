@@ -10,7 +10,7 @@ from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.balls import free_part
 from deepsec_jax.attacks.best_so_far import Closest, at_steps, closer, none_yet, per_row
 from deepsec_jax.attacks.call import attack_call
-from deepsec_jax.attacks.compaction import in_turns, rows_where
+from deepsec_jax.attacks.compaction import rows_where, while_live
 from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm, steepest, towards
 from deepsec_jax.attacks.gradient import forward, pullbacks, value_and_gradient
@@ -36,12 +36,11 @@ class SuperDeepFool(Struct):
     At the closest point of the boundary the change is parallel to the boundary's normal; DeepFool does not
     ensure this.  The method is SDF(inf, 1) of the paper.  DeepFool's steps use the ``k`` likeliest wrong
     classes of the clean image.  Entries of w and v that would leave the box are left out; the authors' code
-    clips, and its steps fall short on images with many zeros and ones.
-
-    A row stops when a projected point is misclassified, or when a success is not 0.1 % closer than the ones
-    before (the box can keep projected points from success).  At last ``search_steps`` bisections move the
-    closest success towards the clean image.  Returns it, or the clean image.  At most ``steps`` x (k + 1)
-    gradients per example, and a forward per step and bisection.
+    clips, and its steps fall short on images with many zeros and ones.  A row stops when a projected point is
+    misclassified, or when a success is not 0.1 % closer than the ones before (the box can keep projected
+    points from success).  At last ``search_steps`` bisections move the closest success towards the clean
+    image.  Returns it, or the clean image.  At most ``steps`` x (k + 1) gradients per example, and a forward
+    per step and bisection.
 
     Attributes:
         overshoot: relative distance beyond the linearised boundary.
@@ -99,7 +98,7 @@ class SuperDeepFool(Struct):
         def step(state: _State) -> _State:
             return rows_where(live(state), _stepped(self, model, state), state)
 
-        last = in_turns(step, live, state)
+        last = while_live(step, live, state)
         best, searched = _bisected(self, model, last)
         steps = last.steps.astype(jnp.float32)
         return Counted(best.x, 1.0 + steps + searched, (state.rivals.shape[1] + 1) * steps)
@@ -170,7 +169,7 @@ def _stepped(attack: SuperDeepFool, model: Classifier, state: _State) -> _State:
     )  # fmt: skip
 
 
-_Carry = tuple[Closest, jax.Array, jax.Array]
+_Halved = tuple[Closest, jax.Array, jax.Array]  # the closest success; ends of the segment, [B]
 
 
 def _bisected(attack: SuperDeepFool, model: Classifier, state: _State) -> tuple[Closest, jax.Array]:
@@ -180,7 +179,7 @@ def _bisected(attack: SuperDeepFool, model: Classifier, state: _State) -> tuple[
     searched = jnp.isfinite(state.best.distance) & (state.best.distance > 0)
     rows = x.shape[0]
 
-    def halve(number: jax.Array, carry: _Carry) -> _Carry:
+    def halve(number: jax.Array, carry: _Halved) -> _Halved:
         best, low, high = carry
         middle = (low + high) / 2
         stored = towards(clean + per_row(middle) * change, x)

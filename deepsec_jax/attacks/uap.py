@@ -204,7 +204,8 @@ def _in_batches(function: Callable[..., jax.Array], batch_size: int, *arrays: ja
     filled = -(-rows // batch_size) * batch_size
     index = jnp.minimum(jnp.arange(filled), rows - 1).reshape(-1, batch_size)
     parts = jax.lax.map(lambda chosen: function(*(array[chosen] for array in arrays)), index)
-    return parts.reshape(filled)[:rows]
+    values: jax.Array = parts.reshape(filled)[:rows]
+    return values
 
 
 @partial(jit_per_class, static_argnames=("batch_size",))

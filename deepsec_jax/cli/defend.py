@@ -51,7 +51,7 @@ class Defend:
 
         found = _base_folder(self.model)
         saved = found.saved
-        dataset = data.load(self.data or saved.recipe.data, data_dir=self.data_dir)
+        dataset = data.load(self.data or saved.recipe.data, data_dir=self.data_dir, size=saved.image_size)
         channels = dataset.image_shape[2]
         defense: Any = defenses.preset(self.defense, dataset.name, self.preset, channels=channels)
         _check_stack(self.model, found, defense)

@@ -33,6 +33,11 @@ class Loaded:
     folder: "ModelFolder | None" = None
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of the images of the folder's model; None for a function's model."""
+        return None if self.folder is None else self.folder.saved.image_size
+
+    @property
     def warnings(self) -> list[str]:
         """Warnings before it is attacked, one sentence each."""
         from deepsec_jax.studies.model_words import not_adaptive

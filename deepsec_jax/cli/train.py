@@ -1,10 +1,12 @@
 """``deepsec train``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+from deepsec_jax.studies.options import at_least
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
@@ -17,6 +19,8 @@ class Train:
 
     Attributes:
         recipe: Name of a recipe, see deepsec list recipes.
+        data: Another data set than the recipe's: a name, a path of an .npz, or a folder of images.
+        image_size: Height and width to which a folder of images is resized; stored in the recipe.
         data_dir: Folder of TFDS sets; default TFDS's own.
         run_dir: Model folder to write; default runs/models/RECIPE.
         spec: TOML file with these options, by these names; the command line takes precedence.
@@ -24,6 +28,8 @@ class Train:
     """
 
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    data: str | None = None
+    image_size: tuple[int, int] | None = None
     data_dir: Path | None = None
     run_dir: Path | None = None
     spec: Path | None = None
@@ -34,9 +40,9 @@ class Train:
         from deepsec_jax import data, training
         from deepsec_jax.runs.atomic import check_room
 
-        recipe = training.recipe(self.recipe)
+        recipe = _on_other_data(training.recipe(self.recipe), self.data, self.image_size)
         folder = self.run_dir or Path("runs") / "models" / recipe.name
-        dataset = data.load(recipe.data, data_dir=self.data_dir)
+        dataset = data.load(recipe.data, data_dir=self.data_dir, size=recipe.image_size)
         if self.dry_run:
             _show(recipe, dataset, folder)
             return
@@ -49,6 +55,19 @@ class Train:
             f"test accuracy {100 * figures['test_accuracy']:.2f} % of n = {figures['test_images']}, "
             f"epoch {figures['best_epoch'] + 1} of {recipe.epochs}"
         )
+
+
+def _on_other_data(recipe: "Recipe", data: str | None, image_size: tuple[int, int] | None) -> "Recipe":
+    """Return the recipe for another data set or image size, under a name that says so."""
+    if data is None and image_size is None:
+        return recipe
+    if image_size is not None:
+        for side in image_size:
+            at_least("--image-size", side, 1)
+    source = data or recipe.data
+    size = "" if image_size is None else f"-{image_size[0]}x{image_size[1]}"
+    name = f"{recipe.name}-on-{Path(source).resolve().stem}{size}"
+    return replace(recipe, name=name, data=source, image_size=image_size)
 
 
 def _show(recipe: "Recipe", dataset: "Dataset", folder: Path) -> None:

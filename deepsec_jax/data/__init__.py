@@ -9,6 +9,7 @@ from deepsec_jax.data.candidates import (
     training_sample,
 )
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
+from deepsec_jax.data.examples import from_examples
 from deepsec_jax.data.table import DATASETS, load
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Split",
     "candidates_name",
     "draw_candidates",
+    "from_examples",
     "load",
     "make_candidates",
     "stored_candidates",

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -153,7 +154,8 @@ def tfds_set(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
         splits = builder.as_data_source()
     except tfds.core.registered.DatasetNotFoundError:
         raise DataError(
-            f"unknown data set {name!r}: use digits, a path to an .npz, or a TFDS image classification set "
+            f"unknown data set {name!r}: use digits, a path to an .npz, a folder of images (written with a "
+            f"slash, ./{name}), or a TFDS image classification set "
             "(https://www.tensorflow.org/datasets/catalog/overview#image_classification)"
         ) from None
     except (AssertionError, NotImplementedError, FileNotFoundError, OSError, ValueError):
@@ -174,7 +176,7 @@ def tfds_set(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
     return Dataset(name, train, test, tuple(features["label"].names))
 
 
-def _decoded(source, full_name: str, half: str, chunk: int = 5000) -> Split:
+def _decoded(source: Any, full_name: str, half: str, chunk: int = 5000) -> Split:
     """Decode one split, or memory-map what an earlier call decoded."""
     folder = cache_dir() / full_name.replace("/", "-") / f"{half}-{len(source)}"
     if not folder.is_dir():

@@ -19,7 +19,8 @@ from deepsec_jax.training import accuracy
 def mean_loss(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
     """Return the mean cross-entropy of a model in training mode."""
     logits = model(x, rngs=nnx.Rngs(dropout=key))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss
 
 
 def mixed_loss(
@@ -32,7 +33,8 @@ def mixed_loss(
     clean_key, adversarial_key = jax.random.split(key)
     clean = mean_loss(model, x, labels, clean_key)
     attacked = mean_loss(model, x_adv, labels, adversarial_key)
-    return (natural * clean + adversarial * attacked) / (natural + adversarial)
+    loss: jax.Array = (natural * clean + adversarial * attacked) / (natural + adversarial)
+    return loss
 
 
 class RobustAccuracy:
@@ -75,4 +77,5 @@ class PerImageEps(Struct):
 def warmed(eps: Any, warmup: Any, done: jax.Array) -> jax.Array:
     """Return eps, increased linearly from 0 over the first ``warmup`` share of the training; 0 for none."""
     share = jnp.where(warmup > 0, done / jnp.maximum(warmup, 1e-6), 1.0)
-    return eps * jnp.minimum(share, 1.0)
+    increased: jax.Array = eps * jnp.minimum(share, 1.0)
+    return increased

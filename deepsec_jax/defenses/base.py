@@ -68,7 +68,8 @@ def base_of(saved: Saved, data: Dataset) -> Base:
 
 
 def _built(make: Any, size: tuple[int, int], classes: int, rngs: nnx.Rngs, in_channels: int) -> nnx.Module:
-    return make((*size, in_channels), classes, rngs=rngs)
+    network: nnx.Module = make((*size, in_channels), classes, rngs=rngs)
+    return network
 
 
 def retrain(

@@ -37,7 +37,7 @@ def gradients(defense: Any) -> float:
 
 def pixelcnn_seconds(defense: PD, data: Dataset, *, rows: int) -> float:
     """Time one step of PD's training on the first test images, in seconds per image, without compilation."""
-    model = defense.build(nnx.Rngs(root_key(0)), data.image_shape[2])
+    model: nnx.Module = defense.build(nnx.Rngs(root_key(0)), data.image_shape[2])
     model.train()
     graph, state = nnx.split(model)
     params, rest = nnx.split_state(state, nnx.Param, ...)

@@ -72,7 +72,8 @@ class AtTemperature(Struct):
     def __call__(self, model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:
         """Return the mean over the batch."""
         logits = model(x, rngs=nnx.Rngs(dropout=key)) / self.temperature
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss
 
 
 class Distilled(Struct):
@@ -86,7 +87,8 @@ class Distilled(Struct):
         del labels
         soft = soft_labels(self.teacher, x, self.temperature)
         logits = model(x, rngs=nnx.Rngs(dropout=key)) / self.temperature
-        return optax.softmax_cross_entropy(logits, soft).mean()
+        loss: jax.Array = optax.softmax_cross_entropy(logits, soft).mean()
+        return loss
 
 
 def soft_labels(teacher: Classifier, x: Images, temperature: Scalar) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.batches import in_batches
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.jit import jit_per_class
@@ -103,12 +104,11 @@ def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 
         batch_size: images per call; the last batch is padded.
     """
     images = np.asarray(images)
-    parts = [np.zeros(0, np.float32)]
-    for first in range(0, len(images), batch_size):
-        rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        scores = np.asarray(_score(scorer, jnp.asarray(unit_images(images[rows]))))
-        parts.append(scores[: len(images) - first])
-    return np.concatenate(parts)
+
+    def scored(rows: np.ndarray) -> dict[str, jax.Array]:
+        return {"scores": _score(scorer, jnp.asarray(unit_images(images[rows])))}
+
+    return in_batches(scored, len(images), batch_size).get("scores", np.zeros(0, np.float32))
 
 
 def fitting_and_validation(base: Base, data: Dataset) -> tuple[Split, Split]:

@@ -100,10 +100,12 @@ class Ensemble(Struct):
         """Return R+FGSM examples on source number ``source``; 0 is the network in training."""
 
         def on(model: Classifier) -> Images:
-            return self.attack(model, x, jnp.argmax(model(x), axis=-1), key=key)
+            x_adv: Images = self.attack(model, x, jnp.argmax(model(x), axis=-1), key=key)
+            return x_adv
 
         branches = [lambda model=model: on(model) for model in (own, *self.sources)]
-        return lax.switch(source, branches)
+        x_adv: Images = lax.switch(source, branches)
+        return x_adv
 
 
 def draw_source(key: Key, count: int) -> jax.Array:

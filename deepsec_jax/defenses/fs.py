@@ -152,7 +152,8 @@ class Median(Struct):
 
     def __call__(self, x: Images) -> Images:
         """Return images of the same shape."""
-        return median_2x2(x)
+        squeezed: Images = median_2x2(x)
+        return squeezed
 
 
 class Means(Struct):
@@ -164,7 +165,8 @@ class Means(Struct):
 
     def __call__(self, x: Images) -> Images:
         """Return images of the same shape."""
-        return non_local_means(x, self.strength, search=self.search, patch=self.patch)
+        squeezed: Images = non_local_means(x, self.strength, search=self.search, patch=self.patch)
+        return squeezed
 
 
 Squeezers = tuple[Callable[[Images], Images], ...]

@@ -67,7 +67,7 @@ class Penalised(Struct):
         """Return the mean cross-entropy and the penalty together."""
         graph, state = nnx.split(model)
 
-        def losses(x: Images) -> tuple[jax.Array, nnx.State]:
+        def losses(x: Images) -> tuple[jax.Array, nnx.State[Any, Any]]:
             called: Any = nnx.merge(graph, state, copy=True)  # updates the batch statistics
             logits = called(x, rngs=nnx.Rngs(dropout=key))
             values = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

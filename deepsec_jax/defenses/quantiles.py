@@ -37,7 +37,7 @@ class Quantiles(Struct):
         scores, levels = np.asarray(self.scores, np.float64), np.asarray(self.levels, np.float64)
         below = min(level - levels[0], 0.0) / float(self.slopes[0])
         above = max(level - levels[-1], 0.0) / float(self.slopes[1])
-        return float(np.interp(level, levels, scores)) + below + above
+        return float(np.interp(level, levels, scores) + below + above)
 
 
 def fit_quantiles(clean: np.ndarray) -> Quantiles:

@@ -36,7 +36,8 @@ class InCube(Struct):
 
     def __call__(self, x: Images, keys: Keys) -> Images:
         """Return the points; one key per row."""
-        return point_in_cube(x, keys, self.radius)
+        points: Images = point_in_cube(x, keys, self.radius)
+        return points
 
 
 class RegionVotes(Struct):
@@ -73,7 +74,8 @@ class RegionVotes(Struct):
 
         def one(number: jax.Array) -> Images:
             of_row = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
-            return point_in_cube(x, of_row, self.radius)
+            points: Images = point_in_cube(x, of_row, self.radius)
+            return points
 
         def count(votes: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
             numbers = first + jnp.arange(each)
@@ -91,7 +93,8 @@ class RegionVotes(Struct):
 
     def seen(self, x: Images) -> Images:
         """Return one of the voting points for each image."""
-        return point_in_cube(x, one_per_row(self.keys, x.shape[0]), self.radius)
+        points: Images = point_in_cube(x, one_per_row(self.keys, x.shape[0]), self.radius)
+        return points
 
 
 class RC(Struct):

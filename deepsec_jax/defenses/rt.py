@@ -29,7 +29,8 @@ class ResizePad(Struct):
 
     def __call__(self, x: Images, keys: Keys) -> Images:
         """Return images [B, largest, largest, C]; one key per row."""
-        return resize_pad(x, keys, self.smallest, self.largest, self.pad)
+        resized: Images = resize_pad(x, keys, self.smallest, self.largest, self.pad)
+        return resized
 
 
 class RT(Struct):

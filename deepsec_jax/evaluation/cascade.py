@@ -14,13 +14,13 @@ from deepsec_jax.attacks import AutoAttack, FixedImages, Transfer, run_in_batche
 from deepsec_jax.attacks.batching import check_values
 from deepsec_jax.attacks.call import call_and_count
 from deepsec_jax.attacks.cost import Cost, cost
-from deepsec_jax.batches import OnBatch, silent
+from deepsec_jax.batches import OnBatch, batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
-from deepsec_jax.evaluation.predictions import predict
+from deepsec_jax.evaluation.predictions import Predictions, predict
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Key
 from deepsec_jax.pytree import Struct, static
-from deepsec_jax.randomness import example_keys, reseed, typed_key
+from deepsec_jax.randomness import example_keys, is_randomised, reseed, typed_key
 
 STANDS, ALREADY = -1, -2
 """Instead of an attack's number: no attack has fooled the model; the clean image does already."""
@@ -103,6 +103,7 @@ def run_cascade(
     *,
     key: Key,
     batch_size: int,
+    clean: Predictions | None = None,
     on_batch: OnBatch | None = None,
 ) -> Cascaded:
     """Run attacks one after the other, each only on images that do not fool the model in every draw.
@@ -121,6 +122,8 @@ def run_cascade(
         labels: true classes [N].
         key: root of all random numbers.
         batch_size: images per call.
+        clean: predictions on the images, if they are known; not used for a randomised model, since the
+            attacker has draws of its own.
         on_batch: called with numbers of images; their sum is the number of images.
     """
     draw_key, attack_key = jax.random.split(typed_key(key))
@@ -135,8 +138,11 @@ def run_cascade(
     prices = [declared(attack, classes_of(model, one), images[0].size) for attack in attacks]
     meter = Share(on_batch or silent, rows, [_weight(price) for price in prices])
     gradients, forwards = np.zeros(rows), np.zeros(rows)
+    random = is_randomised(model)  # the draws of a row depend on its place, so all rows are asked again
     with compile_clock() as compile_seconds:
-        judged = predict(model, best, labels, batch_size=batch_size, key=draw_key)
+        judged = clean
+        if judged is None or random:
+            judged = predict(model, best, labels, batch_size=batch_size, key=draw_key)
         fooled, margins = judged.fooled.copy(), judged.margins.copy()
         by = np.where(fooled >= 1, ALREADY, STANDS).astype(np.int32)
         for number, attack in enumerate(attacks):
@@ -155,12 +161,15 @@ def run_cascade(
                 spent = tally.of(len(chosen), prices[number])
                 gradients[chosen] += spent[0]
                 forwards[chosen] += spent[1]
-            judged = predict(model, tried, labels, batch_size=batch_size, key=draw_key)
-            farther = (judged.margins > margins) | (np.isnan(margins) & ~np.isnan(judged.margins))
-            better = (judged.fooled > fooled) | ((judged.fooled == fooled) & farther)
+            asked = np.arange(rows) if random else left
+            judged = predict(model, tried[asked], labels[asked], batch_size=batch_size, key=draw_key)
+            wrong, margin = fooled.copy(), margins.copy()
+            wrong[asked], margin[asked] = judged.fooled, judged.margins
+            farther = (margin > margins) | (np.isnan(margins) & ~np.isnan(margin))
+            better = (wrong > fooled) | ((wrong == fooled) & farther)
             better &= np.isin(np.arange(rows), left)
             best[better] = tried[better]
-            fooled[better], margins[better] = judged.fooled[better], judged.margins[better]
+            fooled[better], margins[better] = wrong[better], margin[better]
             by[better & (fooled >= 1)] = number
     seconds = time.perf_counter() - started
     compiled = compile_seconds()
@@ -233,14 +242,12 @@ class Counting(Struct):
 
 def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
     """Return rows and their attack: all together, or batches of a search from the best so far."""
-    every = np.arange(len(best))
     if not isinstance(attack, FromBest):
-        yield every, attack
+        yield np.arange(len(best)), attack
         return
     search: Any = attack.attack
-    for first in range(0, len(best), batch_size):
-        cut = every[first : first + batch_size]
-        padded = np.minimum(first + np.arange(batch_size), len(best) - 1)  # as run_in_batches does
+    for padded in batches(len(best), batch_size):  # as run_in_batches does
+        cut = np.unique(padded)
         start = FixedImages(jnp.asarray(best[padded]))
         if isinstance(search, Transfer):
             inner: Any = search.attack

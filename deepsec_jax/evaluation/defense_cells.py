@@ -6,8 +6,8 @@ an attack).  Its ``defense`` has ``name`` of the preset row, ``preset`` kind, ``
 over the test split) and ``draws`` (of a randomised model).
 
 A cell of kind ``utility`` on a part of the test split also has that part's ``n`` and ``seed``.  A cell of
-kind ``robustness`` also has ``access``, ``attack``, ``eps``, ``n`` and ``seed``; that of the undefended model
-has no ``defense``.
+kind ``robustness`` also has ``knowledge``, ``attack``, ``eps``, ``n`` and ``seed``; that of the undefended
+model has no ``defense``.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from deepsec_jax.hashing import hash_tree
 from deepsec_jax.model_traits import gives_confidences, rejects
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.randomness import is_randomised
-from deepsec_jax.runs.cells import KINDS, ROBUSTNESS, SIGHT, UTILITY
+from deepsec_jax.runs.cells import KINDS, MODEL_INPUTS, ROBUSTNESS, UTILITY
 
 UNDEFENDED, REPLAYED, WHITE_BOX, ADAPTIVE = "undefended", "replayed", "white_box", "adaptive"
-"""Access: PGD on the undefended model, judged there; the same images judged on the defended model; PGD on the
-defended model; the strongest attack, through the defense's surrogate.
+"""The attacker's knowledge: PGD on the undefended model, judged there; the same images judged on the defended
+model; PGD on the defended model; the strongest attack, through the defense's surrogate.
 """
 
 
@@ -151,9 +151,9 @@ def default_eps(channels: int) -> float:
 def paper_pgd(dataset: str, eps: float, *, channels: int | None = None) -> PGD:
     """Return PGD with the paper's settings for a data set; the step size is scaled with eps."""
     pgd: Any = preset("pgd", dataset, "paper", channels=channels)
-    if pgd.eps == eps:
-        return pgd
-    return pgd.replace(eps=eps, step_size=pgd.step_size * eps / pgd.eps)
+    same = pgd.eps == eps
+    scaled: PGD = pgd if same else pgd.replace(eps=eps, step_size=pgd.step_size * eps / pgd.eps)
+    return scaled
 
 
 def losses_for(classes: int) -> tuple[str, ...]:
@@ -204,29 +204,29 @@ class Question:
         drawn = {} if part is None else {"n": part.n, "seed": part.seed}
         return {**self._shared(UTILITY), **self._defended(subject), **drawn}
 
-    def under(self, access: str, subject: DefendedModel | None, threat: Threat) -> dict[str, Any]:
-        """Return the config of one access; that of the undefended model has no subject."""
+    def under(self, knowledge: str, subject: DefendedModel | None, threat: Threat) -> dict[str, Any]:
+        """Return the config of one kind of knowledge; that of the undefended model has no subject."""
         if subject is None:
             return self.undefended(threat)
-        found: dict[str, Any] = getattr(self, access)(subject, threat)
+        found: dict[str, Any] = getattr(self, knowledge)(subject, threat)
         return found
 
     def undefended(self, threat: Threat) -> dict[str, Any]:
         """Return the config of PGD on the undefended model."""
         return {
-            **self._shared(ROBUSTNESS), "access": UNDEFENDED, "weights": {"raw": self.raw},
+            **self._shared(ROBUSTNESS), "knowledge": UNDEFENDED, "weights": {"raw": self.raw},
             "draws": self.raw_draws, **self._pgd(threat),
         }  # fmt: skip
 
     def replayed(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of the undefended model's adversarial images on a defended one."""
         mine = self._defended(subject)
-        return {**self._shared(ROBUSTNESS), "access": REPLAYED, **mine, **self._pgd(threat)}
+        return {**self._shared(ROBUSTNESS), "knowledge": REPLAYED, **mine, **self._pgd(threat)}
 
     def white_box(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of PGD on a defended model."""
         mine = self._defended(subject)
-        return {**self._shared(ROBUSTNESS), "access": WHITE_BOX, **mine, **self._pgd(threat)}
+        return {**self._shared(ROBUSTNESS), "knowledge": WHITE_BOX, **mine, **self._pgd(threat)}
 
     def adaptive(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of the adaptive attack on a defended model."""
@@ -234,13 +234,13 @@ class Question:
         attack = self.cascade(
             threat, joint=rejects(subject.surrogate), search=search_for(subject), stops=is_exact(subject)
         )
-        return {**self._shared(ROBUSTNESS), "access": ADAPTIVE, **mine, **_attacked(attack, threat)}
+        return {**self._shared(ROBUSTNESS), "knowledge": ADAPTIVE, **mine, **_attacked(attack, threat)}
 
-    def sight(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
+    def model_inputs(self, subject: DefendedModel, threat: Threat) -> dict[str, Any]:
         """Return the config of a defended model's inputs for a few images of the adaptive attack."""
         made = self.adaptive(subject, threat)
-        shared = {name: value for name, value in made.items() if name != "access"}
-        return {**shared, "kind": SIGHT, "version": KINDS[SIGHT].version}
+        shared = {name: value for name, value in made.items() if name != "knowledge"}
+        return {**shared, "kind": MODEL_INPUTS, "version": KINDS[MODEL_INPUTS].version}
 
     def cascade(
         self, threat: Threat, *, joint: bool = False, search: str = SQUARES, stops: bool = True

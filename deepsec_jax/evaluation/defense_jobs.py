@@ -33,9 +33,9 @@ from deepsec_jax.evaluation.defense_cells import (
 )
 from deepsec_jax.evaluation.generate import Generated, generate
 from deepsec_jax.evaluation.judge import draws_of
+from deepsec_jax.evaluation.model_inputs import input_arrays
 from deepsec_jax.evaluation.predictions import has_gradient, predict
 from deepsec_jax.evaluation.sample import Sample, draw_sample, split_name, whole
-from deepsec_jax.evaluation.sight import sight_arrays
 from deepsec_jax.evaluation.utility import compare, measure_utility, utility_columns
 from deepsec_jax.model_traits import gives_confidences, rejects
 from deepsec_jax.protocols import Classifier
@@ -101,12 +101,12 @@ class Defenses:
             return utility
         sample = cache(partial(draw_sample, self.dataset.test, threat.n, threat.seed))
         under = [
-            self.robustness(access, each, threat, sample)
-            for access in (REPLAYED, WHITE_BOX, ADAPTIVE)
+            self.robustness(knowledge, each, threat, sample)
+            for knowledge in (REPLAYED, WHITE_BOX, ADAPTIVE)
             for each in subjects
         ]
-        sights = [self.sight(each, threat) for each in subjects]
-        return [*utility, self.robustness(UNDEFENDED, None, threat, sample), *under, *sights]
+        model_inputs = [self.model_inputs(each, threat) for each in subjects]
+        return [*utility, self.robustness(UNDEFENDED, None, threat, sample), *under, *model_inputs]
 
     def _clean(self, part: Subset | None) -> Sample:
         test = self.dataset.test
@@ -139,25 +139,25 @@ class Defenses:
         )  # fmt: skip
 
     def robustness(
-        self, access: str, subject: DefendedModel | None, threat: Threat, sample: Callable[[], Sample]
+        self, knowledge: str, subject: DefendedModel | None, threat: Threat, sample: Callable[[], Sample]
     ) -> Job:
         """Return the job that attacks a model and evaluates it on the images.
 
         Args:
-            access: the attacker's knowledge, see :mod:`.defense_cells`.
+            knowledge: the attacker's knowledge, see :mod:`.defense_cells`.
             subject: the defended model; None for the undefended one.
             threat: threat model.
             sample: returns the clean images.
         """
-        config = self.question.under(access, subject, threat)
+        config = self.question.under(knowledge, subject, threat)
         model = self.raw if subject is None else subject.classifier
-        source = cell_name(self.question.undefended(threat)) if access == REPLAYED else ""
-        columns = _columns(access, rejecting=subject is not None and subject.rejects)
+        source = cell_name(self.question.undefended(threat)) if knowledge == REPLAYED else ""
+        columns = _columns(knowledge, rejecting=subject is not None and subject.rejects)
 
         def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
             clean_images = sample()
             batch_size = min(self.batch_size, len(clean_images))
-            if access == REPLAYED:
+            if knowledge == REPLAYED:
                 made = Generated(self._images(source, "to replay")["x_adv"])
                 on_batch(len(clean_images))
             else:
@@ -167,37 +167,37 @@ class Defenses:
                 "gradients": made.gradients, "forwards": made.forwards,
                 **({"felled": list(made.felled)} if made.felled else {}),
             }  # fmt: skip
-            notes = {"zero_gradient": True} if access == WHITE_BOX and made.gradients == 0 else {}
+            notes = {"zero_gradient": True} if knowledge == WHITE_BOX and made.gradients == 0 else {}
             return costs | notes, _arrays(model, clean_images, made.x_adv, batch_size)
 
         image = 2 * 4 * int(np.prod(self.dataset.image_shape))
         each = image + 16 + 4 * self.dataset.classes + 8 * len(columns)
         return Job(
             config, compute, {"robustness": columns}, _measure, images=threat.n,
-            gradients=self._gradients(config, threat), at_most=access == ADAPTIVE, measuring=0,
+            gradients=self._gradients(config, threat), at_most=knowledge == ADAPTIVE, measuring=0,
             after=(source,) if source else (), bytes=threat.n * each + 65536,
             notes=partial(self._notes, subject),
         )  # fmt: skip
 
-    def sight(self, subject: DefendedModel, threat: Threat) -> Job:
+    def model_inputs(self, subject: DefendedModel, threat: Threat) -> Job:
         """Return the job for a defended model's inputs on a few images of the adaptive attack."""
         source = cell_name(self.question.adaptive(subject, threat))
 
         def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
-            arrays = sight_arrays(self.raw, subject.classifier, self._images(source, "to look at"))
+            arrays = input_arrays(self.raw, subject.classifier, self._images(source, "to look at"))
             on_batch(threat.n)
             return {}, arrays
 
         return Job(
-            self.question.sight(subject, threat), compute, images=threat.n, after=(source,), measuring=0,
-            notes=partial(self._notes, subject),
+            self.question.model_inputs(subject, threat), compute, images=threat.n, after=(source,),
+            measuring=0, notes=partial(self._notes, subject),
         )  # fmt: skip
 
     def _gradients(self, config: dict[str, Any], threat: Threat) -> int:
         """Return the maximum number of gradients per image."""
-        if config["access"] == REPLAYED:
+        if config["knowledge"] == REPLAYED:
             return 1
-        if config["access"] != ADAPTIVE:
+        if config["knowledge"] != ADAPTIVE:
             return paper_pgd(config["data"], threat.eps, channels=self.question.channels).steps
         asked = config["attack"]["hyperparameters"]
         climbs = 1 + asked["aims"] * asked["rounds"]
@@ -219,13 +219,13 @@ class Defenses:
         }  # fmt: skip
 
 
-def column_of(access: str) -> str:
+def column_of(knowledge: str) -> str:
     """Return the column of a cell: PGD on the undefended model is its white-box column."""
-    return WHITE_BOX if access == UNDEFENDED else access
+    return WHITE_BOX if knowledge == UNDEFENDED else knowledge
 
 
-def _columns(access: str, *, rejecting: bool) -> tuple[str, ...]:
-    names = ("clean", column_of(access))
+def _columns(knowledge: str, *, rejecting: bool) -> tuple[str, ...]:
+    names = ("clean", column_of(knowledge))
     return (*names, *(REJECTION_COLUMNS[name].name for name in names if rejecting))
 
 
@@ -251,12 +251,12 @@ def _made(
     config: dict[str, Any], subject: DefendedModel | None, model: Classifier, sample: Sample, batch_size: int,
     on_batch: OnBatch,
 ) -> Generated:  # fmt: skip
-    """Return the adversarial images of one access."""
-    access, key = config["access"], root_key(config["seed"])
-    if access == WHITE_BOX and not has_gradient(model, sample, key=key, batch_size=batch_size):
+    """Return the adversarial images of one kind of knowledge."""
+    knowledge, key = config["knowledge"], root_key(config["seed"])
+    if knowledge == WHITE_BOX and not has_gradient(model, sample, key=key, batch_size=batch_size):
         on_batch(len(sample))
         return Generated(sample.images)
-    if access != ADAPTIVE:
+    if knowledge != ADAPTIVE:
         pgd = paper_pgd(config["data"], config["eps"], channels=sample.images.shape[3])
         return generate(
             pgd, model, sample.images, sample.labels, key=key, batch_size=batch_size, on_batch=on_batch

@@ -223,7 +223,10 @@ def judging_keys(
 
 
 @partial(jit_per_class, static_argnames=("draws",))
-def _answers(model, images, labels, targets, before, root, first, *, draws) -> Answers:
+def _answers(
+    model: Classifier, images: Images, labels: Labels, targets: Labels | None, before: Any, root: Key | None,
+    first: Any, *, draws: int | None,
+) -> Answers:  # fmt: skip
     for classes in (labels,) if targets is None else (labels, targets):
         check_shapes(model, images, classes)
     rows = images.shape[0]
@@ -237,6 +240,7 @@ def _answers(model, images, labels, targets, before, root, first, *, draws) -> A
         logits=jnp.zeros((0, logits_shape(model, one)[-1])),
         probabilities=jnp.zeros((0, classes_of(model, one))),
         adversarial=nothing, true=nothing, lead=nothing, rejected=nothing, no_answer=nothing,
+        classes=jnp.zeros((len(before), 0), jnp.int32),
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class Predictions:
         probabilities: float32 [N, K]; NaN for a model without confidences.
         margins: largest other logit minus that of the true class, or of "rejected" if larger, float32 [N];
             above 0 is wrong.
+        classes: class in each draw, int32 [N, D]; K means "rejected", -1 no answer.
     """
 
     correct: np.ndarray
@@ -45,6 +46,26 @@ class Predictions:
     confidence: np.ndarray
     probabilities: np.ndarray
     margins: np.ndarray
+    classes: np.ndarray
+
+    def success(self, clean: "Predictions", labels: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return the share of draws in which the goal is reached here and not on clean images, float32 [N].
+
+        As :func:`deepsec_jax.evaluation.judge` counts it, for predictions under the same draws.
+
+        Args:
+            clean: predictions on the clean images.
+            labels: true classes [N].
+            targets: target classes [N]; -1 for any class except the label.
+        """
+        count = self.probabilities.shape[1]
+
+        def reached(found: np.ndarray) -> np.ndarray:
+            wrong = (found != labels[:, None]) & (found >= 0) & (found < count)
+            return np.asarray(np.where(targets[:, None] < 0, wrong, found == targets[:, None]))
+
+        both = reached(self.classes) & ~reached(clean.classes)
+        return np.asarray(both.mean(axis=1), np.float32)
 
 
 def predict(
@@ -61,7 +82,7 @@ def predict(
             "holds": jnp.maximum(1.0 - found.success - found.no_answer, 0.0),
             "fooled": found.success, "rejected": found.rejected, "no_answer": found.no_answer,
             "predicted": found.predicted, "confidence": confidence_of(found),
-            "probabilities": found.probabilities, "margins": margins,
+            "probabilities": found.probabilities, "margins": margins, "classes": found.classes.T,
         }  # fmt: skip
 
     return Predictions(**in_batches(asked, len(images), batch_size))

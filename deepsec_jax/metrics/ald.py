@@ -38,7 +38,8 @@ def l0_pixels(record: AttackRecord) -> jax.Array:
 
 def l2(record: AttackRecord) -> jax.Array:
     """Return the Euclidean norm of the change [B], images in [0, 1]."""
-    return jnp.linalg.norm(_change(record), axis=1)
+    norms: jax.Array = jnp.linalg.norm(_change(record), axis=1)
+    return norms
 
 
 def linf(record: AttackRecord) -> jax.Array:

@@ -81,6 +81,7 @@ class Answers(NamedTuple):
         no_answer: share of draws without an answer (NaN or +inf) [B].  Such a draw is neither a success nor a
             rejection. It is left out of the means of logits and probabilities, which are NaN if no draw
             remains.
+        classes: class in each draw, int32 [D, B]; K means "rejected", NO_CLASS no answer.
     """
 
     reached: jax.Array
@@ -94,6 +95,7 @@ class Answers(NamedTuple):
     lead: jax.Array
     rejected: jax.Array
     no_answer: jax.Array
+    classes: Labels
 
 
 class _Totals(NamedTuple):
@@ -148,7 +150,7 @@ def classify(
     count = 1 if draws is None else draws.shape[0]
     earlier = jnp.zeros((count, images.shape[0]), bool) if before is None else before
 
-    def once(keys: Keys | None, earlier: jax.Array) -> tuple[_Totals, jax.Array]:
+    def once(keys: Keys | None, earlier: jax.Array) -> tuple[_Totals, tuple[jax.Array, Labels]]:
         chosen = model if keys is None else reseed(model, keys)
         logits = chosen(images).astype(jnp.float32)
         classes = logits[:, :-1] if refuses else logits
@@ -172,21 +174,22 @@ def classify(
             logits=jnp.where(spoke[:, None], logits, 0.0),
             probabilities=jnp.where(spoke[:, None], shares, 0.0),
             found=counted, found_in_success=jnp.where(success[:, None], counted, 0.0),
-        ), reached  # fmt: skip
+        ), (reached, found)  # fmt: skip
 
-    def add(totals: _Totals, draw: tuple[Keys, jax.Array]) -> tuple[_Totals, jax.Array]:
-        more, reached = once(*draw)
-        return jax.tree.map(jnp.add, totals, more), reached
+    def add(totals: _Totals, draw: tuple[Keys, jax.Array]) -> tuple[_Totals, tuple[jax.Array, Labels]]:
+        more, each = once(*draw)
+        return jax.tree.map(jnp.add, totals, more), each
 
     if draws is None:
-        totals, reached = once(None, earlier[0])
-        return _averages(totals, reached[None])
+        totals, (reached, found) = once(None, earlier[0])
+        return _averages(totals, reached[None], found[None])
     shapes = jax.eval_shape(once, draws[0], earlier[0])[0]
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return _averages(*lax.scan(add, nothing, (draws, earlier)))
+    totals, (reached, found) = lax.scan(add, nothing, (draws, earlier))
+    return _averages(totals, reached, found)
 
 
-def _averages(totals: _Totals, reached: jax.Array) -> Answers:
+def _averages(totals: _Totals, reached: jax.Array, classes: Labels) -> Answers:
     """Return the means over the draws of ``reached`` [D, B]; NaN without a draw to average."""
     draws = jnp.float32(reached.shape[0])
     spoke, successes = draws - totals.no_answer, totals.success
@@ -197,6 +200,7 @@ def _averages(totals: _Totals, reached: jax.Array) -> Answers:
         logits=totals.logits / spoke[:, None], probabilities=totals.probabilities / spoke[:, None],
         adversarial=totals.adversarial / successes, true=totals.true / successes,
         lead=totals.lead / successes, rejected=totals.rejected / draws, no_answer=totals.no_answer / draws,
+        classes=classes,
     )  # fmt: skip
 
 

@@ -114,7 +114,8 @@ class Adapted(Struct):
         function, params, options = self.fixed.joined(self.arrays)
         given = jnp.moveaxis(x, -1, 1) if self.channels_first else x
         try:
-            return function(*params, given, *keys, **options)
+            logits: Logits = function(*params, given, *keys, **options)
+            return logits
         except (jax.errors.JAXTypeError, StateChanged):
             raise
         except (TypeError, ValueError) as error:

@@ -25,7 +25,8 @@ def _pooled(side: int) -> int:
 
 
 def _pool(x: Images) -> Images:
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+    pooled: Images = nnx.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+    return pooled
 
 
 class AlexNet(nnx.Module):

@@ -56,15 +56,18 @@ def from_equinox(
 
 
 def _whole(module: Any, x: Images, *keys: Keys) -> Logits:
-    return module(x, *keys)
+    logits: Logits = module(x, *keys)
+    return logits
 
 
 def _each(module: Any, x: Images, *keys: Keys) -> Logits:
-    return jax.vmap(module)(x, *keys)
+    logits: Logits = jax.vmap(module)(x, *keys)
+    return logits
 
 
 def _whole_with_state(module: Any, state: Any, x: Images) -> Logits:
     before = jax.tree.leaves(state)  # Equinox invalidates the state itself after use
+    logits: Logits
     logits, after = module(x, state)
     unchanged(before, after, "take equinox.nn.inference_mode(module) first")
     return logits

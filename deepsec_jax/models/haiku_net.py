@@ -48,10 +48,12 @@ def from_haiku(
 
 
 def _applied(apply: Any, *args: Any, **options: Any) -> Logits:
-    return apply(*args, **options)
+    logits: Logits = apply(*args, **options)
+    return logits
 
 
 def _without_new_state(apply: Any, params: Any, state: Any, *args: Any, **options: Any) -> Logits:
+    logits: Logits
     logits, after = apply(params, state, *args, **options)
     unchanged(
         state, after, "pass the flag of evaluation, as in from_haiku(net, params, state, is_training=False)"

@@ -79,6 +79,7 @@ class KerasModel:
 def _logits(held: KerasModel, trainable: Any, others: Any, x: Images) -> Logits:
     asks = "training" in inspect.signature(held.model.call).parameters
     mode = {"training": False} if asks else {}  # a subclass's own call may not take the flag
+    logits: Logits
     logits, after = held.model.stateless_call(trainable, others, x, **mode)
     unchanged(others, after, "call its layers with training=False, and draw no random numbers")
     return logits

@@ -157,7 +157,7 @@ class PixelCNN(nnx.Module):
         self.row_above = ShiftedConv(seen, filters, (1, 3), centred=True, rngs=rngs)
         self.left = ShiftedConv(seen, filters, (2, 1), rngs=rngs)
 
-        def gated(count: int, size: tuple[int, int], centred: bool, extra: int) -> nnx.List:
+        def gated(count: int, size: tuple[int, int], centred: bool, extra: int) -> nnx.List[GatedBlock]:
             return nnx.List(
                 GatedBlock(filters, size, centred=centred, extra=extra, dropout=dropout, rngs=rngs)
                 for _ in range(count)

@@ -134,7 +134,8 @@ class EOT(Struct):
 
         @partial(jax.checkpoint, prevent_cse=False)  # otherwise the gradient stores every draw's activations
         def once(x: Images, number: jax.Array) -> Logits:
-            return _redrawn(self.model, number)(x)
+            logits: Logits = _redrawn(self.model, number)(x)
+            return logits
 
         def draw(total: Logits, number: jax.Array) -> tuple[Logits, None]:
             return total + once(x, number), None

@@ -103,7 +103,7 @@ def read_column(path: Path, rows: int) -> np.ndarray:
         DamagedError: truncated, or of another number of images.
     """
     try:
-        values = np.load(path, allow_pickle=False)
+        values: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise damaged(path, str(error)) from None
     if values.shape != (rows,):

@@ -82,7 +82,7 @@ class Store:
         if not path.is_file():
             return {}
         try:
-            cells = json.loads(path.read_text())["cells"]
+            cells: dict[str, dict[str, Any]] = json.loads(path.read_text())["cells"]
             belong = all(cell_name(config) == name for name, config in cells.items())
             other = next((name for name, config in cells.items() if not is_current(config)), None)
             reason = "a config does not belong to its name"

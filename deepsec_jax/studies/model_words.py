@@ -40,7 +40,8 @@ def facts_of(found: ModelFolder) -> dict[str, str]:
     facts = {"Model": f"{saved.recipe.model}, recipe {saved.recipe.name}"}
     if found.defended is not None:
         facts["Defense"] = defense_in_words(found.defended.card)
-    facts["Data"] = saved.recipe.data
+    size = saved.recipe.image_size
+    facts["Data"] = saved.recipe.data + (f", resized to {size[0]} x {size[1]} pixels" if size else "")
     if found.test_accuracy is not None:
         facts["Test accuracy"] = f"{100 * found.test_accuracy:.2f} % of n = {figures['test_images']}"
     return facts

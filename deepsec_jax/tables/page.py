@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from deepsec_jax.metrics import Column
 from deepsec_jax.tables import numbers
@@ -25,7 +26,7 @@ class Block:
 
     Attributes:
         kind: ``fields`` (hyperparameters with sources), ``facts``, ``charts``, ``pictures``, ``figures``,
-            ``table``, ``findings`` or ``sights``.
+            ``table``, ``findings`` or ``model_inputs``.
         content: input of the template of that kind.
         title: heading; empty for none.
         intro: one or two sentences.
@@ -79,6 +80,14 @@ class View:
     details: Sequence[Detail]
 
 
+def charts_block(
+    drawn: Iterable[tuple[str, str]], title: str = "", intro: str = "", *, large: bool = True
+) -> list[Block]:
+    """Return the block of drawings (title, SVG); nothing if there are none."""
+    charts = [{"title": name, "svg": Markup(svg)} for name, svg in drawn]
+    return [Block("charts", {"charts": charts, "large": large}, title, intro)] if charts else []
+
+
 def anchor_of(section: str, index: int) -> str:
     """Return the id of a section's detail."""
     return f"{section}-a{index}"
@@ -107,7 +116,7 @@ def page(
     )
 
 
-def template(name: str, **filters: Any) -> Any:
+def template(name: str, **filters: Any) -> Template:
     """Return a template of this package; values are escaped."""
     environment = Environment(
         loader=PackageLoader("deepsec_jax.tables"), autoescape=True, undefined=StrictUndefined,

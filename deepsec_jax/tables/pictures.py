@@ -56,8 +56,8 @@ def example(
     }
 
 
-def sight_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index: int) -> dict[str, Any]:
-    """Return the template's input for one image of a ``sight`` cell: images and network inputs."""
+def inputs_example(arrays: Mapping[str, np.ndarray], names: Sequence[str], index: int) -> dict[str, Any]:
+    """Return the template's input for one image of a ``model_inputs`` cell: images and network inputs."""
 
     def said(which: str) -> dict[str, Any]:
         found = int(arrays[f"predicted{which}"][index])
@@ -98,7 +98,8 @@ def coloured(delta: np.ndarray) -> np.ndarray:
     scaled = delta / largest if largest > 0 else np.zeros_like(delta)
     if delta.shape[-1] != 1:
         return 0.5 + scaled / 2
-    return 1 - np.maximum(scaled, 0) * (1 - UP) - np.maximum(-scaled, 0) * (1 - DOWN)
+    colours: np.ndarray = 1 - np.maximum(scaled, 0) * (1 - UP) - np.maximum(-scaled, 0) * (1 - DOWN)
+    return colours
 
 
 def _png(image: np.ndarray) -> str:

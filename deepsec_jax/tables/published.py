@@ -71,7 +71,8 @@ class Published:
         return tomllib.loads(file.read_text("utf-8"))
 
     def _table(self, data: str) -> Mapping[str, Any]:
-        return self._known["tables"].get(data, {})
+        table: Mapping[str, Any] = self._known["tables"].get(data, {})
+        return table
 
     def _row(self, row: str) -> str:
         return row.partition("@")[0] if self._known.get("variants") else row

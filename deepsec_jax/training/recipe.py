@@ -27,6 +27,8 @@ class Recipe:
         augment: ``none``, or ``shift_flip`` (shift up to 10 % with zero fill, horizontal flip).
         validation: share of the training split held out to select the best epoch.
         seed: of initial weights, split, order, dropout and augmentation.
+        image_size: height and width to which a folder of images is resized, by Pillow's bilinear filter with
+            antialiasing; None for the stored size.
         source: where the values come from.
     """
 
@@ -43,6 +45,7 @@ class Recipe:
     validation: float = 0.1
     seed: int = 100
     source: str = ""
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("sgd", "adam"):
@@ -60,7 +63,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
-        return asdict(self)
+        values = asdict(self)
+        if self.image_size is None:  # as in folders of versions without this field
+            del values["image_size"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
@@ -68,7 +74,8 @@ class Recipe:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown recipe fields {', '.join(sorted(unknown))}")
-        return cls(**values)
+        size = values.get("image_size")
+        return cls(**values | {"image_size": None if size is None else (int(size[0]), int(size[1]))})
 
     def transformation(self, steps_per_epoch: int) -> optax.GradientTransformation:
         """Return the optimiser with its schedule for this many steps an epoch."""
@@ -124,6 +131,77 @@ ROWS = (
         name="cifar10-small", data="cifar10", model="resnet20", epochs=8, batch_size=64, optimizer="sgd",
         learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
         source="ours: the paper's network, 8 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="mnist-model1-paper", data="mnist", model="mnist_cnn", epochs=20, batch_size=100,
+        optimizer="sgd", learning_rate=0.05, schedule="constant", weight_decay=1e-6, seed=101,
+        source="Model 1 of the transferability study (V-A): the paper's network from other initial "
+               "weights; trained as mnist-paper",
+    ),
+    Recipe(
+        name="mnist-model2-paper", data="mnist", model="mnist_cnn_block", epochs=20, batch_size=100,
+        optimizer="sgd", learning_rate=0.05, schedule="constant", weight_decay=1e-6, seed=102,
+        source="Model 2 of the transferability study (IX-B): one convolution block more; trained as "
+               "mnist-paper",
+    ),
+    Recipe(
+        name="mnist-model3-paper", data="mnist", model="alexnet", epochs=20, batch_size=100, optimizer="sgd",
+        learning_rate=0.02, schedule="constant", weight_decay=1e-6, seed=103,
+        source="Model 3 of the transferability study (IX-B): AlexNet; trained as mnist-paper, at a rate "
+               "that AlexNet bears",
+    ),
+    Recipe(
+        name="mnist-model1-small", data="mnist", model="mnist_cnn", epochs=3, batch_size=100, optimizer="sgd",
+        learning_rate=0.05, schedule="one_cycle", weight_decay=1e-6, seed=101,
+        source="ours: the network of mnist-model1-paper, 3 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="mnist-model2-small", data="mnist", model="mnist_cnn_block", epochs=3, batch_size=100,
+        optimizer="sgd", learning_rate=0.05, schedule="one_cycle", weight_decay=1e-6, seed=102,
+        source="ours: the network of mnist-model2-paper, 3 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="mnist-model3-small", data="mnist", model="alexnet", epochs=3, batch_size=100, optimizer="sgd",
+        learning_rate=0.02, schedule="one_cycle", weight_decay=1e-6, seed=103,
+        source="ours: the network of mnist-model3-paper, 3 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="cifar10-model1-paper", data="cifar10", model="resnet20", epochs=200, batch_size=32,
+        optimizer="adam", learning_rate=1e-3, schedule="steps", weight_decay=1e-4, augment="shift_flip",
+        seed=101,
+        source="Model 1 of the transferability study (V-A): the paper's network from other initial "
+               "weights; trained as cifar10-paper",
+    ),
+    Recipe(
+        name="cifar10-model2-paper", data="cifar10", model="resnet56", epochs=200, batch_size=32,
+        optimizer="adam", learning_rate=1e-3, schedule="steps", weight_decay=1e-4, augment="shift_flip",
+        seed=102,
+        source="Model 2 of the transferability study (IX-B): ResNet-56; trained as cifar10-paper",
+    ),
+    Recipe(
+        name="cifar10-model3-paper", data="cifar10", model="densenet", epochs=200, batch_size=32,
+        optimizer="adam", learning_rate=1e-3, schedule="steps", weight_decay=1e-4, augment="shift_flip",
+        seed=103,
+        source="Model 3 of the transferability study (IX-B): DenseNet, of depth 40; trained as "
+               "cifar10-paper",
+    ),
+    Recipe(
+        name="cifar10-model1-small", data="cifar10", model="resnet20", epochs=8, batch_size=64,
+        optimizer="sgd", learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
+        seed=101,
+        source="ours: the network of cifar10-model1-paper, 8 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="cifar10-model2-small", data="cifar10", model="resnet56", epochs=8, batch_size=64,
+        optimizer="sgd", learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
+        seed=102,
+        source="ours: the network of cifar10-model2-paper, 8 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="cifar10-model3-small", data="cifar10", model="densenet", epochs=8, batch_size=64,
+        optimizer="sgd", learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
+        seed=103,
+        source="ours: the network of cifar10-model3-paper, 8 epochs of one-cycle SGD",
     ),
 )  # fmt: skip
 """All values are literal, so that ``deepsec list`` reads them without importing jax."""

@@ -30,6 +30,7 @@ def crop_resize(x: Images, keys: Keys, size: int) -> Images:
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
         row, column = jax.random.randint(key, (2,), 0, height - size + 1, jnp.int32)
         crop = jax.lax.dynamic_slice(image, (row, column, jnp.int32(0)), (size, size, channels))
-        return jax.image.resize(crop, image.shape, "linear")
+        resized: jax.Array = jax.image.resize(crop, image.shape, "linear")
+        return resized
 
     return jax.vmap(one)(x, typed_key(keys))

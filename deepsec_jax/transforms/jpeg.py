@@ -48,7 +48,9 @@ def quantisation_table(quality: int, *, chroma: bool = False) -> np.ndarray:
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must lie between 1 and 100, got {quality}")
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip(((_CHROMINANCE if chroma else _LUMINANCE) * percent + 50) // 100, 1, 255)
+    base = _CHROMINANCE if chroma else _LUMINANCE
+    table: np.ndarray = np.clip((base * percent + 50) // 100, 1, 255)
+    return table
 
 
 def jpeg(x: Images, quality: int = 90, *, subsampling: str = "4:4:4") -> Images:

@@ -24,6 +24,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "apgdl1": {"eps": 2.0},
     "basinhopping": {"hops": 3},
     "rays": {"queries": 60},
+    "vmifgsm": {"neighbours": 1},
+    "simifgsm": {"copies": 2},
     "cgba": {"queries": 200},
     "pdpgd": {"steps": 40},
     "superdeepfool": {"steps": 10, "search_steps": 4},

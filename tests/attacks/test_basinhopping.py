@@ -49,7 +49,7 @@ def test_more_hops_are_never_worse_and_a_start_is_counted():
     started = BasinHopping(eps=0.01, hops=4, steps=3, start=PGD(eps=0.01, step_size=0.005, steps=7))
     spent = count_calls(started, model, x, labels, key=KEY)
     np.testing.assert_array_equal(spent.gradients, 12 + 7.0 * np.ones(6))
-    with pytest.raises(ValueError, match="have two goals"):
+    with pytest.raises(ValueError, match=r"BasinHopping\.start and BasinHopping\.targeted have two goals"):
         started.replace(targeted=True)(model, x, labels, key=KEY)
 
 

@@ -14,7 +14,7 @@ def test_rows_of_the_tables():
                 preset(row, dataset)
         others = {
             "square", "apgd", "fab", "fmn", "ddn", "sigmazero", "rays", "apgdl1", "pdpgd", "superdeepfool",
-            "cgba", "basinhopping",
+            "cgba", "basinhopping", "vmifgsm", "simifgsm",
         }  # not in the paper  # fmt: skip
         assert [row for row in rows if "@" not in row] == [name for name in ATTACKS if name not in others]
 

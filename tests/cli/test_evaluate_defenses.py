@@ -80,7 +80,7 @@ def starts():
 
 
 def test_a_finished_run_is_not_computed_again_and_reported(here, capsys):
-    assert starts().count("cell") == 11  # one undefended, two utility, replayed, white-box, adaptive, sight
+    assert starts().count("cell") == 11  # undefended; of each defense utility, three attacks, inputs
     before = starts()
     assert evaluate() == 0 and starts() == before
     said = capsys.readouterr().out
@@ -94,9 +94,9 @@ def test_a_finished_run_is_not_computed_again_and_reported(here, capsys):
 
 def test_a_copy_of_the_base_is_no_defense(here):
     cells = {
-        (cell.config.get("defense", {}).get("name"), cell.config.get("access")): cell
+        (cell.config.get("defense", {}).get("name"), cell.config.get("knowledge")): cell
         for cell in read_cells("run")
-        if cell.kind != "sight"
+        if cell.kind != "model_inputs"
     }
     utility = cells["nat", None]
     assert len(utility.arrays["labels"]) == len(data.load("digits").test)

@@ -92,7 +92,7 @@ def fake_utility(name="nat", *, right=0.9, others=None, raw_right=0.95, **settin
 
 
 def fake_robustness(
-    access,
+    knowledge,
     name="nat",
     *,
     right,
@@ -109,21 +109,21 @@ def fake_robustness(
     base = {key: settings.pop(key) for key in ("data", "model") if key in settings}
     data = base.get("data", "mnist")
     weights = {"raw": f"raw-{base.get('model', 'mnist-paper')}"}
-    if access != "undefended":
+    if knowledge != "undefended":
         weights["defended"] = name
     attack = {"name": "pgd", "class": "PGD", "hyperparameters": hyperparameters(paper_pgd(data, eps))}
-    if access == "adaptive":
+    if knowledge == "adaptive":
         values = {"eps": eps, "steps": steps, "restarts": 5, "aims": 5, "rounds": 1, "stops": True}
         attack = {
             "name": "cascade", "class": "Cascade",
             "hyperparameters": values,
         }  # fmt: skip
     config = {
-        **shared("robustness", **base, weights=weights), "access": access, "attack": attack,
+        **shared("robustness", **base, weights=weights), "knowledge": knowledge, "attack": attack,
         "eps": eps, "n": n, "seed": seed,
-        **({} if access == "undefended" else {"defense": about(name, **base, **settings)}),
+        **({} if knowledge == "undefended" else {"defense": about(name, **base, **settings)}),
     }  # fmt: skip
-    cell_name = f"{name}-{access}-{eps}-{n}-{seed}-{steps}"
+    cell_name = f"{name}-{knowledge}-{eps}-{n}-{seed}-{steps}"
     if error is not None:
         return Cell(cell_name, config, {}, error=error)
     rng = np.random.default_rng(zlib.crc32(f"{data}{n}{seed}".encode()))
@@ -141,7 +141,7 @@ def fake_robustness(
     arrays["confidence"] = arrays["probabilities"].max(axis=1)
     columns = {
         column: np.asarray(ROBUSTNESS_COLUMNS[column].values(arrays), float)
-        for column in ("clean", column_of(access))
+        for column in ("clean", column_of(knowledge))
     }
     return Cell(cell_name, config, environment(name, **(others or {})), arrays, columns)
 
@@ -151,7 +151,7 @@ def fake_defense(name="nat", *, replayed=0.8, white_box=0.5, adaptive=0.4, **set
     return [
         fake_utility(name, **settings),
         *(
-            fake_robustness(access, name, right=right, **settings)
-            for access, right in (("replayed", replayed), ("white_box", white_box), ("adaptive", adaptive))
+            fake_robustness(knowledge, name, right=right, **settings)
+            for knowledge, right in (("replayed", replayed), ("white_box", white_box), ("adaptive", adaptive))
         ),
     ]

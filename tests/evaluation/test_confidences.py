@@ -16,8 +16,8 @@ from deepsec_jax.defenses.rc import RegionVotes
 from deepsec_jax.evaluation import judge
 from deepsec_jax.evaluation.attack_jobs import attack_config, attack_job
 from deepsec_jax.evaluation.measured import record_of
+from deepsec_jax.evaluation.model_inputs import input_arrays
 from deepsec_jax.evaluation.predictions import predict
-from deepsec_jax.evaluation.sight import sight_arrays
 from deepsec_jax.metrics import (
     METRICS,
     defense_record_of,
@@ -153,7 +153,7 @@ def test_what_a_defense_sees_and_answers_has_no_confidence_either():
     attacked = {
         "x": np.asarray(X), "x_adv": np.asarray(X), "labels": labels, "rows": np.arange(ROWS, dtype=np.int32)
     }  # fmt: skip
-    found = sight_arrays(ONE, VOTES, attacked)
+    found = input_arrays(ONE, VOTES, attacked)
     assert np.isnan(found["probabilities"]).all() and np.isfinite(found["probabilities_raw"]).all()
     assert (found["predicted"] == 1).all() and (found["predicted_raw_adv"] == 1).all()
 

@@ -39,9 +39,9 @@ def run(tmp_path_factory):
 
 
 def cells_of(run, name):
-    """Access, or kind -> cell of one defense; of the undefended model for None."""
+    """Knowledge, or kind -> cell of one defense; of the undefended model for None."""
     return {
-        cell.config.get("access", cell.kind): cell
+        cell.config.get("knowledge", cell.kind): cell
         for cell in read_cells(run)
         if cell.config.get("defense", {}).get("name") == name
     }
@@ -62,9 +62,9 @@ def test_a_defense_that_is_none_changes_no_number(run):
         assert not utility.columns[name].any()
     assert np.array_equal(utility.columns["accuracy"], utility.arrays["correct_raw"])
     assert utility.columns["accuracy"].mean() == pytest.approx(55 / 60)
-    for access in ("replayed", "white_box"):
-        assert same(cells[access].arrays, undefended.arrays)
-        assert np.array_equal(cells[access].columns[access], undefended.columns["white_box"])
+    for knowledge in ("replayed", "white_box"):
+        assert same(cells[knowledge].arrays, undefended.arrays)
+        assert np.array_equal(cells[knowledge].columns[knowledge], undefended.columns["white_box"])
 
 
 def test_cav_is_crr_less_csr(run):
@@ -80,9 +80,9 @@ def test_images_stay_in_the_ball_and_columns_follow_from_answers(run):
         arrays = cell.arrays
         assert np.abs(arrays["x_adv"] - arrays["x"]).max() <= 0.1 + 1e-6
         assert arrays["x_adv"].min() >= 0 and arrays["x_adv"].max() <= 1
-        access = defense_jobs.column_of(cell.config["access"])
+        knowledge = defense_jobs.column_of(cell.config["knowledge"])
         robust = np.minimum(arrays["clean"], arrays["right_or_rejected"])
-        assert np.array_equal(cell.columns[access], robust.astype(np.float64))
+        assert np.array_equal(cell.columns[knowledge], robust.astype(np.float64))
         assert np.array_equal(cell.columns["clean"], arrays["clean"].astype(np.float64))
 
 
@@ -155,15 +155,15 @@ def test_where_nothing_flows_back_the_zero_gradient_is_recorded_in_the_place_of_
 
 def test_a_sight_shows_what_the_network_sees_and_both_answers(run):
     for name in ("nat", "te"):
-        sight, attacked = (cells_of(run, name)[kind].arrays for kind in ("sight", "adaptive"))
-        rows = [int(np.flatnonzero(attacked["rows"] == row)[0]) for row in sight["rows"]]
+        model_inputs, attacked = (cells_of(run, name)[kind].arrays for kind in ("model_inputs", "adaptive"))
+        rows = [int(np.flatnonzero(attacked["rows"] == row)[0]) for row in model_inputs["rows"]]
         for image in ("x", "x_adv"):
-            assert np.array_equal(sight[image], attacked[image][rows])
-        assert np.allclose(sight["probabilities_adv"], attacked["probabilities"][rows], atol=1e-6)
-        assert np.array_equal(sight["seen"], sight["x"]) == (name == "nat")
-        answers = np.asarray(jax.nn.softmax(defended.RAW(sight["x"])))
-        assert np.allclose(sight["probabilities_raw"], answers, atol=1e-6)
-    assert np.allclose(sight["seen_adv"], np.round(sight["x_adv"] * 31) / 31, atol=1e-6)
+            assert np.array_equal(model_inputs[image], attacked[image][rows])
+        assert np.allclose(model_inputs["probabilities_adv"], attacked["probabilities"][rows], atol=1e-6)
+        assert np.array_equal(model_inputs["seen"], model_inputs["x"]) == (name == "nat")
+        answers = np.asarray(jax.nn.softmax(defended.RAW(model_inputs["x"])))
+        assert np.allclose(model_inputs["probabilities_raw"], answers, atol=1e-6)
+    assert np.allclose(model_inputs["seen_adv"], np.round(model_inputs["x_adv"] * 31) / 31, atol=1e-6)
 
 
 def test_a_randomised_model_is_judged_over_draws_that_no_attack_sees(run):
@@ -225,7 +225,7 @@ def test_a_search_goes_on_where_its_cell_says_so(tmp_path, monkeypatch):
     for name, surrogate in (("te", defended.RAW), ("rc", noisy)):
         subject = defended.subject(name, defended.Rounded(defended.RAW), surrogate, differentiable=False)
         _, planned, _ = defended.evaluate(tmp_path / name, [subject], threat=threat)
-        (cell,) = [each for each in planned if each.config.get("access") == "adaptive"]
+        (cell,) = [each for each in planned if each.config.get("knowledge") == "adaptive"]
         asked = cell.config["attack"]["hyperparameters"]["search"]
         assert asked == ("guided squares" if stops[-1] else "guided squares, all queries")
     assert stops == [True, False]
@@ -283,7 +283,7 @@ def test_images_to_replay_are_made_once_for_all_defenses(tmp_path, monkeypatch):
     assert failures == [] and len(made) == 3  # undefended, and white-box on two
     replayed = [cells_of(store.folder, name)["replayed"] for name in ("nat", "eat")]
     assert np.array_equal(replayed[0].arrays["x_adv"], replayed[1].arrays["x_adv"])
-    replays = [each.after for each in planned if each.config.get("access") == "replayed"]
+    replays = [each.after for each in planned if each.config.get("knowledge") == "replayed"]
     assert replays == [(planned[2].name,)] * 2
 
 

@@ -94,7 +94,7 @@ def test_what_stays_right_under_attack_is_a_share_of_all_n_with_its_exact_interv
 
 
 def test_worst_is_image_by_image_and_never_an_average():
-    rows = [fake_robustness(access, right=right) for access, right in
+    rows = [fake_robustness(knowledge, right=right) for knowledge, right in
             (("replayed", 0.75), ("white_box", 0.5), ("adaptive", 0.5))]  # fmt: skip
     other = rows[2]
     flipped = {**other.columns, "adaptive": other.columns["adaptive"][::-1].copy()}

@@ -237,9 +237,9 @@ def run(tmp_path_factory):
 
 def cells_of(run, name):
     return {
-        cell.config.get("access", "utility"): cell
+        cell.config.get("knowledge", "utility"): cell
         for cell in read_cells(run)
-        if cell.config.get("defense", {}).get("name") == name and cell.kind != "sight"
+        if cell.config.get("defense", {}).get("name") == name and cell.kind != "model_inputs"
     }
 
 
@@ -247,8 +247,8 @@ def test_cells_say_what_was_rejected(run):
     honest = planted()[1].classifier
     for name in ("lid", "fs"):
         cells = cells_of(run, name)
-        for access in ("replayed", "white_box", "adaptive"):
-            arrays, columns = cells[access].arrays, cells[access].columns
+        for knowledge in ("replayed", "white_box", "adaptive"):
+            arrays, columns = cells[knowledge].arrays, cells[knowledge].columns
             predicted, clean = (
                 np.asarray(honest(jnp.asarray(arrays[part]))).argmax(axis=1) for part in ("x_adv", "x")
             )
@@ -258,9 +258,9 @@ def test_cells_say_what_was_rejected(run):
                 arrays["right_or_rejected"], (predicted == labels) | (predicted == 3)
             )
             np.testing.assert_array_equal(columns["clean_rejected"], clean == 3)
-            np.testing.assert_array_equal(columns[f"{access}_rejected"], predicted == 3)
+            np.testing.assert_array_equal(columns[f"{knowledge}_rejected"], predicted == 3)
             np.testing.assert_array_equal(
-                columns[access], np.minimum(arrays["clean"], arrays["right_or_rejected"])
+                columns[knowledge], np.minimum(arrays["clean"], arrays["right_or_rejected"])
             )
             assert arrays["probabilities"].shape == (40, 3)
     asked = cells_of(run, "lid")["adaptive"].config["attack"]["hyperparameters"]

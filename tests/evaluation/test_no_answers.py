@@ -194,7 +194,7 @@ def defense_run(tmp_path_factory):
 
 def test_a_defense_is_not_credited_with_silence(defense_run):
     for cell in defense_run:
-        if "access" not in cell.config or "defense" not in cell.config:
+        if "knowledge" not in cell.config or "defense" not in cell.config:
             continue
         arrays = cell.arrays
         bright = arrays["x_adv"].mean(axis=(1, 2, 3)) > 0.52
@@ -216,9 +216,9 @@ def test_tables_of_defenses_say_how_many(defense_run):
     (utility,) = (cell for cell in defense_run if cell.kind == "utility")
     count = int(utility.arrays["no_answer"].sum())
     assert clean.startswith(f"nat: no answer (NaN or infinite logits) on {count} of n = 60 clean images")
-    for access in ("replayed", "white-box", "adaptive"):
-        assert sum(f"{access} images: they count" in text for text in said) == 1
-    assert sum("clean images of the sample" in text for text in said) == 1  # once, not with each access
+    for knowledge in ("replayed", "white-box", "adaptive"):
+        assert sum(f"{knowledge} images: they count" in text for text in said) == 1
+    assert sum("clean images of the sample" in text for text in said) == 1  # once, not for each knowledge
     assert said.count("nat: The outputs are strange.") == 1
     assert said.count("undefended: The images are strange.") == 1
     page = render_run(defense_run)["defenses.html"]

@@ -34,10 +34,10 @@ def _silences(section: Section) -> list[str]:
         if cell.kind == UTILITY:
             asked = [("undefended", "no_answer_raw", "clean images"), (who, "no_answer", "clean images")]
         else:
-            access = str(cell.config["access"]).replace("_", "-")
+            knowledge = str(cell.config["knowledge"]).replace("_", "-")
             asked = [
                 (who, "clean_no_answer", "clean images of the sample"),
-                (who, "no_answer", f"{access} images"),
+                (who, "no_answer", f"{knowledge} images"),
             ]
         for name, array, what in asked:
             found += silence(name, silent_images(cell.arrays, array), len(cell.arrays["labels"]), what)

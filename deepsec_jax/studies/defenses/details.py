@@ -4,20 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, WHITE_BOX
 from deepsec_jax.evaluation.sample import examples_of
-from deepsec_jax.runs.cells import SIGHT, Cell
+from deepsec_jax.runs.cells import MODEL_INPUTS, Cell
 from deepsec_jax.studies.defenses.checks import kept_epoch
 from deepsec_jax.studies.defenses.robustness import defense_key
 from deepsec_jax.studies.defenses.threat_words import eps_in_words
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
 from deepsec_jax.tables import plots
-from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
-from deepsec_jax.tables.pictures import class_in_words, example, names_for, sight_example
+from deepsec_jax.tables.page import Block, Detail, anchor_of, charts_block, every_figure
+from deepsec_jax.tables.pictures import class_in_words, example, inputs_example, names_for
 from deepsec_jax.tables.table import Row, Section
 from deepsec_jax.training import RECIPES
 
@@ -25,7 +24,7 @@ SHOWN = 3
 """Number of images per defense in the overview of network inputs."""
 
 _WORDS = {WHITE_BOX: "White-box", ADAPTIVE: "Adaptive"}
-_SIGHTS = (
+_INPUTS = (
     "The same test images for every defense, clean and after the adaptive attack: the image, the input of "
     "the defended network (one draw if it is random; the image itself if the defense changes only the "
     "weights), and the predictions of the undefended and the defended model."
@@ -49,7 +48,6 @@ def _detail(row: Row, section: Section, anchor: str) -> Detail:
     finished = [cell for cell in cells if cell.error is None]
     config = next(cell.config for cell in section.cells if defense_key(cell) == row.key)
     training: Mapping[str, Any] = _first_said(finished, "training") or {}
-    charts = _charts(training, anchor, finished)
     folder = _first_said(finished, "folder")
     channels = next((cell.arrays["x"].shape[3] for cell in finished if "x" in cell.arrays), None)
     card: Card = card_of(
@@ -58,7 +56,7 @@ def _detail(row: Row, section: Section, anchor: str) -> Detail:
     blocks = [
         settings_block(config["defense"]["settings"], card, row.record["changed"]),
         Block("recipe", _recipe(config, training), "Training"),
-        *([Block("charts", {"charts": charts, "large": True})] if charts else []),
+        *charts_block(_charts(training, anchor, finished)),
         *_pictures([found for _, found in under]),
         every_figure(row.figures[""].values()),
     ]
@@ -70,7 +68,7 @@ def _detail(row: Row, section: Section, anchor: str) -> Detail:
         key=row.key, label=row.label, aside=f"folder {folder}" if folder else "",
         about=described(DEFENSES.get(row.name.partition("@")[0])), blocks=tuple(blocks),
         errors=tuple(
-            f"{cell.config.get('access', cell.kind).replace('_', '-')}: {cell.error}"
+            f"{cell.config.get('knowledge', cell.kind).replace('_', '-')}: {cell.error}"
             for cell in cells if cell.error is not None
         ),
     )  # fmt: skip
@@ -98,7 +96,7 @@ def _recipe(config: Mapping[str, Any], training: Mapping[str, Any]) -> list[dict
     return fields
 
 
-def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> list[tuple[str, str]]:
     history = training.get("history", ())
     if not kept_epoch(training):
         return []
@@ -106,19 +104,19 @@ def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> 
     kept = int(training["best_epoch"]) + 1
     accuracy = plots.accuracy_by_epoch(f"{anchor}-a", history, classes=classes, kept=kept)
     return [
-        {"title": "Validation accuracy by epoch", "svg": Markup(accuracy)},
-        {"title": "Training loss by epoch", "svg": Markup(plots.loss_by_epoch(f"{anchor}-l", history))},
+        ("Validation accuracy by epoch", accuracy),
+        ("Training loss by epoch", plots.loss_by_epoch(f"{anchor}-l", history)),
     ]
 
 
 def _pictures(rows: Sequence[Row]) -> list[Block]:
     """Return the grid of clean and adversarial images of the strongest existing attack."""
     right = "not fooled" if any(row.beside for row in rows) else "still right"
-    for access in (ADAPTIVE, WHITE_BOX):
+    for knowledge in (ADAPTIVE, WHITE_BOX):
         for row in rows:
-            cell = row.cells.get(access)
+            cell = row.cells.get(knowledge)
             if cell is not None and cell.error is None:
-                title = f"{_WORDS[access]} adversarial images, ε = {eps_in_words(cell.config['eps'])}"
+                title = f"{_WORDS[knowledge]} adversarial images, ε = {eps_in_words(cell.config['eps'])}"
                 shown = {"examples": _examples(cell), "success": "wrong", "failure": right}
                 return [Block("pictures", shown, title)]
     return []
@@ -139,11 +137,11 @@ def _examples(cell: Cell) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def sights(section: Section, anchor: str) -> list[Block]:
+def model_inputs(section: Section, anchor: str) -> list[Block]:
     """Return each defense's network inputs for a few images, in the table's order."""
     cells: dict[str, Cell] = {}
     for each in section.cells:
-        if each.kind == SIGHT and each.error is None:
+        if each.kind == MODEL_INPUTS and each.error is None:
             cells.setdefault(defense_key(each), each)
     found = []
     for row in section.rows("utility"):
@@ -152,6 +150,6 @@ def sights(section: Section, anchor: str) -> list[Block]:
             found.append({
                 "label": row.label, "eps": eps_in_words(cell.config["eps"]),
                 "unchanged": np.array_equal(cell.arrays["seen"], cell.arrays["x"]),
-                "examples": [sight_example(cell.arrays, names, index) for index in range(SHOWN)],
+                "examples": [inputs_example(cell.arrays, names, index) for index in range(SHOWN)],
             })  # fmt: skip
-    return [Block("sights", found, "Network inputs of each defense", _SIGHTS)] if found else []
+    return [Block("model_inputs", found, "Network inputs of each defense", _INPUTS)] if found else []

@@ -71,18 +71,18 @@ def threat_tables(cells: Iterable[Cell], about: str, *, times: bool) -> list[Tab
 
 def _tables(cells: Sequence[Cell], about: str, times: bool) -> list[Table]:
     """Return one table per adaptive attack; a defense without one is in the first."""
-    adaptive = {_attack(cell): None for cell in cells if cell.config["access"] == ADAPTIVE}
+    adaptive = {_attack(cell): None for cell in cells if cell.config["knowledge"] == ADAPTIVE}
     by_defense = build.grouped(cells, defense_key)
     tables = []
     for index, wanted in enumerate(adaptive or {"": None}):
         rows = []
         for key, group in by_defense.items():
             chosen = {
-                cell.config["access"]: cell
+                cell.config["knowledge"]: cell
                 for cell in group
-                if cell.config["access"] != ADAPTIVE or _attack(cell) == wanted
+                if cell.config["knowledge"] != ADAPTIVE or _attack(cell) == wanted
             }
-            others = any(cell.config["access"] == ADAPTIVE for cell in group)
+            others = any(cell.config["knowledge"] == ADAPTIVE for cell in group)
             if not key or ADAPTIVE in chosen or (not others and index == 0):
                 rows.append(_row(key, chosen, times))
         rows.sort(key=lambda row: (bool(row.key), PAPER.position(row.name)))
@@ -99,12 +99,12 @@ def _attack(cell: Cell) -> str:
 
 
 def _table(rows: tuple[Row, ...], about: str) -> Table:
-    cells = {access: cell for row in rows for access, cell in row.cells.items()}
+    cells = {knowledge: cell for row in rows for knowledge, cell in row.cells.items()}
     config = next(iter(cells.values())).config
     facts = {}
-    for access in (UNDEFENDED, WHITE_BOX):
-        if access in cells:
-            facts["Replayed and white-box"] = attack_in_words(cells[access].config["attack"])
+    for knowledge in (UNDEFENDED, WHITE_BOX):
+        if knowledge in cells:
+            facts["Replayed and white-box"] = attack_in_words(cells[knowledge].config["attack"])
     for attack in (row.cells[ADAPTIVE].config["attack"] for row in rows if ADAPTIVE in row.cells):
         joint = any(name in attack["hyperparameters"] for name in JOINT)
         facts["Adaptive, on detectors" if joint else "Adaptive"] = attack_in_words(attack)
@@ -113,9 +113,9 @@ def _table(rows: tuple[Row, ...], about: str) -> Table:
     said = [f"{label}: {text}" for label, text in facts.items()]
     said += [f"{row.name}: {label}" for row in rows for label in row.labels()]
     said += [
-        f"{row.name}, {access}: {cell.error}"
+        f"{row.name}, {knowledge}: {cell.error}"
         for row in rows
-        for access, cell in row.cells.items()
+        for knowledge, cell in row.cells.items()
         if cell.error is not None
     ]
     return Table(
@@ -140,7 +140,11 @@ def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
         for cell in finished
         if column in cell.columns and not _no_attack(cell, column)
     }
-    wanted = [access for access in ATTACKED if access not in cells or not _no_attack(cells[access], access)]
+    wanted = [
+        knowledge
+        for knowledge in ATTACKED
+        if knowledge not in cells or not _no_attack(cells[knowledge], knowledge)
+    ]
     under = [values[column] for column in wanted if column in values]
     if len(under) == len(wanted) or (under and not key):
         values["worst"] = np.min(under, axis=0)
@@ -149,7 +153,7 @@ def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
         key=key, name=name, label=label, n=n, cells=cells, values=values, findings=findings,
         figures={"": {
             column.name: _figure(column, values.get(column.name), _absent(key, column.name, cells),
-                                 cells.get(_access(key, column.name)))
+                                 cells.get(_knowledge(key, column.name)))
             for column in ROBUSTNESS_COLUMNS.values()
         }},
         beside={
@@ -161,13 +165,13 @@ def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
         record={
             "defense": name, "label": label, "n": n,
             "flags": [{"label": finding.label, "text": finding.text} for finding in findings],
-            "cells": {access: cell_record(cell, times=times, kept=KEPT) for access, cell in cells.items()},
+            "cells": {each: cell_record(cell, times=times, kept=KEPT) for each, cell in cells.items()},
         },
     )  # fmt: skip
 
 
-def _access(key: str, column: str) -> str:
-    """Return the access of a column: for the undefended model PGD is its white-box attack."""
+def _knowledge(key: str, column: str) -> str:
+    """Return the kind of knowledge of a column: for the undefended model PGD is its white-box attack."""
     return UNDEFENDED if not key and column == WHITE_BOX else column
 
 
@@ -208,8 +212,8 @@ def _absent(key: str, column: str, cells: Mapping[str, Cell]) -> str:
         return "not all measured"
     if column in cells and _no_attack(cells[column], column):
         return "zero gradient"
-    access = UNDEFENDED if not key else column
-    asked = list(cells.values()) if column == "clean" else [cells[access]] if access in cells else []
+    knowledge = _knowledge(key, column)
+    asked = list(cells.values()) if column == "clean" else [cells[knowledge]] if knowledge in cells else []
     return "failed" if any(cell.error is not None for cell in asked) else "not measured"
 
 

@@ -1,7 +1,6 @@
 """Gates: what must hold before a share of surviving images may be called robust accuracy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,8 +8,11 @@ from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.attacks.cost import uses_gradients
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.defenses.inconsistencies import paired
-from deepsec_jax.studies.security.worst import Threat, Worst, worst_case
+from deepsec_jax.studies.security.cells import MORE
+from deepsec_jax.studies.security.gate import Gate
+from deepsec_jax.studies.security.indicated import indicated
+from deepsec_jax.studies.security.invariants import card_of, invariants
+from deepsec_jax.studies.security.worst import Threat, Worst, compared, robust, worst_case
 from deepsec_jax.tables.table import Finding
 
 FEW = 100
@@ -24,59 +26,53 @@ GREY = "images survive at eps 0.5"
 UNTRIED = "no attack at this radius"
 SMALL = "few images"
 ROUNDING = "lost at 8 bits"
+GAINING = "more steps still gain"
 
-
-@dataclass(frozen=True)
-class Gate:
-    """One finding.
-
-    Attributes:
-        finding: label and sentence.
-        closed: whether the model's figures may not be called robust accuracy.
-    """
-
-    finding: Finding
-    closed: bool
+THROUGH = "--access adaptive, through a surrogate of the defense"
+SEARCH = "--attacks square rays, with more queries"
 
 
 def gates(
-    cells: Mapping[tuple[str, str], Cell], threats: Sequence[Threat], n: int, classes: int
+    cells: Mapping[tuple[str, str], Cell],
+    threats: Sequence[Threat],
+    n: int,
+    classes: int,
+    indicators: Cell | None = None,
 ) -> list[Gate]:
-    """Return what is wrong with the figures of one defended model.
+    """Return what is wrong with the figures of one model.
 
     Args:
         cells: (access, attack row) -> finished cell.
         threats: radii of the worst case.
         n: number of images.
         classes: number of classes.
+        indicators: the cell of the indicators of attack failure, if it is finished.
     """
-    has_adaptive = any(access == ADAPTIVE for access, _ in cells)
+    weak = not any(access == ADAPTIVE for access, _ in cells)
     found = [
-        *_order(cells, WHITE_BOX, REPLAYED, MASKED, closed=not has_adaptive),
-        *_order(cells, ADAPTIVE, WHITE_BOX, WEAK, closed=True),
-        *_blind(cells, closed=not has_adaptive),
+        *_order(cells, WHITE_BOX, REPLAYED, MASKED, closed=weak, remedy=THROUGH),
+        *_order(cells, ADAPTIVE, WHITE_BOX, WEAK, closed=True, remedy="another surrogate of the defense"),
+        *_blind(cells, closed=weak),
         *_grey(cells, classes),
+        *invariants(cells, closed=weak),
         *_rounding(cells),
     ]
+    if indicators is not None:
+        found += indicated(indicators.arrays, surrogate=bool(indicators.environment["surrogate"]))
     for threat in threats:
-        found += _black_box(cells, threat)
+        found += [*_black_box(cells, threat), *_gaining(cells, threat)]
         worst = worst_case(list(cells.values()), threat)
         if worst is not None and not worst.used:
-            found.append(
-                Gate(Finding(UNTRIED, f"{threat.label}: no attack changed an image so little"), True)
-            )
+            text = f"{threat.label}: no attack changed an image so little"
+            found.append(Gate(Finding(UNTRIED, text), True, "--attacks apgd, which is run at every radius"))
     if n < FEW:
-        found.append(Gate(Finding(SMALL, f"n = {n}: take at least {FEW} images for a claim"), False))
+        text = f"n = {n} is too few for a claim"
+        found.append(Gate(Finding(SMALL, text), True, f"--n {FEW} or more"))
     return found
 
 
-def robust(cell: Cell) -> np.ndarray:
-    """Return the share of draws in which each image stays correct or is rejected, float64 [N]."""
-    return np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected"]).astype(np.float64)
-
-
 def _order(
-    cells: Mapping[tuple[str, str], Cell], more: str, less: str, label: str, *, closed: bool
+    cells: Mapping[tuple[str, str], Cell], more: str, less: str, label: str, *, closed: bool, remedy: str
 ) -> list[Gate]:
     """Return attacks that do significantly worse with more knowledge, image by image."""
     above = []
@@ -84,14 +80,14 @@ def _order(
         other = cells.get((less, name))
         if access != more or other is None or cell.environment.get("zero_gradient"):
             continue
-        pair = paired(robust(cell), robust(other))
+        pair = compared(cell, other)
         if pair.above:
             above.append(f"{name} by {100 * pair.gap:.0f} points")
     if not above:
         return []
     words = (more.replace("_", "-"), less.replace("_", "-"))
     text = f"{words[0]} attacks leave more images than {words[1]} ones: {', '.join(above)}"
-    return [Gate(Finding(label, text), closed)]
+    return [Gate(Finding(label, text), closed, remedy if closed else "")]
 
 
 def _blind(cells: Mapping[tuple[str, str], Cell], *, closed: bool) -> list[Gate]:
@@ -99,7 +95,7 @@ def _blind(cells: Mapping[tuple[str, str], Cell], *, closed: bool) -> list[Gate]
     if not names:
         return []
     text = f"the model has no gradient, so {len(names)} white-box attacks were not run"
-    return [Gate(Finding(BLIND, text), closed)]
+    return [Gate(Finding(BLIND, text), closed, THROUGH if closed else "")]
 
 
 def _grey(cells: Mapping[tuple[str, str], Cell], classes: int) -> list[Gate]:
@@ -113,7 +109,7 @@ def _grey(cells: Mapping[tuple[str, str], Cell], classes: int) -> list[Gate]:
         if wide and iterates and access != REPLAYED and robust(cell).mean() > 1.5 / classes:
             left = 100 * robust(cell).mean()
             text = f"{name} at eps = {eps:g} leaves {left:.0f} %, though any image can be made grey"
-            found.append(Gate(Finding(GREY, text), True))
+            found.append(Gate(Finding(GREY, text), True, "more steps, or another loss: the attack is broken"))
     return found
 
 
@@ -123,18 +119,19 @@ def _rounding(cells: Mapping[tuple[str, str], Cell]) -> list[Gate]:
     The images of a minimum-norm attack lie at the boundary, and most are lost on any model.
     """
     lost = []
-    for (access, name), cell in cells.items():
+    for (_, name), cell in cells.items():
+        if "right_or_rejected_8bit" not in cell.arrays:
+            continue
         rounded = np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected_8bit"])
         points = 100 * float(np.mean(rounded - robust(cell)))
-        kind = ATTACKS.get(name.partition("@")[0])
-        closest = kind is not None and kind.card.kind == "minimum-norm"
-        if access != REPLAYED and not closest and points > 10:
+        card = card_of(name)
+        closest = card is not None and card.kind == "minimum-norm"
+        if not closest and points > 10:
             lost.append(f"{name} {points:.0f}")
     if not lost:
         return []
-    return [
-        Gate(Finding(ROUNDING, f"points of success lost by rounding to 8 bits: {', '.join(lost)}"), False)
-    ]
+    text = f"points of success lost by rounding to 8 bits: {', '.join(lost)}"
+    return [Gate(Finding(ROUNDING, text), False, "attacks.Rounded, which attacks the images as files")]
 
 
 def _black_box(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Gate]:
@@ -152,7 +149,21 @@ def _black_box(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Ga
     text = (
         f"{threat.label}: {int(only.sum())} of n = {len(only)} images fall to attacks without gradients only"
     )
-    return [Gate(Finding(BLACK_BOX, text), True)]
+    return [Gate(Finding(BLACK_BOX, text), True, f"{THROUGH}, or {SEARCH}")]
+
+
+def _gaining(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Gate]:
+    """Return whether more steps and restarts fool images that no other attack fools."""
+    more = [cell for (_, name), cell in cells.items() if name.endswith(MORE)]
+    others = [cell for (_, name), cell in cells.items() if not name.endswith(MORE)]
+    longer, rest = worst_case(more, threat), worst_case(others, threat)
+    if longer is None or rest is None or not longer.used or not rest.used:
+        return []
+    only = _taken(longer) & ~_taken(rest)
+    if only.sum() <= max(1, 0.01 * len(only)):
+        return []
+    text = f"{threat.label}: {int(only.sum())} of n = {len(only)} images fall to twice the steps only"
+    return [Gate(Finding(GAINING, text), True, "--preset strong, with more steps and restarts")]
 
 
 def _taken(worst: Worst) -> np.ndarray:

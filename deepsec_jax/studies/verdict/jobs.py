@@ -1,4 +1,4 @@
-"""The cells of a verdict: AutoAttack at one radius, and the smallest change in two norms."""
+"""The cells of a verdict: AutoAttack at one radius, its indicators, and the smallest change in two norms."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,23 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from deepsec_jax.attacks import FMN, AutoAttack, Square, Transfer
-from deepsec_jax.attacks.cost import uses_gradients
+from deepsec_jax.attacks import FMN, AutoAttack, Transfer
 from deepsec_jax.attacks.settings import described
 from deepsec_jax.batches import OnBatch
 from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.evaluation.generate import generate
-from deepsec_jax.evaluation.predictions import has_gradient, predict
+from deepsec_jax.evaluation.predictions import Predictions, has_gradient, predict
 from deepsec_jax.evaluation.sample import Sample, draw_sample
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.options import InputError
 from deepsec_jax.studies.run import Run
+from deepsec_jax.studies.security.indicated import ROWS, attack_at, indicator_arrays
+from deepsec_jax.studies.verdict.attacks import MORE_STEPS, members, surrogate_of, told
 from deepsec_jax.studies.verdict.options import Options, radius_of
 
 VERDICT = "verdict"
-ACCURACY, CLOSEST = "accuracy", "closest"
+ACCURACY, INDICATORS, CLOSEST = "accuracy", "indicators", "closest"
 
 
 def default_eps(norm: str, channels: int) -> float:
@@ -42,61 +43,60 @@ def jobs(options: Options, run: Run) -> list[Job]:
         raise InputError(
             f"--n must be at most {test}, the number of test images of {run.dataset.name}, got {options.n}"
         )
-    sample = partial(
-        run.once, ("sample", options.n), partial(draw_sample, run.dataset.test, options.n, options.seed)
-    )
     eps = default_eps(options.norm, run.channels) if options.eps is None else radius_of(options.eps)
     return [
-        _accuracy(options, run, sample, eps),
-        *(_closest(options, run, sample, norm) for norm in ("linf", "l2")),
+        _accuracy(options, run, eps),
+        *(_closest(options, run, norm) for norm in ("linf", "l2")),
+        _indicators(options, run, eps),
     ]
+
+
+def _clean(options: Options, run: Run) -> tuple[Sample, Predictions]:
+    """Return the sample and the model's predictions on it, drawn and computed once for all cells."""
+
+    def found() -> tuple[Sample, Predictions]:
+        sample = draw_sample(run.dataset.test, options.n, options.seed)
+        size = min(run.batch_size(options.n), options.n)
+        return sample, predict(run.model, sample.images, sample.labels, batch_size=size)
+
+    both: tuple[Sample, Predictions] = run.once(("clean", options.n, options.seed), found)
+    return both
 
 
 def _config(run: Run, options: Options, row: str, **more: Any) -> dict[str, Any]:
     weights = {"model": str(hash_tree(run.model).hexdigest()[:16])}
     if run.surrogate is not None:
         weights["surrogate"] = str(hash_tree(run.surrogate).hexdigest()[:16])
-    return run.config(VERDICT, row=row, weights=weights, n=options.n, seed=options.seed, **more)
+    return run.config(VERDICT, version=2, row=row, weights=weights, n=options.n, seed=options.seed, **more)
 
 
 def _notes(run: Run) -> dict[str, Any]:
     return run.notes(findings=run.look(run.model, run.about["name"], gradients=run.surrogate is None))
 
 
-def members(run: Run, norm: str, eps: float, version: str, keys: Any) -> list[Any]:
-    """Return AutoAttack's attacks, through the surrogate of a defended model where they follow gradients.
-
-    Square is the last one: it must not find what attacks with gradients miss.
-    """
-    found = list(AutoAttack(eps=eps, norm=norm, version=version).members(run.classes))
-    if not any(isinstance(attack, Square) for attack in found):
-        found.append(Square(eps=eps, norm=norm, queries=1000))
-    if run.surrogate is None:
-        return found
-    surrogate = reseed(run.surrogate, keys)
-    return [Transfer(attack, surrogate) if uses_gradients(attack) else attack for attack in found]
-
-
-def _accuracy(options: Options, run: Run, sample: Any, eps: float) -> Job:
+def _accuracy(options: Options, run: Run, eps: float) -> Job:
     name = f"{options.norm} {eps:.6g}"
     attack = AutoAttack(eps=eps, norm=options.norm, version=options.version)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        chosen: Sample = sample()
+        chosen, clean = _clean(options, run)
         batch_size = min(run.batch_size(options.n), options.n)
         key = root_key(options.seed)
         model = reseed(run.model, example_keys(key, batch_size))
-        attacks = members(run, options.norm, eps, options.version, example_keys(key, batch_size))
-        found = run_cascade(
-            attacks, model, chosen.images, chosen.labels, key=key, batch_size=batch_size, on_batch=on_batch
+        roles, attacks = zip(
+            *members(run, options.norm, eps, options.version, example_keys(key, batch_size)), strict=True
         )
-        clean = predict(run.model, chosen.images, chosen.labels, batch_size=batch_size)
+        found = run_cascade(
+            attacks, model, chosen.images, chosen.labels, key=key, batch_size=batch_size, clean=clean,
+            on_batch=on_batch,
+        )  # fmt: skip
         under = predict(run.model, found.x_adv, chosen.labels, batch_size=batch_size)
-        differentiated = run.model if run.surrogate is None else run.surrogate
+        surrogate = surrogate_of(run)
+        differentiated = run.model if surrogate is None else surrogate
         environment = {
             "batch_size": batch_size, "seconds": found.seconds, "compile_seconds": found.compile_seconds,
             "gradients": float(found.gradients.mean()), "forwards": float(found.forwards.mean()),
-            "attacks": [_told(each) for each in attacks],
+            "attacks": [told(each) for each in attacks], "roles": list(roles),
             "felled": [int((found.by == number).sum()) for number in range(len(attacks))],
             "has_gradient": has_gradient(differentiated, chosen, key=key, batch_size=batch_size),
         }  # fmt: skip
@@ -114,7 +114,7 @@ def _accuracy(options: Options, run: Run, sample: Any, eps: float) -> Job:
         run, options, name, question=ACCURACY, norm=options.norm, eps=eps, attack=described(attack)
     )
     cost = attack.cost(run.classes, int(np.prod(run.dataset.image_shape)))
-    gradients = None if cost is None else int(cost.gradients + cost.forwards)
+    gradients = None if cost is None else int(cost.gradients + cost.forwards) + MORE_STEPS + 1
     return Job(
         config, compute, {"accuracy": ("clean", "robust")}, measure, images=options.n, gradients=gradients,
         at_most=gradients is not None, measuring=0, notes=partial(_notes, run),
@@ -122,32 +122,48 @@ def _accuracy(options: Options, run: Run, sample: Any, eps: float) -> Job:
     )  # fmt: skip
 
 
-def _told(attack: Any) -> str:
-    """Return an attack as text, without the surrogate's weights."""
-    return f"{attack.attack!r} through the surrogate" if isinstance(attack, Transfer) else repr(attack)
+def _indicators(options: Options, run: Run, eps: float) -> Job:
+    attack = attack_at(options.norm, eps)
+    n = min(options.n, ROWS)
+
+    def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        chosen, clean = _clean(options, run)
+        surrogate = surrogate_of(run)
+        batch_size = min(run.batch_size(options.n), n)
+        arrays = indicator_arrays(
+            attack, run.model, surrogate, chosen.images, chosen.labels, clean.correct,
+            key=root_key(options.seed), batch_size=batch_size, on_batch=on_batch,
+        )  # fmt: skip
+        return {"batch_size": batch_size, "surrogate": surrogate is not None}, arrays
+
+    config = _config(
+        run, options, f"indicators {options.norm} {eps:.6g}", question=INDICATORS, norm=options.norm, eps=eps,
+        attack=described(attack),
+    )  # fmt: skip
+    return Job(
+        config,
+        compute,
+        images=n,
+        gradients=3 * attack.steps,
+        notes=partial(_notes, run),
+        bytes=n * 32 + 65536,
+    )
 
 
-def short_name(text: str) -> str:
-    """Return the short name of an attack that is written as text: ``FAB`` of ``Within(attack=FAB(...))``."""
-    while text.startswith(("Within(attack=", "Restarts(attack=")):
-        text = text.partition("attack=")[2]
-    return text.partition("(")[0] + (" (targeted)" if "aims=" in text else "")
-
-
-def _closest(options: Options, run: Run, sample: Any, norm: str) -> Job:
+def _closest(options: Options, run: Run, norm: str) -> Job:
     attack = FMN(norm=norm, steps=options.steps)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        chosen: Sample = sample()
+        chosen, clean = _clean(options, run)
         batch_size = min(run.batch_size(options.n), options.n)
         key = root_key(options.seed)
         used: Any = attack
-        if run.surrogate is not None:
-            used = Transfer(attack, reseed(run.surrogate, example_keys(key, batch_size)))
+        surrogate = surrogate_of(run)
+        if surrogate is not None:
+            used = Transfer(attack, reseed(surrogate, example_keys(key, batch_size)))
         found = generate(
             used, run.model, chosen.images, chosen.labels, key=key, batch_size=batch_size, on_batch=on_batch
         )
-        clean = predict(run.model, chosen.images, chosen.labels, batch_size=batch_size)
         under = predict(run.model, found.x_adv, chosen.labels, batch_size=batch_size)
         change = np.abs(found.x_adv - chosen.images).reshape(options.n, -1).astype(np.float64)
         distance = change.max(axis=1) if norm == "linf" else np.sqrt((change**2).sum(axis=1))

@@ -1,4 +1,4 @@
-"""The tables and the sentences of a verdict."""
+"""The tables and the page of a verdict."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,41 +7,20 @@ import numpy as np
 from markupsafe import Markup
 
 from deepsec_jax.evaluation.sample import examples_of
-from deepsec_jax.metrics import Column, Summary, summarise
+from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.study import Study
-from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, VERDICT, jobs, short_name
+from deepsec_jax.studies.verdict.gates import gates
+from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, VERDICT, jobs
 from deepsec_jax.studies.verdict.options import Options
+from deepsec_jax.studies.verdict.sentences import CLEAN, DISTANCE, ROBUST, SYMBOLS, radius, sentence, verdict
 from deepsec_jax.tables import build, plots
 from deepsec_jax.tables.checks import Check, failed_cells, model_findings
-from deepsec_jax.tables.numbers import digits, interval, number
 from deepsec_jax.tables.page import Block, Detail
 from deepsec_jax.tables.pictures import class_in_words, example, names_for
 from deepsec_jax.tables.plots import Curve
 from deepsec_jax.tables.published import Printed
-from deepsec_jax.tables.table import Row, Section, Span, Table
-
-SYMBOLS = {"linf": "L∞", "l2": "L2"}
-FEW = 100
-"""Below this number of images a share has an interval of more than 20 points."""
-
-NOT_TRIED = (
-    "other norms than L∞ and L2; rotations, patches and other changes of the image; attacks on the training "
-    "data; an attacker who knows more of this model than its gradients"
-)
-
-
-def _share(name: str, title: str, formula: str) -> Column:
-    values = lambda cell: cell.arrays[name]  # noqa: E731
-    return Column(name, "robust", title, formula, "ours", "share", "higher", "all", values, rate=True)
-
-
-CLEAN = _share("clean", "Clean", "share of the n images that are classified correctly")
-ROBUST = _share("robust", "Robust", "share of the n images that stay correct under every attack")
-DISTANCE = Column(
-    "distance", "ald", "Distance", "size of the smallest change that fools the model", "ours", "1", "higher",
-    "successful", lambda cell: cell.arrays["distance"],
-)  # fmt: skip
+from deepsec_jax.tables.table import Finding, Row, Section, Span, Table
 
 
 def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
@@ -63,10 +42,14 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
         (ACCURACY, (CLEAN, ROBUST), "Radius", "Accuracy"),
         (CLOSEST, (DISTANCE,), "Norm", "Smallest change"),
     ]
+    closed = [gate.finding for gate in gates(cells) if gate.closed]
     tables = tuple(
         Table(
             kind=kind, title=title, about=words.lower(), heading=heading, base="n", page_title=words,
-            rows=tuple(_row(cell, columns, times) for cell in cells if cell.config["question"] == kind),
+            rows=tuple(
+                _row(cell, columns, times, closed if kind == ACCURACY else ())
+                for cell in cells if cell.config["question"] == kind
+            ),
             spans=(Span(columns),), fields={"table": kind},
         )
         for kind, columns, heading, words in parts
@@ -80,11 +63,11 @@ def _section(cells: Sequence[Cell], times: bool) -> Section:
     )  # fmt: skip
 
 
-def _row(cell: Cell, columns: Sequence[Column], times: bool) -> Row:
+def _row(cell: Cell, columns: Sequence[Column], times: bool, closed: Sequence[Finding]) -> Row:
     config = cell.config
     label = SYMBOLS[config["norm"]]
     if config["question"] == ACCURACY:
-        label = f"{label} ≤ {_radius(float(config['eps']))}"
+        label = f"{label} ≤ {radius(float(config['eps']))}"
     n = int(config["n"])
     figures = {}
     for column in columns:
@@ -98,100 +81,9 @@ def _row(cell: Cell, columns: Sequence[Column], times: bool) -> Row:
     environment = {"environment": cell.environment} if times else {}
     return Row(
         key=cell.name, name=label, label=label, figures={"": figures}, cells={"": cell}, n=n, base=str(n),
-        error=cell.error, fields={"row": label},
+        error=cell.error, fields={"row": label}, findings=tuple(closed), struck=bool(closed),
         record={"row": label, "cell": cell.name, "error": cell.error, "config": config, **environment},
     )  # fmt: skip
-
-
-def _radius(eps: float) -> str:
-    levels = eps * 255
-    return f"{levels:.0f}/255" if eps < 0.2 and abs(levels - round(levels)) < 1e-4 else digits(eps)
-
-
-def verdict(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return the answer in plain sentences, topic -> text."""
-    found: dict[str, str] = {}
-    for cell in cells:
-        if cell.error is None and cell.config["question"] == ACCURACY:
-            found |= _accuracy(cell)
-    changes = [
-        text for cell in cells
-        if cell.error is None and cell.config["question"] == CLOSEST and (text := _median(cell))
-    ]  # fmt: skip
-    if changes:
-        found["Smallest change"] = (
-            f"Half of the correctly classified images are fooled by {' or '.join(changes)}, or by less."
-        )
-    found["Not tried"] = f"{NOT_TRIED[0].upper()}{NOT_TRIED[1:]}."
-    closed = gates(cells)
-    found["Gates"] = (
-        "All gates hold: nothing here says that the attacks were too weak." if not closed
-        else f"Not robust accuracy: {' '.join(closed)}"
-    )  # fmt: skip
-    return found
-
-
-def _accuracy(cell: Cell) -> dict[str, str]:
-    clean, robust = (summarise(column, cell.columns[column.name], np.ones(int(cell.config["n"])))
-                     for column in (CLEAN, ROBUST))  # fmt: skip
-    norm, eps = SYMBOLS[cell.config["norm"]], _radius(float(cell.config["eps"]))
-    felled = cell.environment["felled"]
-    names = map(short_name, cell.environment["attacks"])
-    tried = ", ".join(f"{name} {count}" for name, count in zip(names, felled, strict=True))
-    return {
-        "Clean accuracy": f"{_said(CLEAN, clean)} of the images are classified correctly.",
-        "Robust accuracy": f"{_said(ROBUST, robust)} stay correct under every attack with {norm} ≤ {eps}.",
-        "Tried": f"AutoAttack; images that each attack was the first to fool: {tried}.",
-    }
-
-
-def _said(column: Column, summary: Summary) -> str:
-    return f"{number(column, summary.mean)} (95 % interval {interval(column, summary)}, n = {summary.n})"
-
-
-def _median(cell: Cell) -> str:
-    right = cell.arrays["clean"] >= 0.5
-    distance = np.where(cell.arrays["success"] >= 0.5, cell.arrays["distance"], np.inf)[right]
-    if not len(distance) or not np.isfinite(np.median(distance)):
-        return ""
-    return f"{digits(float(np.median(distance)), 3)} in {SYMBOLS[cell.config['norm']]}"
-
-
-def gates(cells: Sequence[Cell]) -> list[str]:
-    """Return the reasons why the figure may not be called robust accuracy, one sentence each."""
-    found = []
-    for cell in cells:
-        if cell.error is not None:
-            found.append(f"A cell failed ({cell.config['row']}): run the command again.")
-        elif cell.config["question"] == ACCURACY:
-            n, felled = int(cell.config["n"]), cell.environment["felled"]
-            if not cell.environment["has_gradient"]:
-                found.append(
-                    "The model has no gradient: attack it through a surrogate, or by decisions alone."
-                )
-            if felled and felled[-1] > max(1, 0.002 * n):
-                found.append(
-                    f"{felled[-1]} of n = {n} images fell to a search without gradients only: gradients "
-                    "mislead, look for masking."
-                )
-            for finding in cell.environment.get("findings", ()):
-                found.append(str(finding))
-            if n < FEW:
-                found.append(f"n = {n} is too few for a claim: take at least {FEW} images.")
-            found += _order(cell, cells)
-    return found
-
-
-def _order(cell: Cell, cells: Sequence[Cell]) -> list[str]:
-    """Return whether the search for the smallest change fools images that AutoAttack does not."""
-    for other in cells:
-        same = other.error is None and other.config["question"] == CLOSEST
-        if same and other.config["norm"] == cell.config["norm"]:
-            near = other.arrays["distance"] <= float(cell.config["eps"]) * (1 + 1e-5)
-            missed = (other.arrays["success"] >= 0.5) & near & (cell.arrays["robust"] >= 0.5)
-            if missed.sum() > max(1, 0.002 * len(missed)):
-                return [f"FMN fools {int(missed.sum())} images within the radius that AutoAttack does not."]
-    return []
 
 
 def overview(section: Section, anchor: str) -> list[Block]:
@@ -248,8 +140,9 @@ ROBUSTNESS_STUDY = Study(
     checks=(
         failed_cells(),
         model_findings(lambda cell: build.name_of(cell.config["model"])),
-        Check(lambda section: gates(section.cells), "no gate is closed"),
+        Check(lambda section: [sentence(str(gate)) for gate in gates(section.cells)], "no gate is closed"),
     ),
-    fields=("data", "model", "table", "row", "cell"), heading="Pictures", better="Better for the owner",
+    fields=("data", "model", "table", "row", "cell"), fields_after=("flags",), heading="Pictures",
+    better="Better for the owner",
     intro="The same test images: clean, the change scaled to full colour, and the image after the attack.",
 )  # fmt: skip

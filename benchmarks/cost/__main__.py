@@ -1,0 +1,30 @@
+"""What the package costs.
+
+python -m benchmarks.cost attacks          an attack beyond its gradients
+python -m benchmarks.cost searches         a search for the smallest change: calls, time, memory
+python -m benchmarks.cost defended_models  a defended model beside the undefended one, and its transforms
+python -m benchmarks.cost metrics          all device metrics, images a second
+python -m benchmarks.cost training         a training step beside its gradients
+
+Each has its own ``--help``.
+"""
+
+import sys
+from importlib import import_module
+
+PROGRAMS = ("attacks", "searches", "defended_models", "metrics", "training")
+
+
+def main() -> int:
+    """Run the named program with the arguments after its name."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in PROGRAMS:
+        print(__doc__)
+        return 0 if name in ("-h", "--help") else 2
+    sys.argv = [f"benchmarks.cost {name}", *sys.argv[2:]]
+    import_module(f"benchmarks.cost.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

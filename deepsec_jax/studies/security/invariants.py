@@ -1,0 +1,118 @@
+"""Invariants of attacks on one model: what must hold between the cells, whatever the model is."""
+
+from collections.abc import Iterator, Mapping
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from deepsec_jax.attacks import ATTACKS
+from deepsec_jax.catalog import Card
+from deepsec_jax.evaluation.defense_cells import REPLAYED
+from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.security.gate import Gate
+from deepsec_jax.studies.security.worst import OUTSIDE, compared, robust
+from deepsec_jax.tables.table import Finding
+
+BEYOND = "outside the ball"
+INVALID = "invalid images"
+ORDER = "weaker attack ahead of a stronger one"
+RADIUS = "larger radius fools fewer images"
+UNBOUNDED = "unbounded attack fails"
+
+Cells = Mapping[tuple[str, str], Cell]
+
+
+def invariants(cells: Cells, *, closed: bool) -> list[Gate]:
+    """Return the invariants that do not hold between the cells of one model.
+
+    Args:
+        cells: (access, attack row) -> finished cell.
+        closed: whether an attack that is too weak closes a gate; not if a stronger kind of access exists.
+    """
+    made = {place: cell for place, cell in cells.items() if place[0] != REPLAYED}
+    gates = []
+    for label, close, remedy, sentences in (
+        (BEYOND, True, "report the attack: its images are not in its ball", _beyond(made)),
+        (INVALID, True, "report the attack: its images are no images", _invalid(made)),
+        (ORDER, closed, "--preset strong, or more steps for the stronger attack", _order(made)),
+        (RADIUS, closed, "--preset strong, or more steps at the larger radius", _radius(made)),
+        (UNBOUNDED, False, "--preset strong: the search was stopped too early", _unbounded(made)),
+    ):
+        if said := ", ".join(sentences):
+            gates.append(Gate(Finding(label, said), close, remedy))
+    return gates
+
+
+def card_of(row: str) -> Card | None:
+    """Return the card of a preset row's attack; None for an unknown one."""
+    return getattr(ATTACKS.get(row.partition("@")[0]), "card", None)
+
+
+def _used(cell: Cell) -> dict[str, Any]:
+    found: dict[str, Any] = cell.config["attack"]["hyperparameters"]
+    return found
+
+
+def _beyond(cells: Cells) -> Iterator[str]:
+    for (_, name), cell in cells.items():
+        card, eps = card_of(name), _used(cell).get("eps")
+        norm = _used(cell).get("norm", "linf")
+        if card is None or card.kind != "budget" or not isinstance(eps, int | float):
+            continue
+        if norm in cell.arrays and (largest := float(cell.arrays[norm].max(initial=0.0))) > eps + OUTSIDE:
+            yield f"{name} changes an image by {largest:.4g} with eps = {eps:g}"
+
+
+def _invalid(cells: Cells) -> Iterator[str]:
+    for (_, name), cell in cells.items():
+        images = cell.arrays.get("x_adv")
+        if images is None or not len(images):
+            continue
+        flat = images.reshape(len(images), -1)
+        wrong = ~np.isfinite(flat).all(1) | (flat.min(1) < -OUTSIDE) | (flat.max(1) > 1 + OUTSIDE)
+        grey = (flat.max(1) == flat.min(1)) & (cell.arrays["linf"] > 0)
+        if wrong.any():
+            yield f"{name} makes {int(wrong.sum())} images with values outside [0, 1]"
+        # With a radius of 0.5 and more any image can be made grey.
+        elif grey.any() and float(_used(cell).get("eps") or 0) < 0.5:
+            yield f"{name} makes {int(grey.sum())} images of one value"
+
+
+def _order(cells: Cells) -> Iterator[str]:
+    """Yield the attacks that lose to one of ``Card.stronger_than`` at one radius, with equal knowledge."""
+    for ((access, strong), first), ((other, weak), second) in permutations(cells.items(), 2):
+        card = card_of(strong)
+        if access != other or card is None or weak.partition("@")[0] not in card.stronger_than:
+            continue
+        if all(_used(first).get(key, default) == _used(second).get(key, default)
+               for key, default in (("eps", None), ("norm", "linf"))):  # fmt: skip
+            pair = compared(first, second)
+            if pair.above:
+                yield f"{weak} before {strong} by {100 * pair.gap:.0f} points"
+
+
+def _radius(cells: Cells) -> Iterator[str]:
+    """Yield the attacks that fool fewer images with a larger eps and equal other settings."""
+
+    def but_radius(cell: Cell) -> Any:
+        used = _used(cell)
+        return cell.config["attack"].get("class"), {
+            key: used[key] for key in used if key not in ("eps", "step_size")
+        }
+
+    for ((access, large), first), ((other, small), second) in permutations(cells.items(), 2):
+        eps, lower = (_used(cell).get("eps") for cell in (first, second))
+        if access != other or not isinstance(eps, int | float) or not isinstance(lower, int | float):
+            continue
+        if eps > lower and but_radius(first) == but_radius(second):
+            pair = compared(first, second)
+            if pair.above:
+                yield f"{large} after {small} by {100 * pair.gap:.0f} points"
+
+
+def _unbounded(cells: Cells) -> Iterator[str]:
+    for (access, name), cell in cells.items():
+        card, left = card_of(name), float(robust(cell).mean())
+        if card is not None and card.unbounded and left > 0 and not cell.environment.get("zero_gradient"):
+            yield f"{access.replace('_', '-')} {name} leaves {100 * left:.0f} %"
