@@ -29,7 +29,7 @@ class Robustness(Options):
         if self.dry_run:
             return code
         names = {job.name for job in jobs}
-        cells = [cell for cell in read_cells(run.store.folder) if cell.name in names]
+        cells = [cell for cell in read_cells(run.store.folder, run.store.versions) if cell.name in names]
         print(f"\nHow robust is {run.about['name']}?")
         for topic, text in verdict(cells).items():
             print(f"  {topic}: {text}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from deepsec_jax.models.adapted import from_callable
 from deepsec_jax.models.alexnet import AlexNet
+from deepsec_jax.models.averaged import AveragedLogits, AveragedProbabilities, MajorityVote
 from deepsec_jax.models.cnn import MnistCNN, MnistCNNBlock, SmallCNN
 from deepsec_jax.models.densenet import DenseNet
 from deepsec_jax.models.ensemble import StaticB, StaticC, StaticD
@@ -27,8 +28,11 @@ __all__ = [
     "EOT",
     "MODELS",
     "AlexNet",
+    "AveragedLogits",
+    "AveragedProbabilities",
     "DenseNet",
     "Guarded",
+    "MajorityVote",
     "MnistCNN",
     "MnistCNNBlock",
     "Normalised",

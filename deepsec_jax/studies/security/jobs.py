@@ -72,7 +72,7 @@ def _made(
     makers = Makers(
         run.store, lambda n: run.candidates(n, seed), lambda n: run.candidates_name(n, seed),
         partial(run.training_images, seed), run.dataset.image_shape, run.classes,
-        run.batch_size(most), partial(_notes, run), run.once,
+        run.batch_size(most), partial(notes_of, run), run.once,
     )  # fmt: skip
     found = [*sources.values(), *(
         indicator_job(makers, run, each, n=most, seed=seed, preset=options.preset)
@@ -112,7 +112,7 @@ def _at_radii(options: Options, run: Run) -> dict[str, Attack]:
     return {**found, row + MORE: more}
 
 
-def _notes(run: Run, defended: DefendedModel) -> dict[str, Any]:
+def notes_of(run: Run, defended: DefendedModel) -> dict[str, Any]:
     """Return the entries of environments, with what is wrong with a defended model and its surrogate."""
     name = defended.about["name"]
     found = run.look(defended.classifier, name, gradients=defended.differentiable)
