@@ -42,7 +42,7 @@ def draw(groups: Mapping[str, str], best: Sequence[str], *, repeats: int, seed: 
     """
     names = list(groups)
     categories = list(dict.fromkeys(groups.values()))
-    any_three = list(combinations(names, min(SIZE, len(names))))
+    any_three = list(combinations(names, SIZE))
     one_each = [
         tuple(sorted(chosen, key=names.index))
         for chosen in product(*([name for name in names if groups[name] == kind] for kind in categories))
