@@ -6,11 +6,12 @@ from itertools import combinations, product
 
 import numpy as np
 
+from deepsec_jax.studies.ensembles.options import SIZE
+
 RANDOM, INTERCLASS, BEST = "random", "interclass", "best"
 """The paper's ways to choose members."""
 
 LABELS = {RANDOM: "Completely-random", INTERCLASS: "Interclass-random", BEST: "Best-defense"}
-SIZE = 3
 
 
 @dataclass(frozen=True)

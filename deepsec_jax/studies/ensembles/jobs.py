@@ -10,8 +10,8 @@ from deepsec_jax.model_traits import gives_confidences
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
 from deepsec_jax.studies.ensembles.cells import AVERAGE, CLEAN, LOGITS, Makers
-from deepsec_jax.studies.ensembles.drawn import SIZE, draw
-from deepsec_jax.studies.ensembles.options import Options
+from deepsec_jax.studies.ensembles.drawn import draw
+from deepsec_jax.studies.ensembles.options import SIZE, Options
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Attacked
 from deepsec_jax.studies.security.cells import Makers as SecurityMakers

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deepsec_jax.studies.ensembles.drawn import SIZE
 from deepsec_jax.studies.options import InputError, RunOptions, at_least, once
+
+SIZE = 3
+"""Number of members of an ensemble, as in the paper."""
 
 Way = Literal["average", "logits", "members"]
 
