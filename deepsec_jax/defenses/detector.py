@@ -11,6 +11,7 @@ import numpy as np
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Images, Key, Scalar
 from deepsec_jax.pytree import Struct
 from deepsec_jax.randomness import typed_key
@@ -106,7 +107,8 @@ def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 
     parts = [np.zeros(0, np.float32)]
     for first in range(0, len(images), batch_size):
         rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
-        scores = np.asarray(_score(scorer, jnp.asarray(unit_images(images[rows]))))
+        batch = place_rows(scorer, jnp.asarray(unit_images(images[rows])))
+        scores = np.asarray(_score(scorer, batch))
         parts.append(scores[: len(images) - first])
     return np.concatenate(parts)
 

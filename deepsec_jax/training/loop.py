@@ -24,6 +24,7 @@ from deepsec_jax.answers import named
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.placement import place_rows
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
 from deepsec_jax.randomness import example_keys, reseed, root_key
@@ -94,7 +95,7 @@ def predictions(model: Classifier, split: Split, *, batch_size: int = 256) -> np
         padding = batch_size - len(x)  # one compilation: the last batch is padded, then cut
         padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
         drawn = reseed(model, example_keys(root_key(0), batch_size, first=start))
-        parts.append(np.asarray(_predict(drawn, padded))[: len(x)])
+        parts.append(np.asarray(_predict(drawn, place_rows(model, padded)))[: len(x)])
     return np.concatenate(parts)
 
 

@@ -32,7 +32,9 @@ def jobs(options: Options, run: Run) -> list[Job]:
         Attacked(name, attack, job.config, job.name)
         for (name, attack), job in zip(attacks.items(), sources, strict=True)
     ]
-    defended = [defended_model(folder, run.about["name"], run.dataset) for folder in options.defenses]
+    defended = [
+        defended_model(folder, run.about["name"], run.dataset, like=run.model) for folder in options.defenses
+    ]
     makers = Makers(
         run.store, partial(run.candidates, options.n, options.seed),
         partial(run.training_images, options.seed), run.dataset.image_shape, run.classes,
