@@ -44,11 +44,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "metrics": PURE,
     "training": (*PURE, "data", "models", "attacks", "metrics"),
     "defenses": (*PURE, "data", "models", "attacks", "metrics", "training"),
+    "pretrained": LEARNING,
     "runs": FOUNDATION,
     "tables": (*FOUNDATION, "metrics", "runs"),
     "evaluation": (*LEARNING, "runs"),
     "studies": (*LEARNING, "runs", "tables", "evaluation"),
-    "cli": (*LEARNING, "runs", "tables", "evaluation", "studies"),
+    "cli": (*LEARNING, "pretrained", "runs", "tables", "evaluation", "studies"),
 }
 NEVER = ("tensorflow", "torch", "numba")  # TFDS is read without TensorFlow; peers are for benchmarks only
 

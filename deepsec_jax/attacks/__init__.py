@@ -46,12 +46,14 @@ from deepsec_jax.attacks.rounded import Rounded
 from deepsec_jax.attacks.saved import AdversarialSet, SavedSetError, load, save
 from deepsec_jax.attacks.several import run_all
 from deepsec_jax.attacks.sigmazero import SigmaZero
+from deepsec_jax.attacks.simifgsm import SIMIFGSM
 from deepsec_jax.attacks.smallest_eps import SmallestEps
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.attacks.text import parse
 from deepsec_jax.attacks.transfer import Transfer
 from deepsec_jax.attacks.uap import UAP, Perturbation, prepare
+from deepsec_jax.attacks.vmifgsm import VMIFGSM
 from deepsec_jax.attacks.within import Within
 
 __all__ = [
@@ -74,9 +76,11 @@ __all__ = [
     "RFGSM",
     "RLLC",
     "ROWS",
+    "SIMIFGSM",
     "TMIFGSM",
     "UAP",
     "UMIFGSM",
+    "VMIFGSM",
     "AdversarialSet",
     "AutoAttack",
     "Cascade",

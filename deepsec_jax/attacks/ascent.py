@@ -10,7 +10,7 @@ from deepsec_jax.attacks.geometry import at_least_float32, project, stored_in_ba
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.layer_losses import clean_activations, loss_at
 from deepsec_jax.attacks.losses import Loss, ranked, succeeded
-from deepsec_jax.attacks.parts import Start, StepRule
+from deepsec_jax.attacks.parts import Refinement, Start, StepRule
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.randomness import reseed
@@ -33,9 +33,12 @@ def split_keys(keys: Keys | None) -> Streams:
 
 def at_step(model: Classifier, keys: Keys | None, step: jax.Array | int) -> Classifier:
     """Return the model with new random keys for this step; a deterministic model is returned unchanged."""
-    if keys is None:
-        return model
-    return reseed(model, jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step))
+    return model if keys is None else reseed(model, _folded(keys, step))
+
+
+def _folded(keys: Keys, number: jax.Array | int) -> Keys:
+    """Fold a number into every example's key."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
 
 
 class Best(NamedTuple):
@@ -68,6 +71,7 @@ class Trace(NamedTuple):
 class _State(NamedTuple):
     x: Images  # float32, before rounding to the dtype of the images
     rule: Any
+    refined: Any
     best: Best
 
 
@@ -85,6 +89,7 @@ def ascend(
     loss: Loss | str,
     start: Start,
     rule: StepRule,
+    refine: Refinement | None = None,
 ) -> Images:
     """Maximise the loss in the eps-ball and return the best iterate of each row.
 
@@ -108,12 +113,13 @@ def ascend(
         loss: a function of :mod:`deepsec_jax.attacks.losses`, or its name.
         start: returns the first iterate.
         rule: converts a gradient to a step.
+        refine: changes the gradient by gradients at other points; None for the gradient itself.
 
     Returns:
         Images in the dtype of ``x``, inside the box and the ball.
     """
     return climb(
-        model, x, labels, keys, eps, step_size, steps, norm, targeted, loss, start, rule, traced=False
+        model, x, labels, keys, eps, step_size, steps, norm, targeted, loss, start, rule, refine, traced=False
     ).x
 
 
@@ -130,6 +136,7 @@ def climb(
     loss: Loss | str,
     start: Start,
     rule: StepRule,
+    refine: Refinement | None = None,
     *,
     traced: bool,
 ) -> Trace:
@@ -153,33 +160,48 @@ def climb(
         values = (sign * values).astype(jnp.float32)
         return values, (ranked(values, logits), succeeded(logits, labels, targeted=targeted))
 
-    def gradient_at(step: jax.Array | int, x_i: Images) -> tuple[jax.Array, jax.Array, Images]:
-        model_i = at_step(model, streams.model, step)
+    def gradient_of(asked: Classifier, point: Images) -> tuple[tuple[jax.Array, jax.Array], Images]:
+        """Return rank and success at a point, and the gradient there with 0 for NaN."""
 
         def objective(point: Images) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            return judged(model_i, point.astype(x.dtype))
+            return judged(asked, point.astype(x.dtype))
 
-        _, (rank, success), gradient = value_and_gradient(objective, at_least_float32(stored(x_i)))
-        return rank, success, jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+        _, found, gradient = value_and_gradient(objective, at_least_float32(point))
+        return found, jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+
+    def gradient_at(
+        step: jax.Array | int, x_i: Images, refined: Any
+    ) -> tuple[jax.Array, jax.Array, Images, Any]:
+        (rank, success), gradient = gradient_of(at_step(model, streams.model, step), stored(x_i))
+        if refine is not None:
+
+            def elsewhere(number: jax.Array | int, point: Images) -> Images:
+                draw = (number + 1) * (steps + 1) + step  # no other gradient of this run has these keys
+                return gradient_of(at_step(model, streams.model, draw), point)[1]
+
+            keys_i = None if streams.attack is None else _folded(streams.attack, step)
+            gradient, refined = refine.update(gradient, elsewhere, x_i, keys_i, eps, norm, refined)
+        return rank, success, gradient, refined
 
     def moved(x_i: Images, gradient: Images, state: Any) -> tuple[Images, Any]:
         step, state = rule.update(gradient, state, step_size, norm)
         return project(x_i + step, clean, eps, norm), state
 
     x_0 = start(streams.attack, clean, eps, norm).astype(jnp.float32)
+    nothing_refined = () if refine is None else refine.init(clean)
     if steps == 1 and not traced:
-        _, _, gradient = gradient_at(0, x_0)
+        _, _, gradient, _ = gradient_at(0, x_0, nothing_refined)
         return _untraced(stored(moved(x_0, gradient, rule.init(clean))[0]))
 
     def body(state: _State, step: jax.Array) -> tuple[_State, tuple[jax.Array, jax.Array]]:
-        rank, success, gradient = gradient_at(step, state.x)
+        rank, success, gradient, refined = gradient_at(step, state.x, state.refined)
         best = better(state.best, stored(state.x), success, rank)
         x_next, rule_state = moved(state.x, gradient, state.rule)
-        return _State(x_next, rule_state, best), (rank, success)
+        return _State(x_next, rule_state, refined, best), (rank, success)
 
     rows = x.shape[0]
     nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
-    first = _State(x_0, rule.init(clean), nothing)
+    first = _State(x_0, rule.init(clean), nothing_refined, nothing)
     if traced:
         last, (ranks, successes) = lax.scan(body, first, jnp.arange(steps))
     else:

@@ -6,6 +6,7 @@ floats are traced.  Both are row by row.  ``eps`` and ``step_size`` are numbers,
 has one per image.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -54,6 +55,31 @@ class StepRule(Protocol):
 
     def update(self, gradient: Images, state: Any, step_size: Scalar, norm: str) -> tuple[Images, Any]:
         """Return the step to add (before projection) and the next state."""
+        ...
+
+
+class Refinement(Protocol):
+    """Changes a gradient by gradients at other points, against overfitting to the model."""
+
+    def init(self, x: Images) -> Any:
+        """Return the state before the first step."""
+        ...
+
+    def update(
+        self, gradient: Images, gradient_of: Callable[[jax.Array | int, Images], Images], x: Images,
+        keys: Keys | None, eps: Scalar, norm: str, state: Any,
+    ) -> tuple[Images, Any]:  # fmt: skip
+        """Return the gradient to step along, and the next state.
+
+        Args:
+            gradient: at ``x``, [B, H, W, C].
+            gradient_of: number, point -> gradient there; each number has draws of its own.
+            x: the iterate, float32.
+            keys: of this step, one per row, or None.
+            eps: radius of the ball.
+            norm: of the ball.
+            state: of the step before.
+        """
         ...
 
 

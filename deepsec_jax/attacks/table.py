@@ -23,8 +23,10 @@ from deepsec_jax.attacks.rays import RayS
 from deepsec_jax.attacks.rfgsm import RFGSM
 from deepsec_jax.attacks.rllc import RLLC
 from deepsec_jax.attacks.sigmazero import SigmaZero
+from deepsec_jax.attacks.simifgsm import SIMIFGSM
 from deepsec_jax.attacks.square import Square
 from deepsec_jax.attacks.uap import UAP
+from deepsec_jax.attacks.vmifgsm import VMIFGSM
 
 ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "fgsm": FGSM,
@@ -51,4 +53,6 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "sigmazero": SigmaZero,
     "square": Square,
     "rays": RayS,
+    "vmifgsm": VMIFGSM,
+    "simifgsm": SIMIFGSM,
 }

@@ -146,16 +146,18 @@ def _show(run: "Run", jobs: "Sequence[Job]", todo: Stages) -> None:
 
     store = run.store
     print(f"{store.folder}: {len(jobs)} cells; nothing is written")
+    images = {job.name: job.images for job in jobs}
     for name, stages in todo.items():
         failed = store.failures(name) if stages else []
         state = "missing" if CELL in stages else "columns" if stages else "present"
         absent = [column for columns in stages.values() for column in columns]
         notes = [f"lacks {', '.join(absent)}"] if state == "columns" else []
+        notes += [f"n = {images[name]}"] if len(set(images.values())) > 1 else []
         notes += [f"failed before: {failed[-1]['error']}"] if failed else []
         print("  ".join([f"{state:8}", name, *notes]))
     finished = (
         (config, store.environment(name)) for name, config in store.plan().items() if store.has_cell(name)
     )
     wanted = [job for job in jobs if CELL in todo[job.name]]
-    images = max((job.images for job in wanted), default=1)
-    print(estimate(wanted, finished, lambda: run.gradient_seconds(images)))
+    most = max((job.images for job in wanted), default=1)
+    print(estimate(wanted, finished, lambda: run.gradient_seconds(most)))

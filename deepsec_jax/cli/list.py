@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from deepsec_jax import declared
+from deepsec_jax.pretrained import pretrained_card, pretrained_names
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "data"]
+What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "data", "pretrained"]
 
 
 @dataclass(frozen=True)
 class List:
-    """List attacks, defenses, metrics, models, recipes and data sets.
+    """List attacks, defenses, metrics, models, recipes, data sets and pretrained models.
 
     Attributes:
         what: Which table to show.
@@ -30,8 +31,9 @@ class List:
 
         console = Console()
         tables = {
-            "attacks": _attacks, "defenses": _defenses, "metrics": _metrics, "models": _models,
-            "recipes": _recipes, "data": _data,
+            "attacks": lambda: _cards("attacks", "goal"), "defenses": lambda: _cards("defenses", "kind"),
+            "metrics": _metrics, "models": _models, "recipes": _recipes, "data": _data,
+            "pretrained": _pretrained,
         }  # fmt: skip
         for name, table in tables.items():
             if self.what in ("all", name):
@@ -45,19 +47,10 @@ def _table(title: str, *columns: str) -> "Table":
     return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
 
 
-def _attacks() -> "Table":
-    table = _table("attacks", "name", "what it does", "goal", "reference")
-    for name, attack in declared.table("deepsec_jax.attacks.table", "ATTACKS").items():
-        card = attack.card
-        table.add_row(name, card.title, card.goal, card.reference)
-    return table
-
-
-def _defenses() -> "Table":
-    table = _table("defenses", "name", "what it does", "kind", "reference")
-    for name, defense in declared.table("deepsec_jax.defenses.table", "DEFENSES").items():
-        card = defense.card
-        table.add_row(name, card.title, card.kind, card.reference)
+def _cards(package: str, group: str) -> "Table":
+    table = _table(package, "name", "what it does", group, "reference")
+    for name, each in declared.table(f"deepsec_jax.{package}.table", package.upper()).items():
+        table.add_row(name, each.card.title, getattr(each.card, group), each.card.reference)
     return table
 
 
@@ -113,4 +106,18 @@ def _data() -> "Table":
     table.add_row("mnist, cifar10, ...", "any TFDS image set: deepsec prepare NAME, or --data-dir")
     table.add_row("PATH.npz", "your own arrays x_train, y_train, x_test, y_test")
     table.add_row("./FOLDER", "your own images, one folder per class; or a saved data set of Hugging Face")
+    return table
+
+
+def _pretrained() -> "Table":
+    table = _table("pretrained models", "name", "network", "data", "defense", "test accuracy")
+    for name in pretrained_names():
+        card = pretrained_card(name)
+        accuracy = card["figures"].get("test_accuracy")
+        defense = card.get("defense")
+        table.add_row(
+            name, card["recipe"]["model"], card["recipe"]["data"],
+            f"{defense['class']}, preset {defense['preset']}" if defense else "",
+            "" if accuracy is None else f"{100 * accuracy:.2f} % of n = {card['figures']['test_images']}",
+        )  # fmt: skip
     return table

@@ -15,7 +15,9 @@ from deepsec_jax.cli.defend import Defend
 from deepsec_jax.cli.demo import Demo
 from deepsec_jax.cli.list import List
 from deepsec_jax.cli.prepare import Prepare
+from deepsec_jax.cli.remarks import Remarks
 from deepsec_jax.cli.report import Report
+from deepsec_jax.cli.reproduce import Reproduce
 from deepsec_jax.cli.robustness import Robustness
 from deepsec_jax.cli.train import Train
 from deepsec_jax.compilation_cache import keep_programs
@@ -29,7 +31,9 @@ VERBS: dict[str, Any] = {
     "defend": Defend,
     "evaluate": evaluate.Evaluate,
     "report": Report,
+    "remarks": Remarks,
     "demo": Demo,
+    "reproduce": Reproduce,
     "list": List,
     "prepare": Prepare,
 }

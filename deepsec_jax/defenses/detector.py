@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsec_jax.batches import in_batches
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.jit import jit_per_class
@@ -104,13 +105,12 @@ def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 
         batch_size: images per call; the last batch is padded.
     """
     images = np.asarray(images)
-    parts = [np.zeros(0, np.float32)]
-    for first in range(0, len(images), batch_size):
-        rows = np.minimum(np.arange(first, first + batch_size), len(images) - 1)
+
+    def scored(rows: np.ndarray) -> dict[str, jax.Array]:
         batch = place_rows(scorer, jnp.asarray(unit_images(images[rows])))
-        scores = np.asarray(_score(scorer, batch))
-        parts.append(scores[: len(images) - first])
-    return np.concatenate(parts)
+        return {"scores": _score(scorer, batch)}
+
+    return in_batches(scored, len(images), batch_size).get("scores", np.zeros(0, np.float32))
 
 
 def fitting_and_validation(base: Base, data: Dataset) -> tuple[Split, Split]:

@@ -11,8 +11,9 @@ from jax import lax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from deepsec_jax.answers import named, succeeded
+from deepsec_jax.answers import succeeded
 from deepsec_jax.attacks import FGSM
+from deepsec_jax.batches import batches
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, itself, keep_network
@@ -26,7 +27,7 @@ from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.randomness import example_keys, typed_key
-from deepsec_jax.training import Saved, load_network
+from deepsec_jax.training import Saved, load_network, predictions
 
 AT_ONCE = 100
 """Images per compiled call of the fit."""
@@ -234,8 +235,8 @@ def labelled_dimensions(
     """
     parts: list[np.ndarray] = []
     with progress("LID", len(images)) as advance:
-        for first in range(0, len(images), AT_ONCE):
-            rows = np.minimum(np.arange(first, first + AT_ONCE), len(images) - 1)  # padded: one compilation
+        for rows in batches(len(images), AT_ONCE):
+            first = int(rows[0])
             batch = jnp.asarray(unit_images(images[rows])), jnp.asarray(labels[rows], jnp.int32)
             three, moved = _three(scorer, attack, *batch, example_keys(key, AT_ONCE, first=first))
             real = len(images) - first
@@ -293,19 +294,10 @@ def _references(model: Any, images: Images) -> tuple[Reference, ...]:
     return tuple(map(reference_of, model.activations(images)))
 
 
-@jit_per_class
-def _predicted(model: Classifier, x: Images) -> Labels:
-    return named(model(x))
-
-
 def _classified(model: Classifier, split: Split) -> Split:
     """Return the images of a split that the model classifies correctly."""
-    right = []
-    for first in range(0, len(split), AT_ONCE):
-        rows = np.minimum(np.arange(first, first + AT_ONCE), len(split) - 1)
-        predicted = np.asarray(_predicted(model, jnp.asarray(unit_images(split.images[rows]))))
-        right.append((predicted == split.labels[rows])[: len(split) - first])
-    return split.take(np.flatnonzero(np.concatenate(right)))
+    predicted = predictions(model, split, batch_size=AT_ONCE)
+    return split.take(np.flatnonzero(predicted == split.labels))
 
 
 def _check_ours(saved: Saved, folder: str | os.PathLike[str]) -> None:

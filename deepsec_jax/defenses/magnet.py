@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from deepsec_jax.batches import in_batches
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import (
@@ -343,8 +344,6 @@ def all_parts(parts: Parts, images: np.ndarray) -> np.ndarray:
 
 
 def _over(compute: Any, images: np.ndarray, *, batch_size: int = 250) -> np.ndarray:
-    results = []
-    for start in range(0, len(images), batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), len(images) - 1)  # one compilation: padded
-        results.append(np.asarray(compute(unit_images(images[rows])))[: len(images) - start])
-    return np.concatenate(results)
+    return in_batches(lambda rows: {"values": compute(unit_images(images[rows]))}, len(images), batch_size)[
+        "values"
+    ]

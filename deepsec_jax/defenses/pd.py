@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from deepsec_jax.batches import batches
 from deepsec_jax.catalog import Card
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import (
@@ -194,10 +195,9 @@ def _bits(model: PixelCNN, x: Images) -> jax.Array:
 def mean_bits(model: Any, split: Split, *, batch_size: int = 100) -> float:
     """Return the mean bits per dimension of a split."""
     total = 0.0
-    for start in range(0, len(split), batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), len(split) - 1)  # one compilation: padded
+    for rows in batches(len(split), batch_size):
         bits = np.asarray(_bits(model, unit_images(split.images[rows])), np.float64)
-        total += float(bits[: len(split) - start].sum())
+        total += float(bits[: len(split) - int(rows[0])].sum())
     return total / len(split)
 
 

@@ -24,15 +24,16 @@ def preset_card(
 ) -> dict[str, dict[str, Any]]:
     """Return field -> {value, source, reason} of a defense, or {} without rows; see :func:`preset`.
 
-    ``strong`` and ``small`` use the paper's value unless they have their own.
+    ``strong`` and ``small`` use the paper's value unless they have their own.  A row of the data set itself
+    precedes that of the set whose values it borrows.
     """
     lookup(DEFENSES, name.partition("@")[0], "defense")
     lookup(dict.fromkeys(KINDS, True), kind, "kind of preset")
     column, base = table_of(dataset, channels), name.partition("@")[0]
 
     def rows(kind: str, row: str) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = _tables().get(kind, {}).get(row, {}).get(column, {})
-        return found
+        values: dict[str, dict[str, Any]] = _tables().get(kind, {}).get(row, {})
+        return {**values.get(column, {}), **values.get(dataset, {})}
 
     if name != base and not rows(kind, name):
         known = [row for row in _tables().get(kind, {}) if row.partition("@")[0] == base]
@@ -45,8 +46,8 @@ def preset(name: str, dataset: str, kind: str = "paper", *, channels: int | None
 
     Args:
         name: key of ``DEFENSES``, with a suffix for a variant (``pat@free``).
-        dataset: data set name; sets without a table of their own take MNIST's values if their images have
-            one channel and CIFAR-10's otherwise.
+        dataset: data set name; what a set has no value of its own for is MNIST's if its images have one
+            channel, and CIFAR-10's otherwise.
         kind: ``paper`` (section IX-B), ``strong`` (the original paper, where it differs) or ``small`` (can be
             trained on two cores; its results never carry the paper's title).
         channels: channels of an image, for a set without a known name.

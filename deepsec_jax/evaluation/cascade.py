@@ -14,7 +14,7 @@ from deepsec_jax.attacks import AutoAttack, FixedImages, Transfer, run_in_batche
 from deepsec_jax.attacks.batching import check_values
 from deepsec_jax.attacks.call import call_and_count
 from deepsec_jax.attacks.cost import Cost, cost
-from deepsec_jax.batches import OnBatch, silent
+from deepsec_jax.batches import OnBatch, batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.predictions import Predictions, predict
 from deepsec_jax.model_traits import classes_of
@@ -242,14 +242,12 @@ class Counting(Struct):
 
 def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
     """Return rows and their attack: all together, or batches of a search from the best so far."""
-    every = np.arange(len(best))
     if not isinstance(attack, FromBest):
-        yield every, attack
+        yield np.arange(len(best)), attack
         return
     search: Any = attack.attack
-    for first in range(0, len(best), batch_size):
-        cut = every[first : first + batch_size]
-        padded = np.minimum(first + np.arange(batch_size), len(best) - 1)  # as run_in_batches does
+    for padded in batches(len(best), batch_size):  # as run_in_batches does
+        cut = np.unique(padded)
         start = FixedImages(jnp.asarray(best[padded]))
         if isinstance(search, Transfer):
             inner: Any = search.attack

@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -193,10 +193,11 @@ class Detectors:
             sweep: of FGSM; None for none.
         """
         found = []
+        made = cache(partial(self._swept_images, sweep)) if sweep else None
         for each in watchers:
             found.append(self.clean(each))
             found += [self.detection(each, name, config) for name, config in attacks.items()]
-            found += [self.swept(each, eps, sweep) for eps in sweep.eps] if sweep else []
+            found += [self.swept(each, eps, sweep, made) for eps in sweep.eps] if sweep and made else []
         return found
 
     def clean(self, watcher: DetectorUnderTest) -> Job:
@@ -230,22 +231,28 @@ class Detectors:
             self.asked.detection(watcher, source, config), watcher, int(config["n"]), compute, (source,)
         )
 
-    def swept(self, watcher: DetectorUnderTest, eps: float, sweep: Sweep) -> Job:
-        """Return the job that scores FGSM's images at one radius."""
-        channels = self.dataset.image_shape[2]
+    def swept(
+        self, watcher: DetectorUnderTest, eps: float, sweep: Sweep, images: Callable[[float], Arrays]
+    ) -> Job:
+        """Return the job that scores FGSM's images at one radius; ``images`` returns the attack's arrays."""
         config = self.asked.sweep(
-            watcher, eps, channels=channels, candidates=sweep.name, n=sweep.n, seed=sweep.seed
-        )
+            watcher, eps, channels=self.dataset.image_shape[2], candidates=sweep.name, n=sweep.n,
+            seed=sweep.seed,
+        )  # fmt: skip
 
         def compute(on_batch: OnBatch) -> tuple[Environment, Arrays]:
-            _, cell = attacked(
-                swept_fgsm(config["data"], eps, channels=channels), self.model, sweep.candidates(),
-                key=root_key(sweep.seed), batch_size=min(self.batch_size, sweep.n),
-            )  # fmt: skip
+            cell = images(eps)
             environment, scores = self._scored(watcher, cell["x_adv"], on_batch)
             return environment, {"scores": scores, **_copied(cell)}
 
         return self._job(config, watcher, sweep.n, compute)
+
+    def _swept_images(self, sweep: Sweep, eps: float) -> Arrays:
+        """Return the arrays of FGSM at one radius, which all detectors score."""
+        return attacked(
+            swept_fgsm(self.asked.data, eps, channels=self.dataset.image_shape[2]), self.model,
+            sweep.candidates(), key=root_key(sweep.seed), batch_size=min(self.batch_size, sweep.n),
+        )[1]  # fmt: skip
 
     def _job(
         self,

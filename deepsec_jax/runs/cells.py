@@ -25,6 +25,12 @@ radius."""
 SECURITY = "security"
 """Kind of the cells of one attack on one defended model, with one kind of knowledge."""
 
+TRANSFER = "transfer"
+"""Kind of the cells of one attack's images, judged on another model."""
+
+MEMBER, DRAWN, WHOLE = "member", "drawn", "whole"
+"""Kinds of cells of ensembles: a member's answers to images; the members of one; an attack on a whole one."""
+
 Config = Mapping[str, Any]
 """Plain values that determine a cell."""
 
@@ -136,6 +142,42 @@ KINDS: dict[str, CellKind] = {
         lambda config: _defended(config, f"{config['access']} {config['attack']['name']}"),
         optional=("x_adv", "right_or_rejected_8bit"), version=2,
     ),
+    TRANSFER: CellKind(
+        ("labels", "targets", "success", "clean", "reached", "wrong", "predicted", "confidence", "no_answer"),
+        lambda config: (
+            TRANSFER, *_preset(config["attack"]), *_where(config), config["target"]["name"], _seed(config)
+        ),
+        lambda config: f"{config['attack']['name']} on {config['target']['name']}",
+        version=1,
+    ),
+    MEMBER: CellKind(
+        ("labels", "probabilities"),
+        lambda config: (
+            MEMBER, *_defense(config), config["attack"]["name"], config["access"], *_where(config),
+            _seed(config),
+        ),
+        lambda config: _defended(config, f"{config['attack']['name']} of {config['access']}"),
+        version=1,
+    ),
+    DRAWN: CellKind(
+        ("labels",),
+        lambda config: (
+            DRAWN, config["ensemble"]["kind"], str(config["ensemble"]["number"]), *_where(config),
+            _seed(config),
+        ),
+        lambda config: f"{config['ensemble']['kind']} ensemble {config['ensemble']['number']}",
+        version=1,
+    ),
+    WHOLE: CellKind(
+        ("labels", "probabilities", "x_adv", "l0", "l1", "l2", "linf"),
+        lambda config: (
+            WHOLE, *(member["defense"]["name"] for member in config["members"]), config["access"],
+            *_preset(config["attack"]), *_where(config), _seed(config),
+        ),
+        lambda config: f"{config['attack']['name']} {config['access']} of "
+        f"{'+'.join(member['defense']['name'] for member in config['members'])}",
+        version=1,
+    ),
 }  # fmt: skip
 """Every kind of cell by name, with its arrays.  N images, K classes.
 
@@ -146,7 +188,8 @@ KINDS: dict[str, CellKind] = {
                         "rejected", -1 no answer, int32 [N]
     confidence          its mean probability over these draws, float32 [N]
     logits              [N, K], or [N, K+1] of a model that can reject
-    probabilities       of x_adv if there is one, [N, K]
+    probabilities       of x_adv if there is one, [N, K]; of a member in each draw, [N, D, K]; of a whole
+                        ensemble those of each member, [N, M, D, K]
     scores              of a detector, float32 [N]
     seen, seen_adv      network inputs for x and x_adv, float32 [N, any height, any width, C];
                         predicted and probabilities are then of x, and with _adv of x_adv
@@ -157,6 +200,8 @@ Shares of draws, float32 [N], are 0 or 1 on a deterministic model:
 
     success             the goal is reached on x_adv and not on x
     correct             on clean images
+    reached             of a transfer: like success, on the model of the cell instead of the attacked one
+    wrong               of a transfer: any wrong class of x_adv
     clean               correct on x
     right_or_rejected   on x_adv
     rejected, no_answer (NaN or +inf) of x_adv, or of the clean image without one or by the name
@@ -223,11 +268,7 @@ def kind_of(config: Config) -> str:
 
 
 def is_current(config: Config) -> bool:
-    """Tell whether a config has the current version of its kind.
-
-    Raises:
-        LookupError: there is no such kind.
-    """
+    """Tell whether a config has the current version of its kind."""
     kind = kind_named(kind_of(config))
     return kind is _OWN or int(config.get("version", 1)) == kind.version
 

@@ -1,5 +1,6 @@
 """Common options of all studies on the command line; a study adds its own."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,3 +75,18 @@ def check_devices(devices: Devices) -> None:
     """Raise InputError for a number of devices below 1."""
     if devices != "all":
         at_least("--devices", devices, 1)
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time such as ``2h``, ``90min`` or ``45s``.
+
+    Raises:
+        InputError: no such time.
+    """
+    found = re.fullmatch(r"([0-9]+(?:[.][0-9]+)?) *(s|m|min|h)", text.strip())
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"--budget must be a time such as 2h, 90min or 45s, got {text!r}")
+    return float(found[1]) * _UNITS[found[2]]

@@ -4,7 +4,7 @@ The same folders give the same bytes; with ``times=False`` so do two runs of the
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,13 @@ def write_run_report(
     Raises:
         StoreError: ``run_dir`` is not a run directory or damaged, or ``out_dir`` cannot be written.
     """
+    return write_texts(render_run(read_cells(run_dir, column_versions()), times=times), out_dir)
+
+
+def write_texts(texts: Mapping[str, str], out_dir: str | os.PathLike[str]) -> list[Path]:
+    """Write file name -> text into a folder, over earlier files, and return the paths."""
     paths = []
-    for name, text in render_run(read_cells(run_dir, column_versions()), times=times).items():
+    for name, text in texts.items():
         path = Path(out_dir) / name
         write_atomic(path, _writer(text), replace=True)
         paths.append(path)
@@ -64,21 +69,30 @@ def render(study: Study, cells: Sequence[Cell], *, times: bool = True) -> dict[s
         cells: finished and failed ones, of any kind.
         times: see :func:`write_run_report`.
     """
-    sections = study.sections(study.of(cells), times=times)
-    warnings = [checks.warnings(section, study.checks) for section in sections]
+    return files(study, views_of(study, cells, times=times), times=times)
+
+
+def views_of(study: Study, cells: Sequence[Cell], *, times: bool = True) -> list[tuple[str, View]]:
+    """Return id and view of each section of a study's page; arguments as of :func:`render`."""
     views = []
-    for index, (section, said) in enumerate(zip(sections, warnings, strict=True)):
+    for index, section in enumerate(study.sections(study.of(cells), times=times)):
         anchor = f"s{index}"
-        sound = checks.sound(section, study.checks)
+        said, sound = checks.warnings(section, study.checks), checks.sound(section, study.checks)
         blocks, details = study.overview(section, anchor), study.details(section, anchor, times)
         views.append((anchor, View(section, said, sound, blocks, details)))
+    return views
+
+
+def files(study: Study, views: Sequence[tuple[str, View]], *, times: bool = True) -> dict[str, str]:
+    """Return file name -> text of the page and the tables of these views."""
+    sections = [view.section for _, view in views]
     return {
         f"{study.name}.html": page(
             study.title, views, file=study.name, heading=study.heading, intro=study.intro,
             better=study.better, paper=study.paper, times=times,
         ),
         f"{study.name}.csv": data_files.to_csv(sections, study.fields, study.fields_after),
-        f"{study.name}.json": data_files.to_json(sections, warnings),
+        f"{study.name}.json": data_files.to_json(sections, [view.warnings for _, view in views]),
         f"{study.name}.tex": latex.to_latex(sections),
     }  # fmt: skip
 

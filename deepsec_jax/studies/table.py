@@ -3,8 +3,10 @@
 from deepsec_jax.studies.attacks.tables import ATTACKS
 from deepsec_jax.studies.defenses.tables import DEFENSES
 from deepsec_jax.studies.detectors.tables import DETECTORS
+from deepsec_jax.studies.ensembles.tables import ENSEMBLES
 from deepsec_jax.studies.security.tables import SECURITY_STUDY
 from deepsec_jax.studies.study import Study
+from deepsec_jax.studies.transferability.tables import TRANSFERABILITY
 from deepsec_jax.studies.verdict.tables import ROBUSTNESS_STUDY
 
 STUDIES: dict[str, Study] = {
@@ -13,4 +15,6 @@ STUDIES: dict[str, Study] = {
     "detectors": DETECTORS,
     "security": SECURITY_STUDY,
     "robustness": ROBUSTNESS_STUDY,
+    "transferability": TRANSFERABILITY,
+    "ensembles": ENSEMBLES,
 }

@@ -116,6 +116,35 @@ def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, 
     return drawing(name, said, draw)
 
 
+def shares(name: str, what: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Draw shares in percent against a number of steps or the like.
+
+    Args:
+        name: unlike that of any other drawing of the page.
+        what: the number, for the axis; logarithmic if all numbers are positive.
+        curves: label -> points (number, percent), in order.
+    """
+    said = " ".join(
+        f"{label}: {', '.join(f'{share:.1f} % at {x:g}' for x, share in points)}."
+        for label, points in curves.items()
+    )
+
+    def draw(axes: Axes) -> None:
+        for index, (label, points) in enumerate(curves.items()):
+            axes.plot(
+                [x for x, _ in points], [share for _, share in points], label=label, linewidth=2,
+                color=SERIES[index % 8], linestyle=DASHES[index % 3], marker="o", markersize=4,
+            )  # fmt: skip
+        if all(x > 0 for points in curves.values() for x, _ in points):
+            axes.set_xscale("log")
+        axes.set_ylim(0, 103)
+        axes.set_xlabel(what)
+        axes.set_ylabel("% of n")
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.12, -0.22), ncols=3, fontsize=11, handlelength=2.2)
+
+    return drawing(name, f"Share of n against {what}. {said}", draw, legend_rows=-(-len(curves) // 3))
+
+
 def accuracy_by_epoch(name: str, history: Sequence[Mapping[str, Any]], *, classes: int, kept: int) -> str:
     """Draw the accuracies of every epoch of a training, and the accuracy of guessing.
 

@@ -159,6 +159,7 @@ class Table:
         record: its JSON record, if there are several.
         page_title: heading on a page.
         intro: text above it on a page.
+        findings: heading of the column of findings on a page.
     """
 
     kind: str
@@ -179,6 +180,7 @@ class Table:
     record: Mapping[str, Any] = field(default_factory=dict)
     page_title: str = ""
     intro: str = ""
+    findings: str = "Inconsistencies"
 
     @property
     def columns(self) -> tuple[Column, ...]:

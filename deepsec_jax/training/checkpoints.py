@@ -31,6 +31,9 @@ class CheckpointError(ValueError):
     """A model folder that cannot be loaded; one line with the value and the remedy."""
 
 
+KEPT = (nnx.Param, nnx.BatchStat)
+"""Variables that training changes and a folder holds.  Random streams and plain arrays are built again."""
+
 Build = Callable[[nnx.Rngs, int], nnx.Module]
 """``build(rngs, in_channels) -> network``: makes a network that is not in ``MODELS``."""
 
@@ -45,10 +48,22 @@ def network(
         image_shape: height, width and channels of the network's input.
         classes: number of classes.
         build: makes it instead of the recipe's model.
+
+    Raises:
+        ValueError: it has variables that are neither :data:`KEPT` nor random streams.
     """
     if build is not None:
-        return build(nnx.Rngs(root_key(recipe.seed)), image_shape[2])
-    return models.build(recipe.model, image_shape, classes, seed=recipe.seed)
+        made = build(nnx.Rngs(root_key(recipe.seed)), image_shape[2])
+    else:
+        made = models.build(recipe.model, image_shape, classes, seed=recipe.seed)
+    for path, variable in nnx.to_flat_state(nnx.state(made, nnx.Not(KEPT))):
+        if isinstance(variable, nnx.Variable) and not isinstance(variable, nnx.RngState):
+            name = ".".join(map(str, path))
+            raise ValueError(
+                f"{type(made).__name__}.{name} is an nnx variable of type {type(variable).__name__}, which "
+                "training does not keep: make it an nnx.Param, an nnx.BatchStat or a plain array"
+            )
+    return made
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ def save_model(
     try:
         written = aside / "model-folder"
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(written / "model", nnx.state(model, (nnx.Param, nnx.BatchStat)))
+            checkpointer.save(written / "model", nnx.state(model, KEPT))
         card = {
             "recipe": recipe.to_dict(), "image_shape": list(image_shape), "classes": classes,
             "figures": figures, "digest": _digest(written / "model"),
@@ -130,6 +145,8 @@ def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) 
         shape, classes, figures = (height, width, channels), card["classes"], card["figures"]
         digest = card.get("digest")
         model = nnx.eval_shape(lambda: network(recipe, shape, classes, build))
+        if jax.tree.leaves(nnx.state(model, nnx.Not(KEPT))):  # these values are not in the folder
+            model = network(recipe, shape, classes, build)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{card_file} is damaged ({first_line(error)}): train again or restore a copy"
@@ -139,7 +156,7 @@ def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) 
             f"the weights in {folder} are damaged (their files changed since they were written): "
             "train again or restore a copy"
         )
-    state = nnx.state(model, (nnx.Param, nnx.BatchStat))
+    state = nnx.state(model, KEPT)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
     try:

@@ -21,15 +21,17 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from deepsec_jax.answers import named
+from deepsec_jax.batches import in_batches
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.placement import place_rows
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
-from deepsec_jax.randomness import example_keys, reseed, root_key
+from deepsec_jax.randomness import example_keys, is_key, reseed, root_key
 from deepsec_jax.training.augment import shift_flip
 from deepsec_jax.training.checkpoints import (
+    KEPT,
     Build,
     CheckpointError,
     Saved,
@@ -89,14 +91,12 @@ def predictions(model: Classifier, split: Split, *, batch_size: int = 256) -> np
 
     A randomised model draws once for each image, by its index in the split.
     """
-    parts = []
-    for start in range(0, len(split), batch_size):
-        x = unit_images(split.images[start : start + batch_size])
-        padding = batch_size - len(x)  # one compilation: the last batch is padded, then cut
-        padded = np.pad(x, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        drawn = reseed(model, example_keys(root_key(0), batch_size, first=start))
-        parts.append(np.asarray(_predict(drawn, place_rows(model, padded)))[: len(x)])
-    return np.concatenate(parts)
+
+    def predicted(rows: np.ndarray) -> dict[str, Any]:
+        drawn = reseed(model, example_keys(root_key(0), batch_size, first=int(rows[0])))
+        return {"classes": _predict(drawn, place_rows(model, unit_images(split.images[rows])))}
+
+    return in_batches(predicted, len(split), batch_size)["classes"]
 
 
 def frozen(model: Any) -> Any:
@@ -115,17 +115,18 @@ def frozen(model: Any) -> Any:
 
 @partial(jax.jit, static_argnames=("graph", "recipe", "steps_per_epoch"))
 def _step(
-    graph: Any, state: Any, optimizer_state: Any, x: Images, labels: Labels, key: Key, carried: Any,
-    done: jax.Array, objective: Any, *, recipe: Recipe, steps_per_epoch: int,
+    graph: Any, state: Any, streams: Any, optimizer_state: Any, x: Images, labels: Labels, key: Key,
+    carried: Any, done: jax.Array, objective: Any, *, recipe: Recipe, steps_per_epoch: int,
 ) -> tuple[Any, Any, Any, jax.Array]:  # fmt: skip
     augment_key, objective_key = jax.random.split(key)
     if recipe.augment == "shift_flip":
         x = shift_flip(x, jax.random.split(augment_key, len(x)))
     objective = objective.at(done) if hasattr(objective, "at") else objective
     params, rest = nnx.split_state(state, nnx.Param, ...)
+    streams = _streams_of_step(streams, jax.random.fold_in(key, 2))  # 0 and 1 are the keys of the split above
 
     def loss_of(params: Any, carried: Any) -> tuple[jax.Array, Any]:
-        model: Any = nnx.merge(graph, params, rest, copy=True)  # updates the batch statistics
+        model: Any = nnx.merge(graph, params, rest, streams, copy=True)  # updates the batch statistics
         seen = x if carried is None else objective.perturbed(x, carried)
         loss = objective(model, seen, labels, objective_key)
         return loss, nnx.state(model, nnx.BatchStat)
@@ -138,6 +139,16 @@ def _step(
     updates, optimizer_state = transformation.update(gradient, optimizer_state, params)
     params = optax.apply_updates(params, updates)
     return nnx.merge_state(params, rest), optimizer_state, carried, loss
+
+
+def _streams_of_step(streams: Any, key: Key) -> Any:
+    """Return the network's own random streams with keys of this step, as resuming needs."""
+    leaves, structure = jax.tree.flatten(streams)
+    fresh = [
+        jax.random.split(jax.random.fold_in(key, place), leaf.shape) if is_key(leaf) else leaf
+        for place, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, fresh)
 
 
 def split_validation(train: Split, recipe: Recipe) -> tuple[Split, Split]:
@@ -184,7 +195,8 @@ def train(
     Raises:
         CheckpointError: the folder holds a model, or an unfinished training, of another recipe, or a
             damaged one.
-        ValueError: a batch larger than the training part.
+        ValueError: a batch larger than the training part, or a network with variables other than parameters,
+            batch statistics and random streams.
     """
     folder = Path(folder).absolute()
     trained_on = {"data": data.digest(), "objective": _name_of(objective)}
@@ -214,6 +226,7 @@ def train(
     model = network(recipe, seen_shape, data.classes, build)
     model.train()
     graph, initial = nnx.split(model)
+    initial, streams = nnx.split_state(initial, KEPT, ...)
     params = nnx.filter_state(initial, nnx.Param)
     state = TrainingState(
         initial, recipe.transformation(steps).init(params), initial, jnp.array(-jnp.inf), jnp.array(-1)
@@ -221,7 +234,7 @@ def train(
     key = root_key(recipe.seed)
     batches, everywhere = _shardings(recipe.batch_size)
     traced = objective if not jax.tree_util.all_leaves([objective]) else jax.tree_util.Partial(objective)
-    state, key, traced = jax.device_put((state, key, traced), everywhere)
+    state, streams, key, traced = jax.device_put((state, streams, key, traced), everywhere)
     partial_folder = folder.with_name(folder.name + ".partial")
     _check_same_training(partial_folder, {"recipe": recipe.to_dict(), **trained_on})
     history: list[dict[str, float]] = []
@@ -245,7 +258,7 @@ def train(
                     first_row = step // replays * recipe.batch_size
                     rows = order[first_row : first_row + recipe.batch_size]
                     model_state, optimizer_state, carried, loss = _step(
-                        graph, model_state, optimizer_state,
+                        graph, model_state, streams, optimizer_state,
                         *jax.device_put((unit_images(fit.images[rows]), fit.labels[rows]), batches),
                         jax.random.fold_in(key, epoch * steps + step), carried,
                         np.float32((epoch * steps + step) / (recipe.epochs * steps)), traced,
@@ -253,7 +266,7 @@ def train(
                     )  # fmt: skip
                     losses.append(loss)
                     advance(1, f"epoch {epoch + 1}/{recipe.epochs}")
-                judged = _evaluation_model(graph, model_state)
+                judged = _evaluation_model(graph, model_state, streams)
                 figure = score(judged, validation)
                 if np.isnan(figure):
                     raise ValueError(f"epoch {epoch + 1} scored NaN: it diverged, lower the learning rate")
@@ -266,7 +279,7 @@ def train(
                         state=ocp.args.StandardSave(state), history=ocp.args.JsonSave(history)))  # fmt: skip
                 advance(0, f"epoch {epoch + 1}: loss {mean_loss:.3f}, validation {figure:.4f}")
         manager.wait_until_finished()
-    best = _evaluation_model(graph, state.best_model)
+    best = _evaluation_model(graph, state.best_model, streams)
     figures = {
         **{name: look(best, data.test) for name, look in (tested or {"test_accuracy": accuracy}).items()},
         "test_images": len(data.test), "trained_on": trained_on,
@@ -333,7 +346,7 @@ def _keep_best(
     return before._replace(model=model_state, optimizer=optimizer_state)
 
 
-def _evaluation_model(graph: Any, model_state: Any) -> nnx.Module:
-    model: nnx.Module = nnx.merge(graph, model_state)
+def _evaluation_model(graph: Any, model_state: Any, streams: Any) -> nnx.Module:
+    model: nnx.Module = nnx.merge(graph, model_state, streams)
     model.eval()
     return model

@@ -132,6 +132,77 @@ ROWS = (
         learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
         source="ours: the paper's network, 8 epochs of one-cycle SGD",
     ),
+    Recipe(
+        name="mnist-model1-paper", data="mnist", model="mnist_cnn", epochs=20, batch_size=100,
+        optimizer="sgd", learning_rate=0.05, schedule="constant", weight_decay=1e-6, seed=101,
+        source="Model 1 of the transferability study (V-A): the paper's network from other initial "
+               "weights; trained as mnist-paper",
+    ),
+    Recipe(
+        name="mnist-model2-paper", data="mnist", model="mnist_cnn_block", epochs=20, batch_size=100,
+        optimizer="sgd", learning_rate=0.05, schedule="constant", weight_decay=1e-6, seed=102,
+        source="Model 2 of the transferability study (IX-B): one convolution block more; trained as "
+               "mnist-paper",
+    ),
+    Recipe(
+        name="mnist-model3-paper", data="mnist", model="alexnet", epochs=20, batch_size=100, optimizer="sgd",
+        learning_rate=0.02, schedule="constant", weight_decay=1e-6, seed=103,
+        source="Model 3 of the transferability study (IX-B): AlexNet; trained as mnist-paper, at a rate "
+               "that AlexNet bears",
+    ),
+    Recipe(
+        name="mnist-model1-small", data="mnist", model="mnist_cnn", epochs=3, batch_size=100, optimizer="sgd",
+        learning_rate=0.05, schedule="one_cycle", weight_decay=1e-6, seed=101,
+        source="ours: the network of mnist-model1-paper, 3 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="mnist-model2-small", data="mnist", model="mnist_cnn_block", epochs=3, batch_size=100,
+        optimizer="sgd", learning_rate=0.05, schedule="one_cycle", weight_decay=1e-6, seed=102,
+        source="ours: the network of mnist-model2-paper, 3 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="mnist-model3-small", data="mnist", model="alexnet", epochs=3, batch_size=100, optimizer="sgd",
+        learning_rate=0.02, schedule="one_cycle", weight_decay=1e-6, seed=103,
+        source="ours: the network of mnist-model3-paper, 3 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="cifar10-model1-paper", data="cifar10", model="resnet20", epochs=200, batch_size=32,
+        optimizer="adam", learning_rate=1e-3, schedule="steps", weight_decay=1e-4, augment="shift_flip",
+        seed=101,
+        source="Model 1 of the transferability study (V-A): the paper's network from other initial "
+               "weights; trained as cifar10-paper",
+    ),
+    Recipe(
+        name="cifar10-model2-paper", data="cifar10", model="resnet56", epochs=200, batch_size=32,
+        optimizer="adam", learning_rate=1e-3, schedule="steps", weight_decay=1e-4, augment="shift_flip",
+        seed=102,
+        source="Model 2 of the transferability study (IX-B): ResNet-56; trained as cifar10-paper",
+    ),
+    Recipe(
+        name="cifar10-model3-paper", data="cifar10", model="densenet", epochs=200, batch_size=32,
+        optimizer="adam", learning_rate=1e-3, schedule="steps", weight_decay=1e-4, augment="shift_flip",
+        seed=103,
+        source="Model 3 of the transferability study (IX-B): DenseNet, of depth 40; trained as "
+               "cifar10-paper",
+    ),
+    Recipe(
+        name="cifar10-model1-small", data="cifar10", model="resnet20", epochs=8, batch_size=64,
+        optimizer="sgd", learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
+        seed=101,
+        source="ours: the network of cifar10-model1-paper, 8 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="cifar10-model2-small", data="cifar10", model="resnet56", epochs=8, batch_size=64,
+        optimizer="sgd", learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
+        seed=102,
+        source="ours: the network of cifar10-model2-paper, 8 epochs of one-cycle SGD",
+    ),
+    Recipe(
+        name="cifar10-model3-small", data="cifar10", model="densenet", epochs=8, batch_size=64,
+        optimizer="sgd", learning_rate=0.1, schedule="one_cycle", weight_decay=1e-4, augment="shift_flip",
+        seed=103,
+        source="ours: the network of cifar10-model3-paper, 8 epochs of one-cycle SGD",
+    ),
 )  # fmt: skip
 """All values are literal, so that ``deepsec list`` reads them without importing jax."""
 

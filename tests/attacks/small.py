@@ -23,6 +23,8 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "sigmazero": {"steps": 40},
     "apgdl1": {"eps": 2.0},
     "rays": {"queries": 60},
+    "vmifgsm": {"neighbours": 1},
+    "simifgsm": {"copies": 2},
 }
 
 

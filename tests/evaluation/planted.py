@@ -1,4 +1,4 @@
-"""Defenses that seem robust and are not: a small network on digits behind seven ways to mislead attacks.
+"""Defenses that seem robust and are not: a small network on digits behind six ways to mislead attacks.
 
 Strengths are numbers of a pytree where possible, so that all strengths share compiled programs.
 """

@@ -13,10 +13,12 @@ from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
 from deepsec_jax.evaluation.judge import judge
 from deepsec_jax.evaluation.sample import split_name
 from deepsec_jax.runs.cells import SECURITY
-from deepsec_jax.runs.runner import run_plan
+from deepsec_jax.runs.runner import Job, run_plan
 from deepsec_jax.runs.store import Store, read_cells
+from deepsec_jax.studies.options import InputError, seconds_of
 from deepsec_jax.studies.report import render_run
 from deepsec_jax.studies.security import cells as security_cells
+from deepsec_jax.studies.security.budget import numbers_of, place_of, shares
 from deepsec_jax.studies.security.cells import Attacked, Makers
 from deepsec_jax.studies.security.gates import BLACK_BOX, BLIND, MASKED, SMALL, WEAK
 from deepsec_jax.studies.security.tables import PAPER
@@ -41,12 +43,12 @@ ATTACKS = {
 }
 
 
-def run(folder, models, access=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS):
+def run(folder, models, access=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS, n=N):
     """Write the cells of a security evaluation, and return them."""
     store, dataset = Store(folder), make_dataset()
 
-    def candidates():
-        return stored_candidates(RAW, dataset, N, 0, folder / "candidates")
+    def candidates(n=N):
+        return stored_candidates(RAW, dataset, n, 0, folder / "candidates")
 
     sources, attacked = [], []
     for name, attack in chosen.items():
@@ -60,7 +62,7 @@ def run(folder, models, access=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS):
             gradient_seconds=lambda: 0.001, train_images=lambda: dataset.train.images,
         )  # fmt: skip
         sources.append(job)
-        attacked.append(Attacked(name, attack, config, job.name))
+        attacked.append(Attacked(name, attack, config, job.name, N))
     kept = {}
 
     def once(key, make):
@@ -69,10 +71,10 @@ def run(folder, models, access=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS):
         return kept[key]
 
     makers = Makers(
-        store, candidates, lambda: dataset.train.images, SHAPE, 3, 16, lambda defended: {"folder": "here"},
-        once,
+        store, candidates, lambda n: candidates_name(RAW, dataset, n, 0), lambda: dataset.train.images,
+        SHAPE, 3, 16, lambda defended: {"folder": "here"}, once,
     )  # fmt: skip
-    made = [makers.job(kind, each, model) for kind in access for each in attacked for model in models]
+    made = [makers.job(kind, each, model, n) for kind in access for each in attacked for model in models]
     jobs = [*sources, *(job for job in made if job is not None)]
     store.add_to_plan(job.config for job in jobs)
     assert run_plan(store, jobs, advance=lambda done=1, note="": None) == []
@@ -207,6 +209,7 @@ def test_without_an_adaptive_attack_masked_figures_are_struck_through(tmp_path):
     assert any("white-box attacks leave more images than replayed ones: pgd by" in text for text in said)
     files = render_run(cells)
     assert files["security.html"].count('<tr class="struck">') >= 2
+    assert files["security.tex"].count(r"\sout{") >= 2 and ",ulem}" in files["security.tex"]
     assert '"may_be_called_robust": false' in files["security.json"]
 
 
@@ -255,6 +258,57 @@ def test_the_papers_rows_have_the_papers_averages():
     assert PAPER.printed("mnist", "pgd", "replayed_hits", "pat").value == pytest.approx(0.982)
     assert PAPER.examples("mnist", "pgd") == 824
     assert PAPER.printed("cifar10", "rllc", "replayed_hits", "nat").absent.startswith("the row is missing")
+
+
+def test_a_cell_of_fewer_images_holds_the_first_ones(cells, tmp_path):
+    few = run(tmp_path / "run", [MODELS["dd"]], chosen={"pgd": ATTACKS["pgd"]}, n=20)
+    for place, cell in of(few, "dd").items():
+        whole = of(cells, "dd")[place].arrays
+        for name in ("labels", "rows", "success", "clean", "right_or_rejected", "linf"):
+            np.testing.assert_array_equal(cell.arrays[name], whole[name][:20])
+    threat = Threat("linf", 0.1)
+    both = worst_case([of(few, "dd")[WHITE_BOX, "pgd"], of(cells, "dd")[WHITE_BOX, "square"]], threat)
+    alone = worst_case([of(cells, "dd")[WHITE_BOX, "square"]], threat)
+    assert len(both.robust) == N
+    np.testing.assert_array_equal(both.robust[20:], alone.robust[20:])
+
+
+def test_a_budget_gives_every_cell_the_same_time():
+    assert shares([1.0, 1.0], 1000, 1e6) == [1000, 1000]
+    assert shares([0.001, 1.0, float("nan")], 1000, 120) == [1000, 50, 50]
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        each = list(10 ** rng.uniform(-4, 0, 12))
+        budget = float(10 ** rng.uniform(1.2, 3))
+        if 10 * sum(each) > budget:
+            continue
+        numbers = shares(each, 1000, budget)
+        assert sum(n * cost for n, cost in zip(numbers, each, strict=True)) <= budget
+        order = np.argsort(each)
+        assert (np.diff(np.array(numbers)[order]) <= 0).all()  # never more images where one costs more
+    with pytest.raises(InputError, match="10 images in each of 2 cells take about 40 s"):
+        shares([2.0, 2.0], 1000, 30)
+    assert [seconds_of(text) for text in ("2h", "90min", "90m", "45s", "0.5 h")] == [
+        7200,
+        5400,
+        5400,
+        45,
+        1800,
+    ]
+    for wrong in ("2", "0h", "two hours", "-1h"):
+        with pytest.raises(InputError, match="--budget must be a time such as 2h"):
+            seconds_of(wrong)
+
+
+def test_noise_of_the_clock_starts_no_new_cell(cells):
+    jobs = [Job(cell.config, None, images=100) for cell in of(cells, "dd").values()]
+    first = numbers_of(jobs, {}, lambda job: 0.01, n=1000, seconds=20)
+    assert set(first.values()) == {100}
+    plan = {str(i): {**job.config, "n": first[place_of(job.config)]} for i, job in enumerate(jobs)}
+    for noisy in (0.006, 0.019):
+        assert numbers_of(jobs, plan, lambda job, noisy=noisy: noisy, n=1000, seconds=20) == first
+    assert numbers_of(jobs, {}, lambda job: 0.019, n=1000, seconds=20) != first  # without a plan it counts
+    assert set(numbers_of(jobs, plan, lambda job: 0.01, n=1000, seconds=200).values()) == {1000}
 
 
 def test_usual_radii():

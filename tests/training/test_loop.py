@@ -333,3 +333,51 @@ def test_recipe_note_is_whole_json(tmp_path):
     loop._check_same_training(tmp_path / "x.partial", {"recipe": RECIPE.to_dict()})
     assert json.loads((tmp_path / "x.partial" / "training.json").read_text()) == {"recipe": RECIPE.to_dict()}
     assert [path.name for path in (tmp_path / "x.partial").iterdir()] == ["training.json"]
+
+
+class OwnStreams(nnx.Module):
+    """A network with a random stream of its own for dropout, and a plain array."""
+
+    def __init__(self, image_shape, classes, *, rngs):
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.mean = jnp.full((), 0.3)
+        self.out = nnx.Linear(image_shape[0] * image_shape[1] * image_shape[2], classes, rngs=rngs)
+
+    def __call__(self, x, *, rngs=None):
+        del rngs
+        return self.out(self.dropout(jax.lax.collapse(x - self.mean, 1)))
+
+
+class Counting(OwnStreams):
+    """A network with a variable that training would lose."""
+
+    def __init__(self, image_shape, classes, *, rngs):
+        super().__init__(image_shape, classes, rngs=rngs)
+        self.calls = nnx.Variable(jnp.zeros(()))
+
+
+def test_a_network_with_own_random_streams_trains_and_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "streams", OwnStreams)
+    recipe = replace(RECIPE, model="streams", epochs=3)
+    whole = training.train(recipe, DATA, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        training.train(recipe, DATA, tmp_path / "cut", score=tiny.ActsInEpoch(1, interrupt))
+    resumed = training.train(recipe, DATA, tmp_path / "cut")
+    assert same_weights(resumed.model, whole.model)
+    assert training.accuracy(resumed.model, DATA.test) == whole.figures["test_accuracy"]
+
+
+def test_the_random_streams_of_a_network_differ_from_step_to_step():
+    streams = nnx.state(OwnStreams((8, 8, 1), 10, rngs=nnx.Rngs(0)), nnx.RngKey)
+
+    def words(step):
+        (key,) = jax.tree.leaves(loop._streams_of_step(streams, jax.random.key(step)))
+        return jax.random.key_data(key).tolist()
+
+    assert words(0) == words(0) != words(1)
+
+
+def test_a_network_with_a_variable_that_training_does_not_keep_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "counting", Counting)
+    with pytest.raises(ValueError, match=r"Counting\.calls is an nnx variable of type Variable.*nnx\.Param"):
+        training.train(replace(RECIPE, model="counting"), DATA, tmp_path / "model")

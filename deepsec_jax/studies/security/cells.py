@@ -1,10 +1,12 @@
 """The cells of the security evaluation: one attack, one defended model, one kind of knowledge."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from deepsec_jax.attacks import Transfer, prepare
@@ -14,6 +16,7 @@ from deepsec_jax.data import Candidates
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX, DefendedModel, is_exact
 from deepsec_jax.evaluation.generate import Generated, generate
 from deepsec_jax.evaluation.judge import draws_of
+from deepsec_jax.evaluation.measured import bare_gradient_seconds
 from deepsec_jax.evaluation.predictions import Predictions, has_gradient, predict
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.protocols import Attack
@@ -21,11 +24,10 @@ from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.runs.cells import KINDS, SECURITY
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.runs.store import Store
+from deepsec_jax.studies.security.worst import distances, to_8bit
 
 Environment = dict[str, Any]
 Arrays = dict[str, np.ndarray]
-DISTANCES = ("l0", "l1", "l2", "linf")
-
 MORE = ":more"
 """End of the name of the attack with more steps and restarts: it must fool nothing that the others miss."""
 
@@ -39,12 +41,14 @@ class Attacked:
         attack: the attack.
         config: of its cell.
         cell: name of its cell.
+        n: number of its images.
     """
 
     name: str
     attack: Attack
     config: dict[str, Any]
     cell: str
+    n: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Makers:
 
     Attributes:
         store: the run directory with the images to replay.
-        candidates: returns the clean images, the same for all models.
+        candidates: returns the first n clean images, the same for all models.
+        candidates_name: returns the name of these.
         train_images: returns the images that a UAP is fitted to.
         image_shape: height, width, channels.
         classes: number of classes.
@@ -63,7 +68,8 @@ class Makers:
     """
 
     store: Store
-    candidates: Callable[[], Candidates]
+    candidates: Callable[[int], Candidates]
+    candidates_name: Callable[[int], str]
     train_images: Callable[[], np.ndarray]
     image_shape: tuple[int, ...]
     classes: int
@@ -71,8 +77,8 @@ class Makers:
     notes: Callable[[DefendedModel], dict[str, Any]]
     once: Callable[[Any, Callable[[], Any]], Any]
 
-    def job(self, access: str, attacked: Attacked, defended: DefendedModel) -> Job | None:
-        """Return the job of one cell; None if it would be a copy of another cell.
+    def job(self, access: str, attacked: Attacked, defended: DefendedModel, n: int) -> Job | None:
+        """Return the job of one cell on n images; None if it would be a copy of another cell.
 
         Through a surrogate that is the model itself an attack is the white-box attack.  An attack without
         gradients does not need a surrogate.
@@ -81,36 +87,36 @@ class Makers:
             return None
         if access == REPLAYED and attacked.name.endswith(MORE):
             return None
-        source = attacked.config
-        kept = {
-            name: source[name] for name in ("data", "model", "attack", "n", "seed", "candidates", "images")
-        }
+        n = min(n, attacked.n) if access == REPLAYED else n
+        kept = {name: attacked.config[name] for name in ("data", "model", "attack", "seed", "images")}
         weights = {"defended": defended.weights}
         if access == ADAPTIVE:
             weights["surrogate"] = defended.surrogate_weights
+        kept |= {"n": n, "candidates": self.candidates_name(n)}
         config = {
             "kind": SECURITY, "version": KINDS[SECURITY].version, **kept, "access": access,
             "defense": defended.about, "weights": weights, "draws": draws_of(defended.classifier),
         }  # fmt: skip
         config |= {"source": attacked.cell} if access == REPLAYED else {}
-        n, entries = int(source["n"]), int(np.prod(self.image_shape))
-        stated = cost(attacked.attack, classes=self.classes, entries=entries)
+        entries = int(np.prod(self.image_shape))
         made = access != REPLAYED
+        calls = calls_of(attacked.attack, self.classes, self.image_shape)
         return Job(
-            config, partial(self._compute, access, attacked, defended), images=n,
-            gradients=1 if not made else None if stated is None else int(stated.gradients + stated.forwards),
+            config, partial(self._compute, access, attacked, defended, n), images=n,
+            gradients=1 if not made else None if math.isnan(calls) else int(calls), at_most=made,
             after=() if made else (attacked.cell,), bytes=n * (4 * entries * made + 80) + 65536,
-            notes=partial(self.notes, defended), ready=self.candidates,
+            notes=partial(self.notes, defended), ready=partial(self.candidates, n),
+            seconds=partial(self.seconds, access, attacked, defended),
         )  # fmt: skip
 
     def _compute(
-        self, access: str, attacked: Attacked, defended: DefendedModel, on_batch: OnBatch
+        self, access: str, attacked: Attacked, defended: DefendedModel, n: int, on_batch: OnBatch
     ) -> tuple[Environment, Arrays]:
-        chosen, model = self.candidates(), defended.classifier
+        chosen, model = self.candidates(n), defended.classifier
         batch_size = min(self.batch_size, len(chosen))
         notes: Environment = {"batch_size": batch_size}
         if access == REPLAYED:
-            found = self._replayed(attacked)
+            found = self._replayed(attacked, n)
             on_batch(len(chosen))
         elif access == WHITE_BOX and self._is_blind(attacked.attack, defended, chosen, batch_size):
             found = Generated(chosen.images, np.full(len(chosen), -1, np.int32))
@@ -126,7 +132,7 @@ class Makers:
         def asked(images: np.ndarray) -> Predictions:
             return predict(model, images, chosen.labels, batch_size=batch_size)
 
-        clean = self.clean(defended)
+        clean = self.clean(defended, n)
         said = clean if found.x_adv is chosen.images else asked(found.x_adv)
         arrays = {
             "labels": chosen.labels, "rows": chosen.rows.astype(np.int32), "targets": found.targets,
@@ -140,24 +146,42 @@ class Makers:
         rounded = clean if said is clean else asked(to_8bit(found.x_adv))
         return notes, arrays | {"x_adv": found.x_adv, "right_or_rejected_8bit": rounded.holds}
 
-    def clean(self, defended: DefendedModel) -> Predictions:
-        """Return a defended model's predictions on the clean images, computed once."""
+    def clean(self, defended: DefendedModel, n: int) -> Predictions:
+        """Return a defended model's predictions on the first n clean images, computed once."""
 
         def found() -> Predictions:
-            chosen = self.candidates()
+            chosen = self.candidates(n)
             size = min(self.batch_size, len(chosen))
             return predict(defended.classifier, chosen.images, chosen.labels, batch_size=size)
 
-        clean: Predictions = self.once(("clean", defended.weights), found)
+        clean: Predictions = self.once(("clean", defended.weights, n), found)
         return clean
 
-    def _replayed(self, attacked: Attacked) -> Generated:
+    def seconds(self, access: str, attacked: Attacked, defended: DefendedModel) -> float:
+        """Return the wall time per image of a cell, from that of one gradient of the model; measured once.
+
+        NaN where the attack states no number of calls.
+        """
+        model = defended.surrogate if access == ADAPTIVE else defended.classifier
+        weights = defended.surrogate_weights if access == ADAPTIVE else defended.weights
+        rows = min(self.batch_size, 16)
+
+        def measured() -> float:
+            chosen = self.candidates(rows)
+            images, labels = jnp.asarray(chosen.images), jnp.asarray(chosen.labels)
+            return bare_gradient_seconds(model, images, labels, repeats=1)
+
+        one = float(self.once(("gradient seconds", weights), measured))
+        calls = calls_of(attacked.attack, self.classes, self.image_shape)
+        return one if access == REPLAYED else one * calls
+
+    def _replayed(self, attacked: Attacked, n: int) -> Generated:
         if not self.store.has_cell(attacked.cell):
             raise RuntimeError(
                 f"there are no images to replay, because {attacked.cell} failed: run it again first"
             )
         arrays = self.store.arrays(attacked.cell)
-        return Generated(arrays["x_adv"], arrays["targets"])
+        return Generated(arrays["x_adv"][:n], arrays["targets"][:n])
 
     def _made(
         self, access: str, attacked: Attacked, defended: DefendedModel, chosen: Candidates, batch_size: int,
@@ -187,19 +211,10 @@ class Makers:
         return uses_gradients(attack) and not self.once(("gradient", defended.weights), found)
 
 
-def to_8bit(images: np.ndarray) -> np.ndarray:
-    """Return images rounded to the 256 levels of an image file."""
-    return (np.round(images * np.float32(255)) / np.float32(255)).astype(np.float32)
-
-
-def distances(x: np.ndarray, x_adv: np.ndarray) -> Arrays:
-    """Return the norms of the changes by name, float32 [N]; L0 is the share of changed entries."""
-    change = np.abs(x_adv.astype(np.float64) - x.astype(np.float64)).reshape(len(x), -1)
-    found = {
-        "l0": (change > 0).mean(axis=1), "l1": change.sum(axis=1),
-        "l2": np.sqrt((change**2).sum(axis=1)), "linf": change.max(axis=1, initial=0.0),
-    }  # fmt: skip
-    return {name: values.astype(np.float32) for name, values in found.items()}
+def calls_of(attack: Attack, classes: int, image_shape: Sequence[int]) -> float:
+    """Return the declared number of model calls per image; NaN if there is none."""
+    stated = cost(attack, classes=classes, entries=int(np.prod(image_shape)))
+    return math.nan if stated is None else float(stated.gradients + stated.forwards)
 
 
 def _known(count: float) -> float | None:

@@ -8,12 +8,11 @@ from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.attacks.cost import uses_gradients
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.defenses.inconsistencies import paired
 from deepsec_jax.studies.security.cells import MORE
 from deepsec_jax.studies.security.gate import Gate
 from deepsec_jax.studies.security.indicated import indicated
 from deepsec_jax.studies.security.invariants import card_of, invariants
-from deepsec_jax.studies.security.worst import Threat, Worst, robust, worst_case
+from deepsec_jax.studies.security.worst import Threat, Worst, compared, robust, worst_case
 from deepsec_jax.tables.table import Finding
 
 FEW = 100
@@ -81,14 +80,14 @@ def _order(
         other = cells.get((less, name))
         if access != more or other is None or cell.environment.get("zero_gradient"):
             continue
-        pair = paired(robust(cell), robust(other))
+        pair = compared(cell, other)
         if pair.above:
             above.append(f"{name} by {100 * pair.gap:.0f} points")
     if not above:
         return []
     words = (more.replace("_", "-"), less.replace("_", "-"))
     text = f"{words[0]} attacks leave more images than {words[1]} ones: {', '.join(above)}"
-    return [Gate(Finding(label, text), closed, remedy)]
+    return [Gate(Finding(label, text), closed, remedy if closed else "")]
 
 
 def _blind(cells: Mapping[tuple[str, str], Cell], *, closed: bool) -> list[Gate]:
@@ -96,7 +95,7 @@ def _blind(cells: Mapping[tuple[str, str], Cell], *, closed: bool) -> list[Gate]
     if not names:
         return []
     text = f"the model has no gradient, so {len(names)} white-box attacks were not run"
-    return [Gate(Finding(BLIND, text), closed, THROUGH)]
+    return [Gate(Finding(BLIND, text), closed, THROUGH if closed else "")]
 
 
 def _grey(cells: Mapping[tuple[str, str], Cell], classes: int) -> list[Gate]:

@@ -10,9 +10,8 @@ from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.catalog import Card
 from deepsec_jax.evaluation.defense_cells import REPLAYED
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.defenses.inconsistencies import paired
 from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.worst import OUTSIDE, robust
+from deepsec_jax.studies.security.worst import OUTSIDE, compared, robust
 from deepsec_jax.tables.table import Finding
 
 BEYOND = "outside the ball"
@@ -88,7 +87,7 @@ def _order(cells: Cells) -> Iterator[str]:
             continue
         if all(_used(first).get(key, default) == _used(second).get(key, default)
                for key, default in (("eps", None), ("norm", "linf"))):  # fmt: skip
-            pair = paired(robust(first), robust(second))
+            pair = compared(first, second)
             if pair.above:
                 yield f"{weak} before {strong} by {100 * pair.gap:.0f} points"
 
@@ -107,7 +106,7 @@ def _radius(cells: Cells) -> Iterator[str]:
         if access != other or not isinstance(eps, int | float) or not isinstance(lower, int | float):
             continue
         if eps > lower and but_radius(first) == but_radius(second):
-            pair = paired(robust(first), robust(second))
+            pair = compared(first, second)
             if pair.above:
                 yield f"{large} after {small} by {100 * pair.gap:.0f} points"
 

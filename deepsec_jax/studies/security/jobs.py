@@ -1,16 +1,22 @@
 """The cells that ``deepsec evaluate security`` wants: attacks, defended models, and both together."""
 
+from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from deepsec_jax.attacks import preset
-from deepsec_jax.evaluation.defense_cells import DefendedModel
+from deepsec_jax.evaluation.defense_cells import UNDEFENDED, DefendedModel
 from deepsec_jax.evaluation.under_test import defended_model
+from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Attack
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
+from deepsec_jax.studies.options import seconds_of
 from deepsec_jax.studies.run import Run
+from deepsec_jax.studies.security.budget import numbers_of, place, seconds_of_job
 from deepsec_jax.studies.security.cells import MORE, Attacked, Makers
+from deepsec_jax.studies.security.detection import detection_jobs
 from deepsec_jax.studies.security.indicated import indicator_job
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.worst import largest_linf, usual_threats
@@ -19,32 +25,72 @@ from deepsec_jax.studies.security.worst import largest_linf, usual_threats
 def jobs(options: Options, run: Run) -> list[Job]:
     """Return the jobs: attacks on the undefended model first, then replays, white-box and adaptive attacks.
 
-    Within each kind of knowledge cheap attacks come first, each on all defenses in turn.
+    The images on the undefended model are also scored by each detector among the defenses.  Within each kind
+    of knowledge cheap attacks come first, each on all defenses in turn.
 
     Raises:
         UnfitError: a folder without a defended model of this one.
     """
     attacks = {**presets(options.attacks, run, options.preset), **_at_radii(options, run)}
-    sources = jobs_of(
-        attacks, run, n=options.n, seed=options.seed, preset=options.preset, metrics=("mr", "mr_8bit")
-    )
-    attacked = [
-        Attacked(name, attack, job.config, job.name)
-        for (name, attack), job in zip(attacks.items(), sources, strict=True)
-    ]
     defended = [
         defended_model(folder, run.about["name"], run.dataset, like=run.model) for folder in options.defenses
     ]
+    made = _made(options, run, attacks, defended, {})
+    if options.budget is None:
+        return made
+    fit = partial(seconds_of_job, run)
+    numbers = numbers_of(made, run.store.plan(), fit, n=options.n, seconds=seconds_of(options.budget))
+    counted = sorted(Counter(numbers.values()).items(), reverse=True)
+    run.warn(f"--budget {options.budget}: " + ", ".join(f"n = {n} in {count} cells" for n, count in counted))
+    return _made(options, run, attacks, defended, numbers)
+
+
+def _made(
+    options: Options,
+    run: Run,
+    attacks: dict[str, Attack],
+    defended: list[DefendedModel],
+    numbers: Mapping[str, int],
+) -> list[Job]:
+    """Return the jobs.
+
+    Args:
+        options: of the command.
+        run: the undefended model and its data.
+        attacks: row name -> attack.
+        defended: the defended models.
+        numbers: place of a cell (:func:`~.budget.place`) -> its number of images; ``options.n`` without one.
+    """
+    seed, most = options.seed, options.n
+    sources: dict[str, Job] = {}
+    for name, attack in attacks.items():
+        (sources[name],) = jobs_of(
+            {name: attack}, run, n=numbers.get(place(UNDEFENDED, name), most), seed=seed,
+            preset=options.preset, metrics=("mr", "mr_8bit"),
+        )  # fmt: skip
+    attacked = [
+        Attacked(name, attacks[name], job.config, job.name, job.images) for name, job in sources.items()
+    ]
     makers = Makers(
-        run.store, partial(run.candidates, options.n, options.seed),
-        partial(run.training_images, options.seed), run.dataset.image_shape, run.classes,
-        run.batch_size(options.n), partial(_notes, run), run.once,
+        run.store, lambda n: run.candidates(n, seed), lambda n: run.candidates_name(n, seed),
+        partial(run.training_images, seed), run.dataset.image_shape, run.classes,
+        run.batch_size(most), partial(notes_of, run), run.once,
     )  # fmt: skip
-    kept = ("data", "model", "n", "seed", "candidates", "images")
-    shared = {name: sources[0].config[name] for name in kept} | {"preset": options.preset}
-    found = [*sources, *(indicator_job(makers, shared, run, each) for each in (None, *defended))]
+    found = [*sources.values(), *(
+        indicator_job(makers, run, each, n=most, seed=seed, preset=options.preset)
+        for each in (None, *defended)
+    )]  # fmt: skip
+    guards = [
+        folder for folder, model in zip(options.defenses, defended, strict=True) if rejects(model.classifier)
+    ]
+    scored = {job.name: job.config for name, job in sources.items() if not name.endswith(MORE)}
+    look = partial(run.look, run.model, run.about["name"])
+    found += detection_jobs(run, guards, scored, lambda: run.notes(findings=look()), n=most, seed=seed)
     for access in options.access:
-        made = [makers.job(access, each, model) for each in attacked for model in defended]
+        made = [
+            makers.job(access, each, model, numbers.get(place(access, each.name, model.weights), most))
+            for each in attacked for model in defended
+        ]  # fmt: skip
         wanted = [job for job in made if job is not None]
         wanted.sort(key=lambda job: float("inf") if job.gradients is None else job.gradients)
         found += wanted
@@ -68,7 +114,7 @@ def _at_radii(options: Options, run: Run) -> dict[str, Attack]:
     return {**found, row + MORE: more}
 
 
-def _notes(run: Run, defended: DefendedModel) -> dict[str, Any]:
+def notes_of(run: Run, defended: DefendedModel) -> dict[str, Any]:
     """Return the entries of environments, with what is wrong with a defended model and its surrogate."""
     name = defended.about["name"]
     found = run.look(defended.classifier, name, gradients=defended.differentiable)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from deepsec_jax.studies.options import InputError, RunOptions, at_least, once
+from deepsec_jax.studies.options import InputError, RunOptions, at_least, once, seconds_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Options(RunOptions):
         n: Number of test images that the undefended model classifies correctly.
         seed: Seed of images, targets and attacks.
         preset: Hyperparameters: the paper's tables, or an honest evaluation today.
+        budget: Time for all cells, e.g. 2h or 90min: slow cells get fewer images than --n, at least 10.
     """
 
     defenses: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Options(RunOptions):
     n: int = 200
     seed: int = 0
     preset: Literal["paper", "strong"] = "paper"
+    budget: str | None = None
 
     def check(self) -> None:
         """Raise InputError for values that no run can use."""
@@ -40,5 +42,7 @@ class Options(RunOptions):
         once("--attacks", self.attacks)
         once("--access", self.access)
         at_least("--n", self.n, 1)
+        if self.budget is not None:
+            seconds_of(self.budget)
         at_least("--seed", self.seed, 0)
         super().check()

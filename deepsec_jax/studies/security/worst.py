@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.defenses.inconsistencies import Paired, paired
 from deepsec_jax.tables.numbers import digits
 
 OUTSIDE = 1e-5
@@ -75,13 +76,15 @@ class Worst:
 def worst_case(cells: Sequence[Cell], threat: Threat) -> Worst | None:
     """Return the worst case over finished cells of one model on the same images; None without cells.
 
-    An image counts for an attack only if it lies inside the radius.  The attacker may also leave an image
-    unchanged, so a clean error is never robust.
+    A cell of fewer images holds the first ones; the others count as not attacked by it.  An image counts for
+    an attack only if it lies inside the radius.  The attacker may also leave an image unchanged, so a clean
+    error is never robust.
     """
     found = [cell for cell in cells if cell.error is None]
     if not found:
         return None
-    clean = np.asarray(found[0].arrays["clean"], np.float64)
+    longest = max(found, key=lambda cell: len(cell.arrays["clean"]))
+    clean = np.asarray(longest.arrays["clean"], np.float64)
     robust, by = clean.copy(), np.where(clean <= 0, len(cells), -1)
     used = []
     for index, cell in enumerate(cells):
@@ -91,7 +94,11 @@ def worst_case(cells: Sequence[Cell], threat: Threat) -> Worst | None:
         moved = inside & (cell.arrays["linf"] > 0)
         if moved.any():
             used.append(index)
-        here = np.where(inside, np.minimum(clean, cell.arrays["right_or_rejected"]), clean)
+        here = clean.copy()
+        first = slice(len(inside))
+        here[first] = np.where(
+            inside, np.minimum(clean[first], cell.arrays["right_or_rejected"]), clean[first]
+        )
         better = here < robust
         by = np.where(better, index, by)
         robust = np.minimum(robust, here)
@@ -102,3 +109,24 @@ def robust(cell: Cell) -> np.ndarray:
     """Return the share of draws in which each image stays correct or is rejected, float64 [N]."""
     share: np.ndarray = np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected"]).astype(np.float64)
     return share
+
+
+def compared(first: Cell, second: Cell) -> Paired:
+    """Compare what two attacks leave, on the images that both attacked."""
+    both = slice(min(len(first.arrays["clean"]), len(second.arrays["clean"])))
+    return paired(robust(first)[both], robust(second)[both])
+
+
+def to_8bit(images: np.ndarray) -> np.ndarray:
+    """Return images rounded to the 256 levels of an image file."""
+    return (np.round(images * np.float32(255)) / np.float32(255)).astype(np.float32)
+
+
+def distances(x: np.ndarray, x_adv: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the norms of the changes by name, float32 [N]; L0 is the share of changed entries."""
+    change = np.abs(x_adv.astype(np.float64) - x.astype(np.float64)).reshape(len(x), -1)
+    found = {
+        "l0": (change > 0).mean(axis=1), "l1": change.sum(axis=1),
+        "l2": np.sqrt((change**2).sum(axis=1)), "linf": change.max(axis=1, initial=0.0),
+    }  # fmt: skip
+    return {name: values.astype(np.float32) for name, values in found.items()}

@@ -1,0 +1,109 @@
+"""A plan of ``deepsec reproduce``: stages of deepsec commands, read from a TOML file.
+
+``plans/digits.toml`` describes the format.
+"""
+
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from deepsec_jax.cli import InputError
+from deepsec_jax.pretrained import pretrained_dir
+
+_FIELDS = {"name": str, "purpose": str, "run": list, "each": list}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work.
+
+    Attributes:
+        name: for ``--only``.
+        purpose: one sentence.
+        commands: the words of each deepsec command, without ``deepsec``.
+    """
+
+    name: str
+    purpose: str
+    commands: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``deepsec reproduce`` does.
+
+    Attributes:
+        title: of the site.
+        note: what its figures may be taken for.
+        stages: in the order of the work.
+    """
+
+    title: str
+    note: str
+    stages: tuple[Stage, ...]
+
+
+def plans() -> list[str]:
+    """Return the names of the plans that the package has."""
+    folder = resources.files("deepsec_jax.cli").joinpath("plans")
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read(name: str, here: Path, data_dir: Path | None) -> Plan:
+    """Return a plan with its paths filled in.
+
+    Args:
+        name: of one of :func:`plans`, or the path of a TOML file.
+        here: run directory.
+        data_dir: folder of TFDS sets; None for TFDS's own.
+
+    Raises:
+        InputError: no such plan, or it is not valid.
+    """
+    if name in plans():
+        text = resources.files("deepsec_jax.cli").joinpath("plans", f"{name}.toml").read_text("utf-8")
+    elif name.endswith(".toml") and Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        raise InputError(f"no plan {name!r}: give {', '.join(plans())}, or the path of a TOML file")
+    try:
+        return _plan(tomllib.loads(text), here, data_dir)
+    except (KeyError, TypeError, ValueError) as error:
+        said = f"unknown name {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise InputError(
+            f"plan {name} is not valid ({said}): see deepsec_jax/cli/plans/digits.toml"
+        ) from None
+
+
+def _plan(spec: Mapping[str, Any], here: Path, data_dir: Path | None) -> Plan:
+    groups: Mapping[str, Sequence[str]] = spec.get("groups", {})
+    given = {"here": here, "pretrained": pretrained_dir()}
+    model = str(spec["model"]).format(**given)
+    several = {"{data}": ["--data-dir", str(data_dir)] if data_dir else []}
+    for group, names in groups.items():
+        several[f"{{{group}}}"] = [str(here / "defenses" / name) for name in names]
+
+    def command(line: str, name: str) -> tuple[str, ...]:
+        filled: list[str] = []
+        for word in shlex.split(line):
+            if word in several:
+                filled += several[word]
+            else:
+                filled.append(word.format(**given, model=model, name=name))
+        return tuple(filled)
+
+    def commands(stage: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+        for name in [name for group in stage.get("each", ()) for name in groups[group]] or [""]:
+            yield from (command(line, name) for line in stage["run"])
+
+    stages = []
+    for stage in spec["stage"]:
+        for field, value in stage.items():
+            if not isinstance(value, _FIELDS[field]):
+                raise ValueError(f"{field} = {value!r}")
+        stages.append(Stage(stage["name"], stage["purpose"], tuple(commands(stage))))
+    return Plan(spec["title"], " ".join(spec["note"].split()), tuple(stages))

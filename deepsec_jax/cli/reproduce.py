@@ -1,0 +1,121 @@
+"""``deepsec reproduce``: every study of a plan, from nothing to one site."""
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from deepsec_jax.cli import InputError
+from deepsec_jax.cli.plan import Plan, Stage, read
+
+INTERRUPTED = 130
+PATIENCE = 2.0  # seconds between two looks at a lock that another process holds
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Run every study of the paper and write one site; the same command continues an interrupted run.
+
+    Several processes, also on several machines, may share a run directory: each takes the next command or
+    cell that no other works on.
+
+    Attributes:
+        plan: digits, mnist or cifar10, or a TOML file of your own.
+        run_dir: Run directory; default runs/reproduce/PLAN.
+        data_dir: Folder of TFDS sets; default TFDS's own.
+        only: Stages to run, e.g. attacks security; default all. The stages before them must be finished.
+        dry_run: Print the stages and their commands, and write nothing.
+    """
+
+    plan: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PLAN")]
+    run_dir: Path | None = None
+    data_dir: Path | None = None
+    only: tuple[str, ...] = ()
+    dry_run: bool = False
+
+    def run(self) -> int:
+        """Run the stages, write the site, and return 1 if a command failed."""
+        here = self.run_dir or Path("runs") / "reproduce" / Path(self.plan).stem
+        plan = read(self.plan, here, self.data_dir)
+        stages = _chosen(plan, self.only)
+        if self.dry_run:
+            return _show(plan, stages)
+        failed: list[str] = []
+        for number, stage in enumerate(stages, start=1):
+            head, start = f"[{number}/{len(stages)}] {stage.name}", time.monotonic()
+            print(f"{head}: {stage.purpose}", file=sys.stderr)
+            for command, code in _run(stage, here / "locks"):
+                if code == INTERRUPTED:
+                    return INTERRUPTED
+                if code:
+                    failed.append(shown(command))
+            print(f"{head}: {(time.monotonic() - start) / 60:.1f} min", file=sys.stderr)
+        for line in failed:
+            print(f"failed: {line}", file=sys.stderr)
+        if (here / "run").is_dir():
+            from deepsec_jax.studies.site import write_site
+
+            made = [(each.name, each.purpose, list(map(shown, each.commands))) for each in plan.stages]
+            index = write_site(here / "run", here / "site", title=plan.title, note=plan.note, stages=made)
+            print(f"site {index}")
+        return 1 if failed else 0
+
+
+def shown(words: Sequence[str]) -> str:
+    """Return a command as one would type it."""
+    return shlex.join(["deepsec", *words])
+
+
+def _chosen(plan: Plan, only: Sequence[str]) -> list[Stage]:
+    names = [stage.name for stage in plan.stages]
+    for name in only:
+        if name not in names:
+            raise InputError(f"--only names no stage {name!r}: it has {', '.join(names)}")
+    return [stage for stage in plan.stages if not only or stage.name in only]
+
+
+def _show(plan: Plan, stages: Sequence[Stage]) -> int:
+    print(f"{plan.title}; nothing is written")
+    for stage in stages:
+        print(f"{stage.name}: {stage.purpose}")
+        for command in stage.commands:
+            print(f"  {shown(command)}")
+    return 0
+
+
+def _run(stage: Stage, locks: Path) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Run each command of a stage; yield it and its exit code.
+
+    A command that another process runs is left for later.  Its turn comes when that process is done or dead:
+    then it finds the work finished, or continues it.
+    """
+    from filelock import FileLock, Timeout
+
+    from deepsec_jax.cli.main import main
+
+    locks.mkdir(parents=True, exist_ok=True)
+    waiting = list(enumerate(stage.commands))
+    while waiting:
+        left = []
+        for number, command in waiting:
+            # Cells have locks of their own, so that processes share an evaluation.
+            lock = FileLock(locks / f"{stage.name}-{number}.lock") if command[0] != "evaluate" else None
+            try:
+                if lock is not None:
+                    lock.acquire(blocking=False)
+            except Timeout:
+                left.append((number, command))
+                continue
+            try:
+                yield command, main(command)
+            finally:
+                if lock is not None:
+                    lock.release()
+        if left == waiting:
+            time.sleep(PATIENCE)
+        waiting = left

@@ -1,0 +1,66 @@
+"""The fitted models that come with the source: networks and defended models, as folders."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT = "DEEPSEC_PRETRAINED"
+"""Variable that names another folder than the checkout's ``pretrained/``."""
+
+
+class PretrainedError(ValueError):
+    """No such pretrained model; one line with the value and the remedy."""
+
+
+def pretrained_dir() -> Path:
+    """Return the folder of them: ``$DEEPSEC_PRETRAINED``, or ``pretrained/`` of the checkout."""
+    return Path(os.environ.get(ENVIRONMENT) or Path(__file__).resolve().parents[1] / "pretrained")
+
+
+def pretrained_names() -> list[str]:
+    """Return the names of the pretrained models, sorted."""
+    return sorted(path.parent.name for path in pretrained_dir().glob("*/recipe.json"))
+
+
+def pretrained_card(name: str) -> dict[str, Any]:
+    """Return what the folder says: ``recipe``, ``classes``, ``figures``; ``defense`` if the model has one.
+
+    Raises:
+        PretrainedError: no such model.
+    """
+    folder = pretrained_folder(name)
+    card: dict[str, Any] = json.loads((folder / "recipe.json").read_text("utf-8"))
+    defense = folder / "defense.json"
+    return card | ({"defense": json.loads(defense.read_text("utf-8"))} if defense.is_file() else {})
+
+
+def pretrained_folder(name: str) -> Path:
+    """Return the folder of a pretrained model, for the command line or ``defenses.load``.
+
+    Raises:
+        PretrainedError: no such model.
+    """
+    if name not in pretrained_names():
+        known = ", ".join(pretrained_names()) or f"none in {pretrained_dir()}"
+        raise PretrainedError(
+            f"no pretrained model {name!r}: there are {known}; set {ENVIRONMENT} to the folder of others"
+        )
+    return pretrained_dir() / name
+
+
+def load_pretrained(name: str) -> Any:
+    """Return a pretrained model, in evaluation mode: the network, or the defended model around it.
+
+        model = models.load_pretrained("mnist-pat-small")
+
+    Args:
+        name: one of :func:`pretrained_names`, see ``deepsec list pretrained``.
+
+    Raises:
+        PretrainedError: no such model.
+        CheckpointError: its folder is damaged.
+    """
+    from deepsec_jax import defenses  # here, because names and cards are listed without jax
+
+    return defenses.load(pretrained_folder(name)).model
