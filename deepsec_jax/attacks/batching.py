@@ -3,9 +3,10 @@
 This is host code: it streams NumPy arrays, also memory-mapped ones, through the device.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from deepsec_jax.jit import jit_per_class
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.placement import on_mesh, rows_axes, rows_sharding, whole_parts
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
-from deepsec_jax.randomness import example_keys, typed_key
+from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
 
 def run_in_batches(
@@ -49,7 +50,8 @@ def run_in_batches(
             inside eps, and its unchanged entries equal those of ``x``.
         labels: integer classes, or targets for a targeted attack, [N].
         key: one key (row i gets ``fold_in(key, i)``) or N keys; needed by random attacks and models.
-        batch_size: images per call.
+        batch_size: images per call.  If they do not fit into memory, the rest goes on with half as many, with
+            a warning.
         sharding: of a batch over devices, e.g. ``NamedSharding(mesh, P("batch"))``; default as the model
             lies, see :mod:`deepsec_jax.placement`.  The batch size is rounded up to a multiple of their
             number.
@@ -93,7 +95,7 @@ def run_in_batches(
         attack = map_per_image(lambda values: values, attack, lambda leaf: on_mesh(leaf, sharding))
         batch_size = whole_parts(batch_size, sharding)
 
-    def start(first: int) -> tuple[jax.Array, Counted | None]:
+    def start(first: int) -> _Started:
         last = min(first + batch_size, rows)
         padding = batch_size - (last - first)
         images = _filled(np.asarray(x[first:last]), padding)
@@ -107,27 +109,59 @@ def run_in_batches(
             images, classes, keys = jax.device_put((images, classes, keys), sharding)
             part = map_per_image(lambda values: jax.device_put(values, sharding), part)
         if isinstance(sharding, NamedSharding):
-            return _per_shard(part, model, images, classes, keys, sharding=sharding)
-        return call_and_count(part, model, images, classes, key=keys)
+            return _Started(first, last, *_per_shard(part, model, images, classes, keys, sharding=sharding))
+        return _Started(first, last, *call_and_count(part, model, images, classes, key=keys))
 
-    def finish(first: int, adversarial: jax.Array, counted: Counted | None) -> None:
-        last = min(first + batch_size, rows)
-        made = np.asarray(adversarial)[: last - first]
+    def finish(part: _Started) -> None:
+        count = part.last - part.first
+        made = np.asarray(part.x_adv)[:count]
+        counted = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], part.counted)
+        own = slice(part.first, part.last)
+        out[own] = as_given(made, np.asarray(x[own])) if is_rounded(x) else made
         if on_counts is not None and counted is not None:
-            on_counts(jax.tree.map(lambda leaf: np.asarray(leaf)[: last - first], counted))
-        out[first:last] = as_given(made, np.asarray(x[first:last])) if is_rounded(x) else made
+            on_counts(counted)
         if on_batch is not None:
-            on_batch(last - first)
+            on_batch(count)
 
-    waiting: tuple[int, jax.Array, Counted | None] | None = None
-    for first in range(0, rows, batch_size):
-        started = (first, *start(first))
-        if waiting is not None:
-            finish(*waiting)
-        waiting = started
-    if waiting is not None:
-        finish(*waiting)
+    done, reached = 0, 0
+    waiting: list[_Started] = []
+    while done < rows:
+        try:
+            if reached < rows:
+                waiting.append(start(reached))
+                reached = waiting[-1].last
+            if len(waiting) == 2 or reached == rows:
+                finish(waiting[0])
+                done = waiting.pop(0).last
+        except jax.errors.JaxRuntimeError as error:
+            smaller = _smaller(batch_size, sharding, error)
+            warnings.warn(
+                f"{batch_size} images do not fit into memory: going on with {smaller} per call", stacklevel=2
+            )
+            batch_size, reached = smaller, done
+            waiting.clear()
+            keys_there = example_keys(root_key(0), batch_size)  # one per row; the attack's own replace them
+            model, attack = reseed(model, keys_there), reseed(attack, keys_there)
     return out
+
+
+class _Started(NamedTuple):
+    """A batch that is computed: rows ``first`` to ``last``."""
+
+    first: int
+    last: int
+    x_adv: jax.Array
+    counted: Counted | None
+
+
+def _smaller(batch_size: int, sharding: Any, error: jax.errors.JaxRuntimeError) -> int:
+    """Return half of a batch size; raise the error if it is not about memory, or nothing is left to halve."""
+    smaller = max(1, batch_size // 2)
+    if isinstance(sharding, NamedSharding):
+        smaller = whole_parts(smaller, sharding)
+    if "RESOURCE_EXHAUSTED" not in str(error) or smaller >= batch_size:
+        raise error
+    return smaller
 
 
 @partial(jit_per_class, static_argnames=("sharding",))

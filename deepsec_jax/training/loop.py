@@ -113,7 +113,11 @@ def frozen(model: Any) -> Any:
     return jax.tree.map(stopped, view)
 
 
-@partial(jax.jit, static_argnames=("graph", "recipe", "steps_per_epoch"))
+@partial(
+    jax.jit,
+    static_argnames=("graph", "recipe", "steps_per_epoch"),
+    donate_argnames=("state", "optimizer_state", "carried"),  # weights and moments are in memory once
+)
 def _step(
     graph: Any, state: Any, streams: Any, optimizer_state: Any, x: Images, labels: Labels, key: Key,
     carried: Any, done: jax.Array, objective: Any, *, recipe: Recipe, steps_per_epoch: int,
@@ -248,7 +252,8 @@ def train(
         with progress(f"train {recipe.name}", recipe.epochs * steps, done_before=first * steps) as advance:
             for epoch in range(first, recipe.epochs):
                 order = _epoch_order(recipe, epoch, len(fit))
-                model_state, optimizer_state = state.model, state.optimizer
+                # Copies: a step takes over their memory, and the best epoch's may be the same arrays.
+                model_state, optimizer_state = jax.tree.map(jnp.copy, (state.model, state.optimizer))
                 losses = []
                 carried = None
                 if hasattr(objective, "replays"):  # starts again with every epoch, so that resuming is exact
