@@ -4,6 +4,9 @@
 :func:`rows_sharding` of it and splits the rows in the same way: attacks, judge, targets, metrics, training.
 Without this jax would compute every row on every device.
 
+The mesh may span several processes (``jax.distributed``).  All of them call the same functions with the same
+images, each moves and computes the rows of its own devices, and all get all results.
+
 A model of your own may have weights split along other axes of its mesh.  They remain split.  Rows lie along
 the axes that no weight uses.
 """
@@ -15,7 +18,10 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from deepsec_jax.randomness import is_key
 
 T = TypeVar("T")
 
@@ -31,7 +37,7 @@ def on_devices(tree: T, devices: Sequence[jax.Device]) -> T:
         devices: at least one.
     """
     whole = NamedSharding(Mesh(np.array(devices), (ROWS,)), PartitionSpec())
-    placed: T = jax.tree.map(lambda leaf: jax.device_put(leaf, whole) if _is_array(leaf) else leaf, tree)
+    placed: T = jax.tree.map(lambda leaf: put(leaf, whole) if _is_array(leaf) else leaf, tree)
     return placed
 
 
@@ -49,10 +55,40 @@ def on_mesh(tree: T, sharding: NamedSharding) -> T:
 
     def moved(leaf: Any) -> Any:
         there = isinstance(leaf, jax.Array) and _spec_of(leaf, sharding.mesh) is not None
-        return leaf if there or not _is_array(leaf) else jax.device_put(leaf, everywhere(sharding))
+        return leaf if there or not _is_array(leaf) else put(leaf, everywhere(sharding))
 
     placed: T = jax.tree.map(moved, tree)
     return placed
+
+
+def put(tree: T, sharding: jax.sharding.Sharding) -> T:
+    """Return a pytree of arrays with a sharding.
+
+    If it spans several processes, each of them calls this with the same arrays and moves the parts of its own
+    devices.
+    """
+    if sharding.is_fully_addressable:
+        moved: T = jax.device_put(tree, sharding)
+        return moved
+
+    def parts(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)  # from one sharding of these devices to another
+        if is_key(leaf):
+            words = parts(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    result: T = jax.tree.map(parts, tree)
+    return result
+
+
+def on_host(array: Any) -> np.ndarray:
+    """Return an array in the host's memory; rows of other processes are fetched from them."""
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
 
 
 def everywhere(sharding: NamedSharding) -> NamedSharding:
@@ -107,7 +143,7 @@ def place_rows(model: Any, rows: T) -> T:
     if sharding is None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return rows
     even = all(np.shape(leaf)[0] % parts_of(sharding) == 0 for leaf in leaves)
-    placed: T = jax.device_put(rows, sharding if even else everywhere(sharding))
+    placed: T = put(rows, sharding if even else everywhere(sharding))
     return placed
 
 

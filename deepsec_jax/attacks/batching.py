@@ -19,7 +19,7 @@ from deepsec_jax.attacks.model_checks import check_mode, check_model, check_rang
 from deepsec_jax.attacks.per_image import at_rows, map_per_image
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.model_traits import classes_of
-from deepsec_jax.placement import on_mesh, rows_axes, rows_sharding, whole_parts
+from deepsec_jax.placement import on_host, on_mesh, put, rows_axes, rows_sharding, whole_parts
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
@@ -106,16 +106,16 @@ def run_in_batches(
             one = key.shape == ()
             keys = example_keys(key, batch_size, first=first) if one else _filled(key[first:last], padding)
         if sharding is not None:
-            images, classes, keys = jax.device_put((images, classes, keys), sharding)
-            part = map_per_image(lambda values: jax.device_put(values, sharding), part)
+            images, classes, keys = put((images, classes, keys), sharding)
+            part = map_per_image(lambda values: put(values, sharding), part)
         if isinstance(sharding, NamedSharding):
             return _Started(first, last, *_per_shard(part, model, images, classes, keys, sharding=sharding))
         return _Started(first, last, *call_and_count(part, model, images, classes, key=keys))
 
     def finish(part: _Started) -> None:
         count = part.last - part.first
-        made = np.asarray(part.x_adv)[:count]
-        counted = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], part.counted)
+        made = on_host(part.x_adv)[:count]
+        counted = jax.tree.map(lambda leaf: on_host(leaf)[:count], part.counted)
         own = slice(part.first, part.last)
         out[own] = as_given(made, np.asarray(x[own])) if is_rounded(x) else made
         if on_counts is not None and counted is not None:
