@@ -98,7 +98,7 @@ def _members(options: Options, run: Run) -> list[DefendedModel]:
     """Return the given defenses that have confidences."""
     found: dict[str, DefendedModel] = {}
     for folder in options.defenses:
-        each = defended_model(folder, run.about["name"], run.dataset)
+        each = defended_model(folder, run.about["name"], run.dataset, like=run.model)
         name = str(each.about["name"])
         if each.rejects or not gives_confidences(each.classifier):
             run.warn(f"warning: {folder}: {name} gives no confidences, so no ensemble has it")
