@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from deepsec_jax.placement import on_host
+
 OnBatch = Callable[[int], Any]
 """Called after every batch with its number of rows."""
 
@@ -42,6 +44,6 @@ def in_batches(
     parts: dict[str, list[np.ndarray]] = {}
     for chosen in batches(rows, batch_size):
         for name, values in function(chosen).items():
-            parts.setdefault(name, []).append(np.asarray(values))
+            parts.setdefault(name, []).append(on_host(values))
         on_batch(min(batch_size, rows - int(chosen[0])))
     return {name: np.concatenate(part)[:rows] for name, part in parts.items()}

@@ -70,15 +70,8 @@ def main() -> None:
     if float((logits - torch.from_numpy(arrays["logits"])).abs().max()) > 1e-3:
         raise SystemExit("the PyTorch network differs from ours: nothing to compare")
     network.forwards = network.gradients = 0
-    attack = AutoAttack(
-        network,
-        norm="Linf",
-        eps=float(arrays["eps"]),
-        version="standard",
-        device="cpu",
-        seed=0,
-        verbose=False,
-    )
+    settings = {"version": "standard", "device": "cpu", "seed": 0, "verbose": False}
+    attack = AutoAttack(network, norm="Linf", eps=float(arrays["eps"]), **settings)
     started = time.perf_counter()
     x_adv = attack.run_standard_evaluation(x, labels, bs=options.batch)
     seconds = time.perf_counter() - started

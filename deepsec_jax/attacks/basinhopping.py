@@ -181,7 +181,7 @@ def _kicked(attack: BasinHopping, state: _State) -> _State:
     )  # fmt: skip
 
 
-def _chosen(shape: tuple[int, int], key: jax.Array, drawn: jax.Array) -> jax.Array:
+def _chosen(shape: tuple[int, ...], key: jax.Array, drawn: jax.Array) -> jax.Array:
     """Return the pixels of a kick, bool [H, W, 1]: a window or single ones.
 
     Args:

@@ -92,10 +92,11 @@ class CGBA(Struct):
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         rows = x.shape[0]
         streams = split_keys(keys)
+        attack_keys: Any = streams.attack  # attack_call ensures that there are keys
         zeros, nothing = jnp.zeros(rows, jnp.int32), jnp.zeros(x.shape, jnp.float32)
         none = jnp.zeros(rows, jnp.float32)
         state = _State(
-            x=x, labels=labels, keys=streams.attack, model_keys=streams.model, asked=zeros, best=none_yet(x),
+            x=x, labels=labels, keys=attack_keys, model_keys=streams.model, asked=zeros, best=none_yet(x),
             phase=zeros + CLEAN, turn=zeros, taken=zeros, edge=nothing, normal=nothing, low=none, high=none,
             narrowing=jnp.zeros(rows, bool), noise=nothing, decided=nothing, wrong=none,
         )  # fmt: skip

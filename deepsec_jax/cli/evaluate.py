@@ -28,7 +28,7 @@ class Evaluate:
     """Evaluate attacks, defenses or detectors; see deepsec evaluate STUDY --help.
 
     Attributes:
-        study: attacks, defenses, detectors, security or robustness.
+        study: attacks, defenses, detectors, security, robustness, transferability or ensembles.
     """
 
     study: Annotated[str, tyro.conf.Positional]
@@ -91,6 +91,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     """
     from deepsec_jax import data
     from deepsec_jax.evaluation.under_test import check_fits
+    from deepsec_jax.placement import beside
     from deepsec_jax.runs.store import Store
     from deepsec_jax.studies.column_versions import column_versions
     from deepsec_jax.studies.run import Run
@@ -106,8 +107,11 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     store = Store(run_dir, column_versions())
     store.check()
     defended = None if loaded.folder is None else loaded.folder.defended
-    surrogate = None if defended is None or defended.surrogate is loaded.model else defended.surrogate
-    return Run(loaded.model, loaded.about, dataset, classes, store, options.batch_size, surrogate=surrogate)
+    surrogate = None if defended is None or defended.surrogate is defended.classifier else defended.surrogate
+    model = models.placed(loaded.model, options.devices)
+    return Run(
+        model, loaded.about, dataset, classes, store, options.batch_size, surrogate=beside(surrogate, model)
+    )
 
 
 def _carry_out(store: "Store", jobs: "Sequence[Job]", todo: Stages, unit: str) -> int:

@@ -4,7 +4,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepsec_jax.cli import InputError
 
@@ -73,6 +73,23 @@ def load(name: str, data: str | None) -> Loaded:
     found = defenses.load(name)
     about = about_folder(found, Path(name).resolve().name)
     return Loaded(found.model, about, facts_of(found), data or found.saved.recipe.data, found)
+
+
+def placed(model: Any, devices: int | Literal["all"]) -> Any:
+    """Return the model on this many devices of the machine.
+
+    Raises:
+        InputError: the machine has fewer.
+    """
+    import jax
+
+    from deepsec_jax.placement import on_devices
+
+    there = jax.local_devices()
+    if devices != "all" and devices > len(there):
+        raise InputError(f"--devices is {devices}, but jax sees {len(there)} here: give fewer, or all")
+    used = there if devices == "all" else there[:devices]
+    return model if len(there) == 1 else on_devices(model, used)
 
 
 def load_base(name: str, data: str | None) -> Loaded:

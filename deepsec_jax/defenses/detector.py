@@ -12,6 +12,7 @@ from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Images, Key, Scalar
 from deepsec_jax.pytree import Struct
 from deepsec_jax.randomness import typed_key
@@ -109,7 +110,8 @@ def score_all(
     images = np.asarray(images)
 
     def scored(rows: np.ndarray) -> dict[str, jax.Array]:
-        return {"scores": _score(scorer, jnp.asarray(unit_images(images[rows])))}
+        batch = place_rows(scorer, jnp.asarray(unit_images(images[rows])))
+        return {"scores": _score(scorer, batch)}
 
     return in_batches(scored, len(images), batch_size, on_batch).get("scores", np.zeros(0, np.float32))
 

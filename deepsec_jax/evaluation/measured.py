@@ -14,6 +14,7 @@ from deepsec_jax.evaluation.judge import answers_of, judging_keys
 from deepsec_jax.evaluation.machine import median_seconds
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import METRICS, AttackRecord, measure
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
@@ -94,6 +95,7 @@ def measure_cell(
 
     def measured(chosen: np.ndarray) -> dict[str, np.ndarray]:
         batch = {name: jnp.asarray(arrays[name][chosen]) for name in ("x", "x_adv", "labels", "targets")}
+        batch = place_rows(model, batch)
         record = record_of(
             model, batch["x"], batch["x_adv"], batch["labels"],
             targets=batch["targets"] if targeted else None, first=int(chosen[0]),
@@ -118,7 +120,7 @@ def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repea
     if not rows:
         return float("nan")
     keys = example_keys(root_key(0), rows)
-    batch = jax.device_put((np.asarray(x, np.float32), np.asarray(labels, np.int32)))
+    batch = place_rows(model, jax.device_put((np.asarray(x, np.float32), np.asarray(labels, np.int32))))
     return median_seconds(lambda: _bare_gradient(model, *batch, keys), repeats) / rows
 
 

@@ -20,7 +20,7 @@ NOISE = 2.0
 def shares(each: Sequence[float], n: int, seconds: float) -> list[int]:
     """Return the number of images of each cell, so that all together take at most this time.
 
-    Every cell gets the same time, and no more images than n.  Other cells use what a cheap one leaves.
+    Every cell gets the same time, and no more images than n.  The others share what a cheap cell leaves.
     Numbers are those of :data:`STEPS`, or n.
 
     Args:
