@@ -12,7 +12,7 @@ import deepsec_jax
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
-    "platforms", "foreign", "batches", "declared", "field_checks",
+    "compilation_cache", "platforms", "foreign", "batches", "declared", "field_checks",
     "nnx_modules", "jit", "model_traits", "hashing",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "memory": (),
     "convolutions": (),
     "platforms": (),
+    "compilation_cache": (),
     "foreign": (),
     "batches": (),
     "declared": ("catalog",),

@@ -7,7 +7,8 @@
 
 Each directory must end with the same CSV, JSON and LaTeX byte for byte. No finished stage (a cell, or a group
 of its columns) may be computed again, and a started one only if its process was killed in it. Moments are
-drawn evenly over the first half of the time of an undisturbed run, from the first cell on.
+drawn evenly over the first half of the time of an undisturbed run, from the first cell on. The same command
+continues this program after an interruption.
 
 Options that this program does not know go to ``deepsec evaluate``, for example
 
@@ -16,6 +17,7 @@ Options that this program does not know go to ``deepsec evaluate``, for example
 
 import argparse
 import itertools
+import json
 import subprocess
 import sys
 import time
@@ -47,22 +49,25 @@ def main() -> None:
     command = [
         sys.executable, "-m", "deepsec_jax.cli", "evaluate", options.study, options.model, *evaluate
     ]  # fmt: skip
-    folder, rng = Path(options.folder), np.random.default_rng(options.kill_seed)
+    folder = Path(options.folder)
+    state = State(folder / "kills.json")
     undisturbed = folder / "undisturbed"
-    process = start(command, undisturbed)
-    wait_for_work(process, undisturbed)
-    started = time.perf_counter()
-    if process.wait():
-        raise SystemExit(f"the undisturbed run failed: {' '.join(command)}")
-    length = time.perf_counter() - started
+    if not state.length:
+        process = start(command, undisturbed)
+        wait_for_work(process, undisturbed)
+        started = time.perf_counter()
+        if process.wait():
+            raise SystemExit(f"the undisturbed run failed: {' '.join(command)}")
+        state.length = time.perf_counter() - started
+        state.write()
     expected, rows = report(undisturbed), []
     for processes in (1, 2):
-        killed: set[int] = set()
-        runs: list[Path] = []
-        while len(killed) < options.kills:
-            runs.append(folder / f"killed-{processes}-{len(runs)}")
-            disturb(command, runs[-1], processes, options.kills, killed, length / 2, rng)
-        logs = [read_log(run) for run in runs]
+        runs = sorted(folder.glob(f"killed-{processes}-*")) or [folder / f"killed-{processes}-00"]
+        disturb(command, runs[-1], processes, options, state)  # it may be unfinished
+        while len(state.killed[processes]) < options.kills:
+            runs.append(folder / f"killed-{processes}-{len(runs):02}")
+            disturb(command, runs[-1], processes, options, state)
+        killed, logs = state.killed[processes], [Store(run).read_log() for run in runs]
         again = [violation for log in logs for violation in computed_again(log, killed)]
         different = [name for run in runs for name in differing(run, expected)]
         cells = sum(len(list((run / "cells").iterdir())) for run in runs)
@@ -70,18 +75,37 @@ def main() -> None:
         rows.append([options.study, processes, len(runs), len(killed), cells, sum(map(restarts, logs)),
                      len(again), len(different), verdict(passed)])  # fmt: skip
         print(*different, *again, sep="\n")
-        payload = {
-            "evaluate": evaluate,
-            "seconds_undisturbed": length,
-            "files": sorted(expected),
-            "rows": rows,
-        }
-        write_json(options.out, f"kills-{options.study}", payload)
+        facts = {"evaluate": evaluate, "seconds_undisturbed": state.length, "files": sorted(expected)}
+        write_json(options.out, f"kills-{options.study}", {**facts, "rows": rows})
     head = [
         "study", "processes", "directories", "kills", "cells", "stages killed", "computed twice",
         "files that differ", "",
     ]  # fmt: skip
     print(table(head, rows))
+
+
+class State:
+    """What was done so far, kept in a file, so that this program can be killed, too.
+
+    Attributes:
+        length: seconds of work of the undisturbed run; 0 until it is finished.
+        tries: moments drawn so far.
+        killed: number of processes -> ids of the killed ones.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        kept: dict[str, Any] = {"length": 0.0, "tries": 0, "killed": {}}
+        if path.is_file():
+            kept = json.loads(path.read_text())
+        self.length, self.tries = float(kept["length"]), int(kept["tries"])
+        self.killed: dict[int, list[int]] = {
+            processes: kept["killed"].get(str(processes), []) for processes in (1, 2)
+        }
+
+    def write(self) -> None:
+        """Write the file."""
+        self.path.write_text(json.dumps({"length": self.length, "tries": self.tries, "killed": self.killed}))
 
 
 def start(command: Sequence[str], run: Path) -> subprocess.Popen[bytes]:
@@ -93,24 +117,27 @@ def start(command: Sequence[str], run: Path) -> subprocess.Popen[bytes]:
 
 def wait_for_work(process: subprocess.Popen[bytes], run: Path) -> None:
     """Wait until the process has begun to compute, or has ended."""
-    while process.poll() is None and all(entry["pid"] != process.pid for entry in read_log(run)):
+    while process.poll() is None and all(entry["pid"] != process.pid for entry in Store(run).read_log()):
         time.sleep(0.05)
 
 
 def disturb(
-    command: Sequence[str], run: Path, processes: int, kills: int, killed: set[int], longest: float,
-    rng: np.random.Generator,
-) -> None:  # fmt: skip
-    """Kill one of the processes until there are ``kills`` in all, start it again, then let all finish."""
+    command: Sequence[str], run: Path, processes: int, options: argparse.Namespace, state: State
+) -> None:
+    """Kill one of the processes until there are enough kills, start it again, then let all finish."""
     alive = [start(command, run) for _ in range(processes)]
-    with progress(f"kills, {processes} processes", kills, done_before=len(killed)) as advance:
-        while len(killed) < kills:
+    killed = state.killed[processes]
+    with progress(f"kills, {processes} processes", options.kills, done_before=len(killed)) as advance:
+        while len(killed) < options.kills:
+            rng = np.random.default_rng((options.kill_seed, processes, state.tries))
+            state.tries += 1
             victim = int(rng.integers(processes))
             wait_for_work(alive[victim], run)
-            time.sleep(rng.uniform(0, longest))
+            time.sleep(rng.uniform(0, state.length / 2))
             if alive[victim].poll() is None:
                 alive[victim].kill()
-                killed.add(alive[victim].pid)
+                killed.append(alive[victim].pid)
+                state.write()
                 advance()
             elif all(process.poll() is not None for process in alive):
                 break  # everything is finished: nothing is left to disturb
@@ -135,11 +162,6 @@ def differing(run: Path, expected: dict[str, bytes]) -> list[str]:
     found = report(run)
     names = sorted(found.keys() | expected)
     return [str(run / "report" / name) for name in names if found.get(name) != expected.get(name)]
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """Return the entries of a run's log."""
-    return Store(run).read_log()
 
 
 def stages(log: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:

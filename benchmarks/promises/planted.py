@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.results import table, verdict, write_json
 from deepsec_jax import attacks, data, evaluation
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.verdict.tables import gates
+from deepsec_jax.studies.verdict.gates import gates
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "tests" / part) for part in ("evaluation", "")]
 

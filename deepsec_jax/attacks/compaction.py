@@ -1,11 +1,11 @@
-"""Row-wise loops without work for finished rows, inside one jitted call.
+"""Row-wise loops without work for finished rows, inside one jitted call: :func:`while_live`.
 
-:func:`while_live` runs in up to three phases of decreasing static batch size.  When few enough rows are live,
-they are sorted to the front and the others are set aside.
+On an accelerator it runs in up to three phases of decreasing static batch size.  When few enough rows are
+live, they are sorted to the front and the others are set aside.
 
-:func:`in_turns` does the same on an accelerator.  On a CPU it steps a few rows at a time, and the next row
-replaces a finished one.  A CPU is nearly as fast per row with few rows as with many.  If all rows need
-similar numbers of expensive steps, phases spend a sixth of the work on finished rows, and turns do not.
+On a CPU it steps a few rows at a time, and the next row replaces a finished one.  A CPU is nearly as fast per
+row with few rows as with many; one size is compiled instead of three; and phases spend a sixth of the work on
+finished rows.
 
 Nothing leaves the device and there is one trace.  Under an outer ``vmap`` the loop runs until the slowest of
 the outer axis is finished.  On several devices :func:`deepsec_jax.attacks.run_in_batches` runs it per shard.
@@ -35,7 +35,7 @@ SMALLEST = 8
 """Smallest batch size of a phase: smaller batches are no faster per call."""
 
 WIDTH = 16
-"""Rows per turn: a row costs about a tenth more than among 100, and fewer places are idle."""
+"""Rows per step on a CPU: a row costs about a tenth more than among 100, and fewer places are idle."""
 
 
 def phase_sizes(rows: int) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ def phase_sizes(rows: int) -> tuple[int, ...]:
 
 
 def while_live(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
-    """Apply ``step`` until no row is live, in phases.
+    """Apply ``step`` until no row is live.
 
     Args:
         step: advances every live row and leaves the others unchanged; row i of its result depends on row i
@@ -60,6 +60,11 @@ def while_live(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
     Returns:
         The final state, rows in their original order.
     """
+    return few_at_a_time(step, live, state) if on_cpu() else in_phases(step, live, state)
+
+
+def in_phases(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
+    """Return the result of :func:`while_live`, computed in phases of decreasing batch size."""
     rows = jax.tree.leaves(state)[0].shape[0]
     working: tuple[jax.Array, Any] = (jnp.arange(rows), state)
     aside = []
@@ -75,30 +80,16 @@ def while_live(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
     return in_order
 
 
-def in_turns(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
-    """Return the result of :func:`while_live`; on a CPU computed ``WIDTH`` rows at a time.
-
-    Arguments as of :func:`while_live`.
-    """
-
-    def front(state: Rows, width: int) -> tuple[jax.Array, Rows]:
-        """Return the indices of the first live rows, filled up with others, and these rows."""
-        first = _live_first(live, state)[:width]
-        return first, _take(state, first)
+def few_at_a_time(step: Step[Rows], live: Live[Rows], state: Rows) -> Rows:
+    """Return the result of :func:`while_live`, computed ``WIDTH`` rows at a time."""
 
     def turn(state: Rows) -> Rows:
-        first, part = front(state, WIDTH)
+        first = _live_first(live, state)[:WIDTH]
+        part = _take(state, first)
         return _put_back(state, first, part, step(part))
 
-    def few_at_a_time(state: Rows) -> Rows:
-        state = _until(SMALLEST, live, turn, state)
-        first, last = front(state, SMALLEST)
-        return _put_back(state, first, last, while_live(step, live, last))
-
     rows = jax.tree.leaves(state)[0].shape[0]
-    if rows <= WIDTH or not on_cpu():
-        return while_live(step, live, state)
-    return few_at_a_time(state)
+    return _until(0, live, turn if rows > WIDTH else step, state)
 
 
 def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:

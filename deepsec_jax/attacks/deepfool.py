@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import at_step, split_keys
 from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call
-from deepsec_jax.attacks.compaction import in_turns, rows_where
+from deepsec_jax.attacks.compaction import rows_where, while_live
 from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.fields import norm_of
 from deepsec_jax.attacks.geometry import Norm, at_least_float32, l2_norm, steepest, towards
@@ -96,7 +96,7 @@ class DeepFool(Struct):
         def step(state: _State) -> _State:
             return rows_where(live(state), _stepped(self, model, state), state)
 
-        last = in_turns(step, live, state)
+        last = while_live(step, live, state)
         steps = last.steps.astype(jnp.float32)
         found = jnp.where(per_row(last.fooled), last.x_adv, x)
         return Counted(found, 1.0 + steps, count * steps)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.best_so_far import at_steps, per_row
 from deepsec_jax.attacks.call import attack_call, label_targets
-from deepsec_jax.attacks.compaction import in_turns, rows_where
+from deepsec_jax.attacks.compaction import rows_where, while_live
 from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.geometry import at_least_float32, towards
 from deepsec_jax.attacks.gradient import pullbacks
@@ -93,7 +93,7 @@ class JSMA(Struct):
         def step(state: _State) -> _State:
             return rows_where(live(state), _round(self, model, state, rounds), state)
 
-        last = in_turns(step, live, state)
+        last = while_live(step, live, state)
         found = jnp.where(per_row(last.hit), last.x_adv, x)
         looks = last.looks.astype(jnp.float32)
         return Counted(found, jnp.zeros_like(looks), looks * (2 if self.saliency == "logits" else 1))

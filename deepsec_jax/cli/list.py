@@ -31,8 +31,9 @@ class List:
 
         console = Console()
         tables = {
-            "attacks": _attacks, "defenses": _defenses, "metrics": _metrics, "models": _models,
-            "recipes": _recipes, "data": _data, "pretrained": _pretrained,
+            "attacks": lambda: _cards("attacks", "goal"), "defenses": lambda: _cards("defenses", "kind"),
+            "metrics": _metrics, "models": _models, "recipes": _recipes, "data": _data,
+            "pretrained": _pretrained,
         }  # fmt: skip
         for name, table in tables.items():
             if self.what in ("all", name):
@@ -46,19 +47,10 @@ def _table(title: str, *columns: str) -> "Table":
     return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
 
 
-def _attacks() -> "Table":
-    table = _table("attacks", "name", "what it does", "goal", "reference")
-    for name, attack in declared.table("deepsec_jax.attacks.table", "ATTACKS").items():
-        card = attack.card
-        table.add_row(name, card.title, card.goal, card.reference)
-    return table
-
-
-def _defenses() -> "Table":
-    table = _table("defenses", "name", "what it does", "kind", "reference")
-    for name, defense in declared.table("deepsec_jax.defenses.table", "DEFENSES").items():
-        card = defense.card
-        table.add_row(name, card.title, card.kind, card.reference)
+def _cards(package: str, group: str) -> "Table":
+    table = _table(package, "name", "what it does", group, "reference")
+    for name, each in declared.table(f"deepsec_jax.{package}.table", package.upper()).items():
+        table.add_row(name, each.card.title, getattr(each.card, group), each.card.reference)
     return table
 
 

@@ -20,6 +20,7 @@ from deepsec_jax.cli.report import Report
 from deepsec_jax.cli.reproduce import Reproduce
 from deepsec_jax.cli.robustness import Robustness
 from deepsec_jax.cli.train import Train
+from deepsec_jax.compilation_cache import keep_programs
 from deepsec_jax.convolutions import convolve_for_gradients
 from deepsec_jax.memory import keep_freed_memory
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     keep_freed_memory()
     convolve_for_gradients()
+    keep_programs()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(_parse(words))

@@ -20,7 +20,8 @@ class Robustness(Options):
         from deepsec_jax.cli.attack import write_page
         from deepsec_jax.cli.evaluate import execute, open_run
         from deepsec_jax.runs.store import read_cells
-        from deepsec_jax.studies.verdict.tables import ROBUSTNESS_STUDY, verdict
+        from deepsec_jax.studies.verdict.sentences import verdict
+        from deepsec_jax.studies.verdict.tables import ROBUSTNESS_STUDY
 
         run = open_run(ROBUSTNESS_STUDY, self)
         jobs = ROBUSTNESS_STUDY.jobs(self, run)
@@ -28,7 +29,7 @@ class Robustness(Options):
         if self.dry_run:
             return code
         names = {job.name for job in jobs}
-        cells = [cell for cell in read_cells(run.store.folder) if cell.name in names]
+        cells = [cell for cell in read_cells(run.store.folder, run.store.versions) if cell.name in names]
         print(f"\nHow robust is {run.about['name']}?")
         for topic, text in verdict(cells).items():
             print(f"  {topic}: {text}")

@@ -15,6 +15,7 @@ from deepsec_jax.defenses import Defended, base_of, load_defended
 from deepsec_jax.defenses.detector import FPR, fitting_and_validation
 from deepsec_jax.evaluation.defense_cells import DefendedModel, digest, subject_of
 from deepsec_jax.evaluation.detector_jobs import DetectorUnderTest, threshold_of
+from deepsec_jax.foreign import library_of
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.randomness import example_keys, reseed, root_key
@@ -37,7 +38,8 @@ def check_fits(model: Any, dataset: Dataset) -> int:
     where = f"the model on images {'x'.join(map(str, dataset.image_shape))}"
     _ours(where, lambda: check_model(model))
     model = _ours(where, lambda: reseed(model, example_keys(root_key(0), 2)))
-    _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels))
+    remedy = "" if library_of(model) != "Equinox" else IMAGE_BY_IMAGE
+    _ours(where, lambda: jax.eval_shape(partial(check_shapes, model), images, labels), remedy)
     for leaf in map(jnp.asarray, jax.tree.leaves(model)):  # for example a wrapper's factor
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
             raise UnfitError("the model has NaN or infinite weights: train it again or load another one")
@@ -54,13 +56,19 @@ def check_fits(model: Any, dataset: Dataset) -> int:
     return classes
 
 
-def _ours(where: str, check: Callable[[], Any]) -> Any:
+IMAGE_BY_IMAGE = (
+    ": Equinox's layers take one image, channels first: return deepsec_jax.models.from_equinox(module, "
+    "channels_first=True)"
+)
+
+
+def _ours(where: str, check: Callable[[], Any], remedy: str = "") -> Any:
     """Return the result of a library check, with ValueError and TypeError as UnfitError."""
     try:
         return check()
     except (ValueError, TypeError) as error:
         message = str(error).strip().partition("\n")[0]
-        raise UnfitError(f"{where}: {message}") from None
+        raise UnfitError(f"{where}: {message}{remedy}") from None
 
 
 def defended_model(folder: str, base: str, dataset: Dataset) -> DefendedModel:

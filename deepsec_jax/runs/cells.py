@@ -268,11 +268,7 @@ def kind_of(config: Config) -> str:
 
 
 def is_current(config: Config) -> bool:
-    """Tell whether a config has the current version of its kind.
-
-    Raises:
-        LookupError: there is no such kind.
-    """
+    """Tell whether a config has the current version of its kind."""
     kind = kind_named(kind_of(config))
     return kind is _OWN or int(config.get("version", 1)) == kind.version
 

@@ -1,5 +1,6 @@
 """Estimated time of missing cells, and the basis of the estimate."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -84,10 +85,13 @@ def estimate(
         if kind_of(job.config) == ATTACK and _same_work(job.config) in per_image:
             found["recorded"] += 1
             found["seconds"] += job.images * per_image[_same_work(job.config)]
-        elif job.seconds is not None and job.gradients is not None:
-            found["timed"] += 1
+        elif job.seconds is not None:
             if (same := _same_time(job)) not in timed:
                 timed[same] = job.seconds()
+            if math.isnan(timed[same]):
+                unknown.append(_name(job))
+                continue
+            found["timed"] += 1
             found["seconds"] += job.images * timed[same]
         elif job.gradients is None:
             unknown.append(_name(job))
@@ -99,14 +103,19 @@ def estimate(
             found["seconds"] += job.images * job.gradients * one()
     needed = found["counted"] or found["most"]
     return Estimate(
-        **found, gradient_seconds=one() if needed else None, measured=not gradients, unknown=tuple(unknown)
+        **found,
+        gradient_seconds=one() if needed else None,
+        measured=not gradients,
+        unknown=tuple(dict.fromkeys(unknown)),
     )
 
 
 def _same_time(job: Job) -> str:
-    """Return a key for cells with equal time per image: attack or detector, model, access."""
+    """Return a key for cells with equal time per image: attack or detector, model, knowledge."""
     config = job.config
-    return repr((_name(job), config.get("access"), config.get("weights"), config.get("kind")))
+    return repr(
+        (_name(job), config.get("knowledge", config.get("access")), config.get("weights"), config.get("kind"))
+    )
 
 
 def _name(job: Job) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from deepsec_jax.metrics import METRICS, Summary, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.store import read_cells
+from deepsec_jax.studies.column_versions import column_versions
 from deepsec_jax.studies.report import render
 from deepsec_jax.studies.study import Study
 from deepsec_jax.studies.table import STUDIES
@@ -160,7 +161,7 @@ def read(run_dir: str | os.PathLike[str], *, times: bool = True) -> dict[str, Re
     Raises:
         StoreError: not a run directory, or a damaged one.
     """
-    return results_of(read_cells(run_dir), times=times)
+    return results_of(read_cells(run_dir, column_versions()), times=times)
 
 
 def results_of(cells: Sequence[Cell], *, times: bool = True) -> dict[str, Results]:

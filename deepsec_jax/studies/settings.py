@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from deepsec_jax.catalog import UnknownName
+from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.model_words import defense_in_words
+from deepsec_jax.tables.build import decided_by
 from deepsec_jax.tables.numbers import digits
 from deepsec_jax.tables.page import Block
 
@@ -45,6 +47,12 @@ def defense_of(config: Mapping[str, Any]) -> dict[str, str]:
     model = config.get("model")
     card = model.get("defense") if isinstance(model, Mapping) else None
     return {"Defense": defense_in_words(card)} if isinstance(card, Mapping) else {}
+
+
+def undefended_model(cell: Cell) -> str:
+    """Return a text that is equal for cells of one undefended model and one test split, for grouping."""
+    decided = {name: cell.config[name] for name in ("data", "model", "images")}
+    return decided_by({**decided, "raw": cell.config["weights"]["raw"]})
 
 
 def described(kind: Any) -> str:

@@ -1,4 +1,4 @@
-r"""Tables as LaTeX, for ``\input``; they need the packages booktabs and graphicx."""
+r"""Tables as LaTeX, for ``\input``; they need booktabs and graphicx, with struck figures also ulem."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,7 +10,9 @@ def to_latex(sections: Iterable[Section]) -> str:
     """Return the tables of all sections; kinds with several tables per section come last."""
     every = (table for section in sections for table in section.tables if table.rows)
     tables = sorted(every, key=lambda table: table.several)
-    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(map(_table, tables))
+    strikes = any(row.struck for table in tables for row in table.rows)
+    needed = "booktabs,graphicx" + (",ulem" if strikes else "")
+    return f"% needs \\usepackage{{{needed}}}\n" + "\n".join(map(_table, tables))
 
 
 def _table(table: Table) -> str:
@@ -60,7 +62,10 @@ def _row(table: Table, row: Row) -> list[str]:
     figures = [figure for span in table.spans for figure in row.of(span)]
     empty = ("",) if table.base else ()
     base = (row.base.replace("/", " / "),) if table.base else ()
-    lines: list[Sequence[str]] = [(row.label, "ours", *base, *numbers.means(figures))]
+    means = map(tex, numbers.means(figures))
+    struck = [rf"\sout{{{mean}}}" for mean in means] if row.struck else list(means)
+    first = " & ".join([*map(tex, (row.label, "ours", *base)), *struck]) + r" \\"
+    lines: list[Sequence[str]] = []
     if row.error is None:
         lines.append(("", "95 %", *empty, *numbers.intervals(figures)))
         if not table.base:
@@ -70,7 +75,7 @@ def _row(table: Table, row: Row) -> list[str]:
         lines.append(("", "rejected", *numbers.beside(row, columns)))
     if theirs := numbers.papers(figures):
         lines.append(("", "paper", *empty, *theirs))
-    return [_line(*line) for line in lines]
+    return [first, *(_line(*line) for line in lines)]
 
 
 def _line(*texts: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from deepsec_jax.metrics import Column
 from deepsec_jax.tables import numbers
@@ -77,6 +78,14 @@ class View:
     sound: str
     blocks: Sequence[Block]
     details: Sequence[Detail]
+
+
+def charts_block(
+    drawn: Iterable[tuple[str, str]], title: str = "", intro: str = "", *, large: bool = True
+) -> list[Block]:
+    """Return the block of drawings (title, SVG); nothing if there are none."""
+    charts = [{"title": name, "svg": Markup(svg)} for name, svg in drawn]
+    return [Block("charts", {"charts": charts, "large": large}, title, intro)] if charts else []
 
 
 def anchor_of(section: str, index: int) -> str:

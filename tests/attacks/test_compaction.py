@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepsec_jax.attacks.compaction import PHASES, phase_sizes, rows_where, while_live
+from deepsec_jax.attacks.compaction import PHASES, in_phases, phase_sizes, rows_where, while_live
 
 
 def test_at_most_three_falling_sizes():
@@ -26,7 +26,7 @@ def count_down(left, note=lambda size: None, fault=0):
         note(left.shape[0])
         return rows_where(left > 0, (left - 1, total + left.astype(jnp.float32)), state)
 
-    return while_live(step, lambda state: state[0] > fault, (left, jnp.zeros(len(left))))
+    return in_phases(step, lambda state: state[0] > fault, (left, jnp.zeros(len(left))))
 
 
 counted = jax.jit(count_down, static_argnames=("note", "fault"))  # one program per size, not per example
@@ -57,7 +57,7 @@ def test_finished_rows_cost_nothing_once_half_are_done():
 def test_rows_may_carry_keys():
     keys = jax.random.split(jax.random.key(0), 20)
     state = (jnp.arange(20), keys)
-    left, kept = while_live(lambda s: (rows_where(s[0] > 0, s[0] - 1, s[0]), s[1]), lambda s: s[0] > 0, state)
+    left, kept = in_phases(lambda s: (rows_where(s[0] > 0, s[0] - 1, s[0]), s[1]), lambda s: s[0] > 0, state)
     assert (np.asarray(left) == 0).all()
     np.testing.assert_array_equal(jax.random.key_data(kept), jax.random.key_data(keys))
 

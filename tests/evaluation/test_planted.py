@@ -7,7 +7,7 @@ from conftest import make_linear
 from planted import STRENGTHS, defended, fitted
 
 from deepsec_jax import attacks, data, evaluation
-from deepsec_jax.studies.verdict.tables import gates
+from deepsec_jax.studies.verdict.gates import gates
 
 EPS, N = 0.15, 100
 

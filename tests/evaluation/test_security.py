@@ -209,6 +209,7 @@ def test_without_an_adaptive_attack_masked_figures_are_struck_through(tmp_path):
     assert any("white-box attacks leave more images than replayed ones: pgd by" in text for text in said)
     files = render_run(cells)
     assert files["security.html"].count('<tr class="struck">') >= 2
+    assert files["security.tex"].count(r"\sout{") >= 2 and ",ulem}" in files["security.tex"]
     assert '"may_be_called_robust": false' in files["security.json"]
 
 

@@ -12,9 +12,11 @@ from deepsec_jax.studies.options import InputError
 from deepsec_jax.studies.report import render_run
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.verdict.attacks import short_name
+from deepsec_jax.studies.verdict.gates import gates
 from deepsec_jax.studies.verdict.jobs import jobs
 from deepsec_jax.studies.verdict.options import Options, radius_of
-from deepsec_jax.studies.verdict.tables import gates, sections, verdict
+from deepsec_jax.studies.verdict.sentences import verdict
+from deepsec_jax.studies.verdict.tables import sections
 
 N, EPS = 60, 0.05
 
@@ -69,8 +71,11 @@ def test_accuracies_and_distances_are_those_of_the_closed_form(cells):
 
 def test_the_answer_has_every_topic_and_its_figures(cells):
     said = verdict(cells)
-    topics = ("Clean accuracy", "Robust accuracy", "Tried", "Smallest change", "Not tried", "Gates")
-    assert all(topic in said for topic in topics)
+    topics = (
+        "Question", "Clean accuracy", "Robust accuracy", "Tried", "Smallest change, L∞",
+        "Smallest change, L2", "Curve", "Signs of weak attacks", "Not tried", "Gates",
+    )  # fmt: skip
+    assert list(said) == list(topics)
     accuracy = cells[0]
     assert f"{100 * accuracy.columns['robust'].mean():.1f} %" in said["Robust accuracy"]
     assert f"n = {N}" in said["Clean accuracy"] and "L∞ ≤ 0.05" in said["Robust accuracy"]
@@ -78,7 +83,7 @@ def test_the_answer_has_every_topic_and_its_figures(cells):
     median = np.median(
         np.where(cells[1].arrays["success"] >= 0.5, cells[1].arrays["distance"], np.inf)[right]
     )
-    assert f"{median:.3g} in L∞" in said["Smallest change"]
+    assert f"{median:.3g} in L∞" in said["Smallest change, L∞"]
     assert said["Gates"].startswith("Not robust accuracy. Few images: n = 60 is too few")
     assert len(sections(cells)) == 1
     files = render_run(cells)

@@ -1,10 +1,9 @@
 """Details of one attack on a page: hyperparameters, pictures, plots, and all metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from deepsec_jax.attacks import ATTACKS, preset_card
 from deepsec_jax.evaluation.sample import examples_of
@@ -12,8 +11,8 @@ from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.paper_title import same
 from deepsec_jax.studies.settings import Card, card_of, described, settings_block
 from deepsec_jax.tables import plots
-from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
-from deepsec_jax.tables.pictures import class_in_words, example
+from deepsec_jax.tables.page import Block, Detail, anchor_of, charts_block, every_figure
+from deepsec_jax.tables.pictures import class_in_words, example, names_for
 from deepsec_jax.tables.plots import Curve
 from deepsec_jax.tables.table import Row, Section
 
@@ -37,7 +36,7 @@ def details(section: Section, anchor: str, times: bool) -> list[Detail]:
                 _settings(row, section),
                 Block("pictures", {"examples": _examples(row.cells[""]), "success": "hit",
                                    "failure": "no hit"}),
-                Block("charts", {"charts": _charts(row, anchor_of(anchor, index)), "large": False}),
+                *charts_block(_charts(row, anchor_of(anchor, index)), large=False),
                 every_figure(row.figures[""][column.name] for column in table.columns),
             ),
         )
@@ -58,7 +57,8 @@ def _settings(row: Row, section: Section) -> Block:
 
 def _examples(cell: Cell) -> list[dict[str, Any]]:
     arrays = cell.arrays
-    names = _class_names(cell, arrays["probabilities"].shape[1])
+    given = cell.environment.get("class_names", cell.config.get("class_names", ()))
+    names = names_for(given, arrays["probabilities"].shape[1])
     targets = arrays["targets"]
     return [
         example(
@@ -72,14 +72,6 @@ def _examples(cell: Cell) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _class_names(cell: Cell, classes: int) -> Sequence[str]:
-    for place in (cell.config, cell.environment):
-        names = place.get("class_names")
-        if isinstance(names, list | tuple) and len(names) >= classes:
-            return [str(name) for name in names]
-    return [f"class {index}" for index in range(classes)]
-
-
 def distances(cell: Cell) -> Mapping[str, np.ndarray]:
     """Return L2 and L∞ of the change of each image, float64 [N]."""
     delta = np.abs(cell.arrays["x_adv"].astype(np.float64) - cell.arrays["x"].astype(np.float64))
@@ -91,7 +83,7 @@ def _hits(row: Row) -> np.ndarray:
     return row.cells[""].arrays["success"] >= 0.5
 
 
-def _charts(row: Row, anchor: str) -> list[dict[str, Any]]:
+def _charts(row: Row, anchor: str) -> list[tuple[str, str]]:
     hits, delta = _hits(row), distances(row.cells[""])
     confidence = row.cells[""].arrays["confidence"][hits]
     drawn = [
@@ -102,11 +94,11 @@ def _charts(row: Row, anchor: str) -> list[dict[str, Any]]:
     if row.cells[""].environment.get("confidences", True):
         svg = plots.distribution(f"{anchor}-p", "P(adversarial class)", confidence, (0.0, 1.0))
         drawn.append(("Confidence of the adversarial class, hits", svg))
-    drawn += [
+    return [
+        *drawn,
         ("L2 distance, hits", plots.distribution(f"{anchor}-d2", "L2 distance", delta["L2"][hits])),
         ("L∞ distance, hits", plots.distribution(f"{anchor}-di", "L∞ distance", delta["L∞"][hits])),
-    ]  # fmt: skip
-    return [{"title": title, "svg": Markup(svg)} for title, svg in drawn]
+    ]
 
 
 def overview(section: Section, anchor: str) -> list[Block]:
@@ -118,9 +110,5 @@ def overview(section: Section, anchor: str) -> list[Block]:
             curves = [Curve(row.label, distances(row.cells[""])[norm][_hits(row)], row.n) for row in rows]
             name = f"{anchor}-{goal}-{'l2' if norm == 'L2' else 'linf'}"
             svg = plots.success_distance(name, norm, curves)
-            charts.append({"title": f"{norm}, {words} attacks", "svg": Markup(svg)})
-    return (
-        [Block("charts", {"charts": charts, "large": True}, "Success against distance", _CURVES)]
-        if charts
-        else []
-    )
+            charts.append((f"{norm}, {words} attacks", svg))
+    return charts_block(charts, "Success against distance", _CURVES)

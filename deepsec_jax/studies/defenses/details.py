@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from deepsec_jax.answers import NO_CLASS
 from deepsec_jax.defenses import DEFENSES, preset_card
@@ -16,7 +15,7 @@ from deepsec_jax.studies.defenses.robustness import defense_key
 from deepsec_jax.studies.defenses.threat_words import eps_in_words
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
 from deepsec_jax.tables import plots
-from deepsec_jax.tables.page import Block, Detail, anchor_of, every_figure
+from deepsec_jax.tables.page import Block, Detail, anchor_of, charts_block, every_figure
 from deepsec_jax.tables.pictures import class_in_words, example, inputs_example, names_for
 from deepsec_jax.tables.table import Row, Section
 from deepsec_jax.training import RECIPES
@@ -49,7 +48,6 @@ def _detail(row: Row, section: Section, anchor: str) -> Detail:
     finished = [cell for cell in cells if cell.error is None]
     config = next(cell.config for cell in section.cells if defense_key(cell) == row.key)
     training: Mapping[str, Any] = _first_said(finished, "training") or {}
-    charts = _charts(training, anchor, finished)
     folder = _first_said(finished, "folder")
     channels = next((cell.arrays["x"].shape[3] for cell in finished if "x" in cell.arrays), None)
     card: Card = card_of(
@@ -58,7 +56,7 @@ def _detail(row: Row, section: Section, anchor: str) -> Detail:
     blocks = [
         settings_block(config["defense"]["settings"], card, row.record["changed"]),
         Block("recipe", _recipe(config, training), "Training"),
-        *([Block("charts", {"charts": charts, "large": True})] if charts else []),
+        *charts_block(_charts(training, anchor, finished)),
         *_pictures([found for _, found in under]),
         every_figure(row.figures[""].values()),
     ]
@@ -98,7 +96,7 @@ def _recipe(config: Mapping[str, Any], training: Mapping[str, Any]) -> list[dict
     return fields
 
 
-def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> list[tuple[str, str]]:
     history = training.get("history", ())
     if not kept_epoch(training):
         return []
@@ -106,8 +104,8 @@ def _charts(training: Mapping[str, Any], anchor: str, cells: Sequence[Cell]) -> 
     kept = int(training["best_epoch"]) + 1
     accuracy = plots.accuracy_by_epoch(f"{anchor}-a", history, classes=classes, kept=kept)
     return [
-        {"title": "Validation accuracy by epoch", "svg": Markup(accuracy)},
-        {"title": "Training loss by epoch", "svg": Markup(plots.loss_by_epoch(f"{anchor}-l", history))},
+        ("Validation accuracy by epoch", accuracy),
+        ("Training loss by epoch", plots.loss_by_epoch(f"{anchor}-l", history)),
     ]
 
 

@@ -13,6 +13,16 @@ MASKING = "masking: white-box above replayed"
 ZERO_GRADIENT = "zero gradient: PGD was not run"
 UNFINISHED = "weak surrogate: adaptive is not the lowest"
 
+_WHY = {
+    WHITE_BOX: (
+        MASKING,
+        "the model's gradients mislead the attack, so white-box accuracy says nothing about security",
+    ),
+    ADAPTIVE: (
+        UNFINISHED, "the attack through the surrogate is too weak, so its figure overstates the defense"
+    ),
+}  # fmt: skip
+
 SEARCHED = "weak gradients: Square fooled more"
 
 _SURE = 0.025  # one-sided, as the upper end of a 95 % interval
@@ -58,27 +68,12 @@ def inconsistencies(columns: Mapping[str, np.ndarray]) -> list[Finding]:
         columns: ``replayed``, ``white_box`` and ``adaptive`` over the same images, as far as they exist.
     """
     found = []
-    if WHITE_BOX in columns and REPLAYED in columns:
-        pair = paired(columns[WHITE_BOX], columns[REPLAYED])
-        if pair.above:
-            found.append(
-                Finding(
-                    MASKING,
-                    f"{_figures(columns, WHITE_BOX, REPLAYED, pair)}: the model's gradients mislead the "
-                    "attack, so white-box accuracy says nothing about security",
-                )
-            )
-    for other in (WHITE_BOX, REPLAYED):
-        if ADAPTIVE in columns and other in columns:
-            pair = paired(columns[ADAPTIVE], columns[other])
+    for more, less in ((WHITE_BOX, REPLAYED), (ADAPTIVE, WHITE_BOX), (ADAPTIVE, REPLAYED)):
+        if more in columns and less in columns:
+            pair = paired(columns[more], columns[less])
             if pair.above:
-                found.append(
-                    Finding(
-                        UNFINISHED,
-                        f"{_figures(columns, ADAPTIVE, other, pair)}: the attack through the surrogate is "
-                        "too weak, so its figure overstates the defense",
-                    )
-                )
+                label, why = _WHY[more]
+                found.append(Finding(label, f"{_figures(columns, more, less, pair)}: {why}"))
     return found
 
 

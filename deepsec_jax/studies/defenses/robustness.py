@@ -153,7 +153,7 @@ def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
         key=key, name=name, label=label, n=n, cells=cells, values=values, findings=findings,
         figures={"": {
             column.name: _figure(column, values.get(column.name), _absent(key, column.name, cells),
-                                 cells.get(_access(key, column.name)))
+                                 cells.get(_knowledge(key, column.name)))
             for column in ROBUSTNESS_COLUMNS.values()
         }},
         beside={
@@ -170,7 +170,7 @@ def _row(key: str, cells: Mapping[str, Cell], times: bool) -> Row:
     )  # fmt: skip
 
 
-def _access(key: str, column: str) -> str:
+def _knowledge(key: str, column: str) -> str:
     """Return the kind of knowledge of a column: for the undefended model PGD is its white-box attack."""
     return UNDEFENDED if not key and column == WHITE_BOX else column
 
@@ -212,7 +212,7 @@ def _absent(key: str, column: str, cells: Mapping[str, Cell]) -> str:
         return "not all measured"
     if column in cells and _no_attack(cells[column], column):
         return "zero gradient"
-    knowledge = UNDEFENDED if not key else column
+    knowledge = _knowledge(key, column)
     asked = list(cells.values()) if column == "clean" else [cells[knowledge]] if knowledge in cells else []
     return "failed" if any(cell.error is not None for cell in asked) else "not measured"
 

@@ -20,7 +20,7 @@ from deepsec_jax.studies.defenses.jobs import jobs
 from deepsec_jax.studies.defenses.options import Options
 from deepsec_jax.studies.defenses.robustness import KEPT, PAPER, defense_key, threat_tables
 from deepsec_jax.studies.paper_title import Used, changed_settings, why_untitled
-from deepsec_jax.studies.settings import defense_of
+from deepsec_jax.studies.settings import defense_of, undefended_model
 from deepsec_jax.studies.study import Study
 from deepsec_jax.tables import build
 from deepsec_jax.tables.data_files import cell_record
@@ -41,16 +41,11 @@ def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
         cells: finished and failed ones.
         times: whether to keep values that depend on the clock and the machine's load.
     """
-
-    def base(cell: Cell) -> str:
-        decided = {name: cell.config[name] for name in ("data", "model", "images")}
-        return build.decided_by({**decided, "raw": cell.config["weights"]["raw"]})
-
     every = list(cells)
-    undefended = build.grouped((cell for cell in every if "defense" not in cell.config), base)
+    undefended = build.grouped((cell for cell in every if "defense" not in cell.config), undefended_model)
     groups = build.grouped(
         (cell for cell in every if "defense" in cell.config),
-        lambda cell: (base(cell), str(cell.config["defense"]["preset"])),
+        lambda cell: (undefended_model(cell), str(cell.config["defense"]["preset"])),
     )
     return [_section(kind, group, undefended.get(key, []), times) for (key, kind), group in groups.items()]
 

@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-from markupsafe import Markup
 
 from deepsec_jax.defenses import DEFENSES, preset_card
 from deepsec_jax.metrics import DETECTION_METRICS
@@ -13,7 +10,7 @@ from deepsec_jax.studies.detectors.detector import Detector
 from deepsec_jax.studies.detectors.sweep import CARRIED
 from deepsec_jax.studies.settings import Card, card_of, described, said, settings_block
 from deepsec_jax.tables.numbers import digits
-from deepsec_jax.tables.page import Block, Detail, anchor_of, table_view
+from deepsec_jax.tables.page import Block, Detail, anchor_of, charts_block, table_view
 from deepsec_jax.tables.score_plots import Line, Scores, by_radius, ridges, roc_curves
 from deepsec_jax.tables.table import Row, Section
 
@@ -40,7 +37,6 @@ def _detail(detector: Detector, section: Section, anchor: str, times: bool) -> D
     whole = replace(attacks, spans=(span,), further=(), rows=tuple(
         replace(row, group=(), printed_n=None) for row in attacks.rows
     ))  # fmt: skip
-    charts = _charts(detector, attacks.rows, anchor)
     return Detail(
         key=detector.key, label=detector.label,
         aside="" if detector.label == detector.name else f"{detector.name}, {kind}",
@@ -49,7 +45,7 @@ def _detail(detector: Detector, section: Section, anchor: str, times: bool) -> D
         blocks=(
             Block("facts", _facts(detector, times)),
             settings_block(detector.about["settings"], card, detector.changed),
-            *([Block("charts", {"charts": charts, "large": True})] if charts else []),
+            *charts_block(_charts(detector, attacks.rows, anchor)),
             *([Block("table", table_view(whole, {}), "All metrics")] if attacks.rows else []),
         ),
     )  # fmt: skip
@@ -81,7 +77,7 @@ def _facts(detector: Detector, times: bool) -> dict[str, str]:
     return facts | {key.replace("_", " ").capitalize(): said(value) for key, value in plain.items()}
 
 
-def _charts(detector: Detector, rows: Sequence[Row], anchor: str) -> list[dict[str, Any]]:
+def _charts(detector: Detector, rows: Sequence[Row], anchor: str) -> list[tuple[str, str]]:
     clean = detector.clean_scores
     if not len(clean):
         return []
@@ -92,11 +88,10 @@ def _charts(detector: Detector, rows: Sequence[Row], anchor: str) -> list[dict[s
         attacked = [scores for row, scores in found if row.group[0] == goal]
         if attacked:
             svg = roc_curves(f"{anchor}-roc-{goal}", attacked, clean, flagged)
-            charts.append({"title": f"ROC, {words} attacks", "svg": Markup(svg)})
+            charts.append((f"ROC, {words} attacks", svg))
     groups = [Scores("clean", clean), *(scores for _, scores in found)]
     svg = ridges(f"{anchor}-scores", groups, detector.threshold)
-    charts.append({"title": "Scores of clean and of successful adversarial images", "svg": Markup(svg)})
-    return charts
+    return [*charts, ("Scores of clean and of successful adversarial images", svg)]
 
 
 def _hits(row: Row, detector: Detector) -> Scores | None:
@@ -125,6 +120,6 @@ def overview(section: Section, anchor: str) -> list[Block]:
         if lines:
             what = "evasion, % of n" if name == "evasion" else "AUC, % (over the hits)"
             svg = by_radius(f"{anchor}-sweep-{name}", what, lines)
-            charts.append({"title": f"{words} against the radius of FGSM", "svg": Markup(svg)})
+            charts.append((f"{words} against the radius of FGSM", svg))
     intro = "Dashed: FGSM's image at each radius. Solid: the best image over all radii up to it."
-    return [Block("charts", {"charts": charts, "large": True}, "Against the radius", intro)] if charts else []
+    return charts_block(charts, "Against the radius", intro)

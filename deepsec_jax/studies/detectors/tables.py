@@ -28,7 +28,7 @@ from deepsec_jax.studies.detectors.jobs import jobs
 from deepsec_jax.studies.detectors.options import Options
 from deepsec_jax.studies.detectors.sweep import sweep_table
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, why_untitled
-from deepsec_jax.studies.settings import defense_of
+from deepsec_jax.studies.settings import defense_of, undefended_model
 from deepsec_jax.studies.study import Study
 from deepsec_jax.tables import build
 from deepsec_jax.tables.published import Printed
@@ -50,15 +50,13 @@ def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
         times: whether to keep values that depend on the clock and the machine's load.
     """
 
-    def base(cell: Cell) -> str:
-        decided = {name: cell.config[name] for name in ("data", "model", "images")}
-        return build.decided_by({**decided, "raw": cell.config["weights"]["raw"]})
-
     def asked(cell: Cell) -> tuple[str, str]:
-        return base(cell), build.decided_by({name: cell.config[name] for name in ("candidates", "n", "seed")})
+        return undefended_model(cell), build.decided_by(
+            {name: cell.config[name] for name in ("candidates", "n", "seed")}
+        )
 
     every = list(cells)
-    clean = build.grouped((cell for cell in every if cell.kind == CLEAN), base)
+    clean = build.grouped((cell for cell in every if cell.kind == CLEAN), undefended_model)
     swept = build.grouped((cell for cell in every if cell.kind == SWEEP), asked)
     attacked = build.grouped(
         (cell for cell in every if cell.kind == DETECTION),

@@ -11,7 +11,7 @@ from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.attacks.tables import PAPER as ATTACKS
 from deepsec_jax.studies.attacks.tables import goal_and_objective
-from deepsec_jax.studies.security.model import HITS, PAPER, ROBUST, Model
+from deepsec_jax.studies.security.model import HITS, PAPER, ROBUST, Model, attack_label
 from deepsec_jax.tables import build
 from deepsec_jax.tables.data_files import cell_record
 from deepsec_jax.tables.published import Printed, Reason
@@ -65,7 +65,7 @@ class Maker:
         asked = (model.cells.get((access, name)) for model in self.models)
         known = source or next(cell for cell in asked if cell is not None)
         goal, objective = goal_and_objective(known, name)
-        label = ATTACKS.label(name)
+        label = attack_label(name)
         cells = {
             model.key: cell for model in self.models if (cell := model.cells.get((access, name))) is not None
         }

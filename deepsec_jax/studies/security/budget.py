@@ -20,7 +20,7 @@ NOISE = 2.0
 def shares(each: Sequence[float], n: int, seconds: float) -> list[int]:
     """Return the number of images of each cell, so that all together take at most this time.
 
-    Every cell gets the same time, and no more images than n.  What a cheap cell leaves goes to the others.
+    Every cell gets the same time, and no more images than n.  The others share what a cheap cell leaves.
     Numbers are those of :data:`STEPS`, or n.
 
     Args:

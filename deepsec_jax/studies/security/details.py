@@ -8,6 +8,8 @@ from markupsafe import Markup
 
 from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.security.gate import Gate
+from deepsec_jax.studies.security.indicated import means
 from deepsec_jax.studies.security.worst import SYMBOLS, robust
 from deepsec_jax.studies.settings import described
 from deepsec_jax.tables import plots
@@ -19,6 +21,16 @@ _CURVES = (
     "For each distance r, the share of the images on which some attack succeeded with a change of at most "
     "r: the envelope of all attacks with any knowledge. Its complement is the robust accuracy at r."
 )
+
+
+def _said(gates: Sequence[Gate]) -> dict[str, str]:
+    """Return label -> sentences and remedies of its gates."""
+    said: dict[str, str] = {}
+    for gate in gates:
+        remedy = f" Next: {gate.remedy}." if gate.remedy else ""
+        earlier = f"{said[gate.finding.label]} " if gate.finding.label in said else ""
+        said[gate.finding.label] = f"{earlier}{gate.finding.text}.{remedy}"
+    return said
 
 
 def overview(section: Section, anchor: str) -> list[Block]:
@@ -66,8 +78,14 @@ def details(section: Section, anchor: str, times: bool) -> list[Detail]:
             facts[radius] = ", ".join(f"{name} {count}" for name, count in most) or "none"
         blocks = [Block("facts", facts, "Images taken, by attack")]
         if model.gates:
-            said = {gate.finding.label: gate.finding.text for gate in model.gates}
-            blocks.append(Block("facts", said, "Gates"))
+            blocks.append(Block("facts", _said(model.gates), "Gates"))
+        if model.signs is not None:
+            shares = {
+                name.replace("_", " "): f"{100 * value:.0f} %"
+                for name, value in means(model.signs.arrays).items()
+            }
+            n = len(model.signs.arrays["rows"])
+            blocks.append(Block("facts", shares, f"Indicators of attack failure, n = {n}"))
         failed = ((place, cell) for place, cell in model.cells.items() if cell.error)
         errors = tuple(f"{' '.join(place)}: {cell.error}" for place, cell in failed)
         found.append(

@@ -87,7 +87,7 @@ def _order(
         return []
     words = (more.replace("_", "-"), less.replace("_", "-"))
     text = f"{words[0]} attacks leave more images than {words[1]} ones: {', '.join(above)}"
-    return [Gate(Finding(label, text), closed, remedy)]
+    return [Gate(Finding(label, text), closed, remedy if closed else "")]
 
 
 def _blind(cells: Mapping[tuple[str, str], Cell], *, closed: bool) -> list[Gate]:
@@ -95,7 +95,7 @@ def _blind(cells: Mapping[tuple[str, str], Cell], *, closed: bool) -> list[Gate]
     if not names:
         return []
     text = f"the model has no gradient, so {len(names)} white-box attacks were not run"
-    return [Gate(Finding(BLIND, text), closed, THROUGH)]
+    return [Gate(Finding(BLIND, text), closed, THROUGH if closed else "")]
 
 
 def _grey(cells: Mapping[tuple[str, str], Cell], classes: int) -> list[Gate]:

@@ -5,10 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from deepsec_jax.defenses import DEFENSES, DETECTORS
 from deepsec_jax.metrics import Column
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.attacks.tables import PAPER as ATTACKS
+from deepsec_jax.studies.security.cells import MORE
 from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.worst import robust
+from deepsec_jax.studies.security.invariants import card_of
+from deepsec_jax.studies.security.worst import SYMBOLS, Threat, robust
 from deepsec_jax.tables.published import Published
 
 PAPER = Published("security")
@@ -16,6 +20,23 @@ PAPER = Published("security")
 
 def _right(cell: Cell) -> np.ndarray:
     return cell.arrays["right_or_rejected"].astype(np.float64)
+
+
+def attack_label(name: str) -> str:
+    """Return the name of an attack in tables: the paper's, else its card's, with its radius."""
+    rest = name.partition("@")[2]
+    card = card_of(name)
+    if name in ATTACKS.labels() or card is None:
+        return ATTACKS.label(name)
+    norm, _, eps = rest.removesuffix(MORE).partition(":")
+    radius = f" {Threat(norm, float(eps)).label}" if norm in SYMBOLS else f" {rest}" if rest else ""
+    return f"{card.name}{radius}{', twice the steps' if name.endswith(MORE) else ''}"
+
+
+def defense_label(name: str) -> str:
+    """Return the name of a defense or detector in tables: the paper's, else its card's."""
+    kind = (DEFENSES | DETECTORS).get(name.partition("@")[0])
+    return PAPER.label(name) if kind is None or name in PAPER.labels() else str(kind.card.name)
 
 
 HITS = Column(
@@ -39,6 +60,7 @@ class Model:
         label: the paper's name.
         cells: (access, attack row) -> cell.
         gates: findings about its figures.
+        signs: finished cell of its indicators of attack failure; None without one.
     """
 
     key: str
@@ -46,3 +68,4 @@ class Model:
     label: str
     cells: Mapping[tuple[str, str], Cell]
     gates: tuple[Gate, ...] = ()
+    signs: Cell | None = None

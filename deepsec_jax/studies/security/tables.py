@@ -18,7 +18,7 @@ from deepsec_jax.studies.security.attack_tables import Maker
 from deepsec_jax.studies.security.gates import gates
 from deepsec_jax.studies.security.indicated import KIND as INDICATORS
 from deepsec_jax.studies.security.jobs import jobs
-from deepsec_jax.studies.security.model import HITS, PAPER, Model
+from deepsec_jax.studies.security.model import HITS, PAPER, Model, defense_label
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.worst import Threat, usual_threats
 from deepsec_jax.studies.security.worst_table import as_security, worst_table
@@ -74,6 +74,7 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
         "", UNDEFENDED, "Undefended", finished,
         tuple(gates({place: cell for place, cell in finished.items() if cell.error is None}, threats, n,
                     classes, signs.get(""))) if finished else (),
+        signs.get(""),
     )  # fmt: skip
     made = Maker(models, sources, dataset, preset, note, times)
     worst = worst_table((undefended, *models), threats, title=title, note=note, n=n)
@@ -118,7 +119,12 @@ def _models(
         finished = {place: cell for place, cell in by.items() if cell.error is None}
         found.append(
             Model(
-                key, name, PAPER.label(name), by, tuple(gates(finished, threats, n, classes, signs.get(key)))
+                key,
+                name,
+                defense_label(name),
+                by,
+                tuple(gates(finished, threats, n, classes, signs.get(key))),
+                signs.get(key),
             )
         )
     found.sort(key=lambda model: PAPER.position(model.name))
