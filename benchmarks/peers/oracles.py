@@ -23,12 +23,12 @@ from jax import lax
 
 from benchmarks.results import table, write_json
 from deepsec_jax import data
-from deepsec_jax.attacks import APGD, FAB, FMN, AutoAttack, RayS, Square, Within, losses
+from deepsec_jax.attacks import APGD, FAB, FMN, AutoAttack, BasinHopping, RayS, Square, Within, losses
 from deepsec_jax.attacks.parts import at_input
 from deepsec_jax.evaluation.cascade import run_cascade
 from deepsec_jax.pytree import Struct, static
 
-ATTACKS = ("ce", "aimed", "nearest", "fab", "fmn", "square", "rays", "fast", "standard")
+ATTACKS = ("ce", "aimed", "nearest", "fab", "fmn", "square", "rays", "hopping", "fast", "standard", "plus")
 
 
 def main() -> None:
@@ -159,12 +159,14 @@ def score(model: Any, case: Case, attack: str, batch: int) -> list[Any]:
 
 def attacks_of(name: str, eps: float) -> list[Any]:
     """Return the attacks of a row, one after the other on what is left."""
-    if name in ("fast", "standard"):
+    if name in ("fast", "standard", "plus"):
         return list(AutoAttack(eps=eps, version=name).members(10))
+    near = APGD(eps=eps, aims=5, nearest=True, aimed=losses.margin_to)
     single: dict[str, Any] = {
         "ce": APGD(eps=eps, start=at_input),
         "aimed": APGD(eps=eps, aims=9),
-        "nearest": APGD(eps=eps, aims=5, nearest=True, aimed=losses.margin_to),
+        "nearest": near,
+        "hopping": BasinHopping(eps=eps, hops=250, start=near),
         "fab": Within(FAB(norm="linf"), eps),
         "fmn": Within(FMN(norm="linf"), eps),
         "square": Square(eps=eps, queries=5000),

@@ -11,11 +11,13 @@ from deepsec_jax.attacks import functional, losses, parts
 from deepsec_jax.attacks.apgd import APGD
 from deepsec_jax.attacks.apgd_l1 import APGDL1
 from deepsec_jax.attacks.autoattack import AutoAttack
+from deepsec_jax.attacks.basinhopping import BasinHopping
 from deepsec_jax.attacks.batching import run_in_batches
 from deepsec_jax.attacks.bim import BIM
 from deepsec_jax.attacks.blb import BLB
 from deepsec_jax.attacks.call import count_calls
 from deepsec_jax.attacks.cascade import Cascade
+from deepsec_jax.attacks.cgba import CGBA
 from deepsec_jax.attacks.combinators import LeastLikely, MultiTarget, RandomTarget, Restarts, WorstCase
 from deepsec_jax.attacks.cost import Counted
 from deepsec_jax.attacks.cw2 import CW2
@@ -37,6 +39,7 @@ from deepsec_jax.attacks.masked import Masked
 from deepsec_jax.attacks.mifgsm import TMIFGSM, UMIFGSM
 from deepsec_jax.attacks.model_outputs import check_model_outputs
 from deepsec_jax.attacks.optmargin import OptMargin
+from deepsec_jax.attacks.pdpgd import PDPGD
 from deepsec_jax.attacks.pgd import PGD
 from deepsec_jax.attacks.presets import ROWS, preset, preset_card
 from deepsec_jax.attacks.rays import RayS
@@ -49,6 +52,7 @@ from deepsec_jax.attacks.sigmazero import SigmaZero
 from deepsec_jax.attacks.simifgsm import SIMIFGSM
 from deepsec_jax.attacks.smallest_eps import SmallestEps
 from deepsec_jax.attacks.square import Square
+from deepsec_jax.attacks.superdeepfool import SuperDeepFool
 from deepsec_jax.attacks.table import ATTACKS
 from deepsec_jax.attacks.text import parse
 from deepsec_jax.attacks.transfer import Transfer
@@ -62,6 +66,7 @@ __all__ = [
     "ATTACKS",
     "BIM",
     "BLB",
+    "CGBA",
     "CW2",
     "DDN",
     "EAD",
@@ -72,6 +77,7 @@ __all__ = [
     "INDICATORS",
     "JSMA",
     "LLC",
+    "PDPGD",
     "PGD",
     "RFGSM",
     "RLLC",
@@ -83,6 +89,7 @@ __all__ = [
     "VMIFGSM",
     "AdversarialSet",
     "AutoAttack",
+    "BasinHopping",
     "Cascade",
     "Counted",
     "DeepFool",
@@ -103,6 +110,7 @@ __all__ = [
     "SigmaZero",
     "SmallestEps",
     "Square",
+    "SuperDeepFool",
     "Transfer",
     "Within",
     "WorstCase",

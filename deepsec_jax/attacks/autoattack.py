@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from deepsec_jax.attacks.apgd import APGD
 from deepsec_jax.attacks.apgd_l1 import APGDL1
+from deepsec_jax.attacks.basinhopping import BasinHopping
 from deepsec_jax.attacks.call import attack_call
 from deepsec_jax.attacks.cascade import Cascade
 from deepsec_jax.attacks.cost import Cost
@@ -26,12 +27,16 @@ VERSIONS = ("standard", "plus", "rand", "fast")
 FAST_AIMS = 5
 """Number of target classes of ``fast``, the nearest ones."""
 
+HOPS = 150
+"""Climbs of basin hopping in ``plus``, of 20 gradients each."""
+
 
 class AutoAttack(Struct):
     """The standard reference for robust accuracy: no step size to choose, several losses.
 
     ``standard``: APGD on the cross-entropy's direction, APGD towards each of nine wrong classes on the DLR,
-    FAB towards nine wrong classes, Square with 5,000 queries.  ``plus`` adds restarts and untargeted DLR.
+    FAB towards nine wrong classes, Square with 5,000 queries.  ``plus`` adds restarts, untargeted DLR
+    and, in L-inf and L2, basin hopping from the best image of APGD towards the nearest classes.
     ``rand``, for randomised models: APGD on two losses; wrap the model in ``EOT`` to average draws. ``fast``,
     a third of ``standard``'s gradients: APGD on the cross-entropy's direction from the clean image; APGD on
     the margin towards each of the five nearest classes (MALT); Square from its best image. With
@@ -52,7 +57,7 @@ class AutoAttack(Struct):
         norm: "linf", "l2" or "l1", static.
         version: of :data:`VERSIONS`, static.
         queries: of Square, static.
-        steps: of each run of APGD and FAB, static.
+        steps: of each run of APGD and FAB, static; five times those of a climb of basin hopping.
 
     References:
         Croce, Hein, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
@@ -66,13 +71,14 @@ class AutoAttack(Struct):
     steps: int = static(100, check=count)
 
     needs_key: ClassVar[bool] = True
-    made_of: ClassVar[tuple[type, ...]] = (APGD, APGDL1, FAB, Square, Within, Cascade)
+    made_of: ClassVar[tuple[type, ...]] = (APGD, APGDL1, BasinHopping, FAB, Square, Within, Cascade)
     card: ClassVar[Card] = Card(
         name="AA",
         title="AutoAttack: APGD, FAB and Square in sequence",
         reference="Croce, Hein, ICML 2020, arXiv:2003.01690",
         goal="untargeted",
         kind="budget",
+        version=2,
     )
 
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
@@ -94,15 +100,18 @@ class AutoAttack(Struct):
         square = Square(eps=self.eps, norm=self.norm, queries=self.queries)
         if self.version == "rand":
             return apgd, apgd.replace(loss=ratio)
+        near = apgd.replace(aims=FAST_AIMS, nearest=True, aimed=margin_to)
         if self.version == "fast":
-            near = apgd.replace(aims=FAST_AIMS, nearest=True, aimed=margin_to)
             return apgd.replace(start=at_input), square.replace(start=near)
         if self.version == "standard":
             return apgd, aimed, self._within(fab), square
         five = self._within(fab.replace(aims=1, restarts=5))
+        hopping = BasinHopping(
+            eps=self.eps, norm=self.norm, hops=HOPS, steps=max(1, self.steps // 5), start=near
+        )
         return (
             apgd.replace(restarts=5), apgd.replace(restarts=5, loss=ratio), five, square, aimed,
-            self._within(fab),
+            self._within(fab), hopping,
         )  # fmt: skip
 
     def _members_in_l1(self, ratio: Loss) -> tuple[Attack, ...]:

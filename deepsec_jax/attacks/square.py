@@ -134,15 +134,9 @@ class Square(Struct):
     def _first(self, model: Classifier, x: Images, labels: Labels, keys: Any) -> Counted:
         """Return x_0 in the dtype of ``x``, and what it cost."""
         nothing = jnp.zeros(x.shape[0], jnp.float32)
-        if self.start is not None:
-            if bool(getattr(self.start, "targeted", False)) != self.targeted:
-                raise ValueError("Square.start and Square.targeted have two goals: give them one")
-            own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
-            begun, counted = call_and_count(self.start, model, x, labels, key=own)
-            if counted is not None:
-                return counted
-            price = cost(self.start, classes=classes_of(model, x), entries=x[0].size) or Cost(0.0, 0.0)
-            return Counted(begun, nothing + price.forwards, nothing + price.gradients)
+        begun = first_image(self, model, x, labels, keys)
+        if begun is not None:
+            return begun
         if self.norm == "l2":
             return Counted(
                 _at_length(x, self.eps * first_pyramids(keys, x.shape), self.eps), nothing, nothing
@@ -152,6 +146,26 @@ class Square(Struct):
         heads = jax.vmap(lambda key: jax.random.bernoulli(key, half, shape))(keys)
         signs = jnp.where(heads, jnp.float32(1.0), jnp.float32(-1.0))
         return Counted(_at_edge(x, signs, self.eps), nothing, nothing)
+
+
+def first_image(attack: Any, model: Classifier, x: Images, labels: Labels, keys: Any) -> Counted | None:
+    """Return the images of a search's ``start`` in the dtype of ``x``, and their cost; None without a start.
+
+    Raises:
+        ValueError: start and search have two goals.
+    """
+    if attack.start is None:
+        return None
+    if bool(getattr(attack.start, "targeted", False)) != attack.targeted:
+        name = type(attack).__name__
+        raise ValueError(f"{name}.start and {name}.targeted have two goals: give them one")
+    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
+    begun, counted = call_and_count(attack.start, model, x, labels, key=own)
+    if counted is not None:
+        return counted
+    price = cost(attack.start, classes=classes_of(model, x), entries=x[0].size) or Cost(0.0, 0.0)
+    nothing = jnp.zeros(x.shape[0], jnp.float32)
+    return Counted(begun, nothing + price.forwards, nothing + price.gradients)
 
 
 class _State(NamedTuple):

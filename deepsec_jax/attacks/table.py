@@ -4,8 +4,10 @@ from typing import Any
 
 from deepsec_jax.attacks.apgd import APGD
 from deepsec_jax.attacks.apgd_l1 import APGDL1
+from deepsec_jax.attacks.basinhopping import BasinHopping
 from deepsec_jax.attacks.bim import BIM
 from deepsec_jax.attacks.blb import BLB
+from deepsec_jax.attacks.cgba import CGBA
 from deepsec_jax.attacks.cw2 import CW2
 from deepsec_jax.attacks.ddn import DDN
 from deepsec_jax.attacks.deepfool import DeepFool
@@ -18,6 +20,7 @@ from deepsec_jax.attacks.jsma import JSMA
 from deepsec_jax.attacks.llc import LLC
 from deepsec_jax.attacks.mifgsm import TMIFGSM, UMIFGSM
 from deepsec_jax.attacks.optmargin import OptMargin
+from deepsec_jax.attacks.pdpgd import PDPGD
 from deepsec_jax.attacks.pgd import PGD
 from deepsec_jax.attacks.rays import RayS
 from deepsec_jax.attacks.rfgsm import RFGSM
@@ -25,6 +28,7 @@ from deepsec_jax.attacks.rllc import RLLC
 from deepsec_jax.attacks.sigmazero import SigmaZero
 from deepsec_jax.attacks.simifgsm import SIMIFGSM
 from deepsec_jax.attacks.square import Square
+from deepsec_jax.attacks.superdeepfool import SuperDeepFool
 from deepsec_jax.attacks.uap import UAP
 from deepsec_jax.attacks.vmifgsm import VMIFGSM
 
@@ -51,8 +55,12 @@ ATTACKS: dict[str, Any] = {  # classes; Any, for the card that each has
     "fmn": FMN,
     "ddn": DDN,
     "sigmazero": SigmaZero,
+    "pdpgd": PDPGD,
+    "superdeepfool": SuperDeepFool,
+    "basinhopping": BasinHopping,
     "square": Square,
     "rays": RayS,
+    "cgba": CGBA,
     "vmifgsm": VMIFGSM,
     "simifgsm": SIMIFGSM,
 }

@@ -90,6 +90,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
         ValueError: no such model or data set, they do not match, or the run directory is invalid.
     """
     from deepsec_jax import data
+    from deepsec_jax.evaluation.under_test import check_fits
     from deepsec_jax.placement import beside
     from deepsec_jax.runs.store import Store
     from deepsec_jax.studies.column_versions import column_versions
@@ -98,7 +99,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     load = models.load_base if study.of_network else models.load
     loaded = load(options.model, options.data)
     dataset = data.load(loaded.data, data_dir=options.data_dir, size=loaded.size)
-    classes = models.check(loaded.model, dataset)
+    classes = check_fits(loaded.model, dataset)
     if not study.of_network:
         loaded.warn()
     name = loaded.about["name"].replace(":", ".")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from deepsec_jax.cli import InputError
 
 if TYPE_CHECKING:
-    from deepsec_jax.data import Dataset
     from deepsec_jax.defenses import ModelFolder
 
 
@@ -135,13 +134,6 @@ def _call(name: str) -> Any:
         raise InputError(
             f"{name}() failed ({_line(error)}): it must return a model when called without arguments"
         ) from error
-
-
-def check(model: Any, dataset: "Dataset") -> int:
-    """Check a model (:func:`deepsec_jax.evaluation.under_test.check_fits`); return its number of classes."""
-    from deepsec_jax.evaluation.under_test import check_fits
-
-    return check_fits(model, dataset)
 
 
 def _line(error: Exception) -> str:

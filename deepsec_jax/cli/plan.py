@@ -14,7 +14,7 @@ from typing import Any
 from deepsec_jax.cli import InputError
 from deepsec_jax.pretrained import pretrained_dir
 
-_FIELDS = {"name": str, "purpose": str, "run": list, "each": list}
+_FIELDS: dict[str, Any] = {"name": str, "purpose": str, "run": list, "each": list, "hours": (int, float)}
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Stage:
         name: for ``--only``.
         purpose: one sentence.
         commands: the words of each deepsec command, without ``deepsec``.
+        hours: about how long it takes on two cores; None if nobody has written it down.
     """
 
     name: str
     purpose: str
     commands: tuple[tuple[str, ...], ...]
+    hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,14 @@ def plans() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def read(name: str, here: Path, data_dir: Path | None) -> Plan:
+def read(name: str, here: Path, data_dir: Path | None, preset: str | None = None) -> Plan:
     """Return a plan with its paths filled in.
 
     Args:
         name: of one of :func:`plans`, or the path of a TOML file.
         here: run directory.
         data_dir: folder of TFDS sets; None for TFDS's own.
+        preset: hyperparameters of the defenses; None for the plan's.
 
     Raises:
         InputError: no such plan, or it is not valid.
@@ -71,7 +74,7 @@ def read(name: str, here: Path, data_dir: Path | None) -> Plan:
     else:
         raise InputError(f"no plan {name!r}: give {', '.join(plans())}, or the path of a TOML file")
     try:
-        return _plan(tomllib.loads(text), here, data_dir)
+        return _plan(tomllib.loads(text), here, data_dir, preset)
     except (KeyError, TypeError, ValueError) as error:
         said = f"unknown name {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise InputError(
@@ -79,9 +82,9 @@ def read(name: str, here: Path, data_dir: Path | None) -> Plan:
         ) from None
 
 
-def _plan(spec: Mapping[str, Any], here: Path, data_dir: Path | None) -> Plan:
+def _plan(spec: Mapping[str, Any], here: Path, data_dir: Path | None, preset: str | None) -> Plan:
     groups: Mapping[str, Sequence[str]] = spec.get("groups", {})
-    given = {"here": here, "pretrained": pretrained_dir()}
+    given = {"here": here, "pretrained": pretrained_dir(), "preset": preset or spec.get("preset", "small")}
     model = str(spec["model"]).format(**given)
     several = {"{data}": ["--data-dir", str(data_dir)] if data_dir else []}
     for group, names in groups.items():
@@ -105,5 +108,5 @@ def _plan(spec: Mapping[str, Any], here: Path, data_dir: Path | None) -> Plan:
         for field, value in stage.items():
             if not isinstance(value, _FIELDS[field]):
                 raise ValueError(f"{field} = {value!r}")
-        stages.append(Stage(stage["name"], stage["purpose"], tuple(commands(stage))))
+        stages.append(Stage(stage["name"], stage["purpose"], tuple(commands(stage)), stage.get("hours")))
     return Plan(spec["title"], " ".join(spec["note"].split()), tuple(stages))

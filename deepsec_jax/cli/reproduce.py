@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -26,8 +26,9 @@ class Reproduce:
 
     Attributes:
         plan: digits, mnist or cifar10, or a TOML file of your own.
-        run_dir: Run directory; default runs/reproduce/PLAN.
+        run_dir: Run directory; default runs/reproduce/PLAN, with -PRESET if that is given.
         data_dir: Folder of TFDS sets; default TFDS's own.
+        preset: Hyperparameters of the defenses; default the plan's.
         only: Stages to run, e.g. attacks security; default all. The stages before them must be finished.
         dry_run: Print the stages and their commands, and write nothing.
     """
@@ -35,13 +36,15 @@ class Reproduce:
     plan: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PLAN")]
     run_dir: Path | None = None
     data_dir: Path | None = None
+    preset: Literal["paper", "strong", "small"] | None = None
     only: tuple[str, ...] = ()
     dry_run: bool = False
 
     def run(self) -> int:
         """Run the stages, write the site, and return 1 if a command failed."""
-        here = self.run_dir or Path("runs") / "reproduce" / Path(self.plan).stem
-        plan = read(self.plan, here, self.data_dir)
+        name = "-".join(filter(None, (Path(self.plan).stem, self.preset)))
+        here = self.run_dir or Path("runs") / "reproduce" / name
+        plan = read(self.plan, here, self.data_dir, self.preset)
         stages = _chosen(plan, self.only)
         if self.dry_run:
             return _show(plan, stages)
@@ -82,7 +85,8 @@ def _chosen(plan: Plan, only: Sequence[str]) -> list[Stage]:
 def _show(plan: Plan, stages: Sequence[Stage]) -> int:
     print(f"{plan.title}; nothing is written")
     for stage in stages:
-        print(f"{stage.name}: {stage.purpose}")
+        hours = "" if stage.hours is None else f" About {stage.hours:g} h on two cores."
+        print(f"{stage.name}: {stage.purpose}{hours}")
         for command in stage.commands:
             print(f"  {shown(command)}")
     return 0

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.batches import in_batches
+from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.jit import jit_per_class
@@ -96,13 +96,16 @@ def _score(scorer: Scorer, x: Images) -> jax.Array:
     return scorer(x).astype(jnp.float32)
 
 
-def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 100) -> np.ndarray:
+def score_all(
+    scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 100, on_batch: OnBatch = silent
+) -> np.ndarray:
     """Return the scores of all images, float32 [N]; host code, one compilation for all N.
 
     Args:
         scorer: images -> scores.
         images: floats in [0, 1], or uint8 [N, H, W, C].
         batch_size: images per call; the last batch is padded.
+        on_batch: called with the number of images of each batch.
     """
     images = np.asarray(images)
 
@@ -110,7 +113,7 @@ def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 
         batch = place_rows(scorer, jnp.asarray(unit_images(images[rows])))
         return {"scores": _score(scorer, batch)}
 
-    return in_batches(scored, len(images), batch_size).get("scores", np.zeros(0, np.float32))
+    return in_batches(scored, len(images), batch_size, on_batch).get("scores", np.zeros(0, np.float32))
 
 
 def fitting_and_validation(base: Base, data: Dataset) -> tuple[Split, Split]:

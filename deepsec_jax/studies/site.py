@@ -57,7 +57,8 @@ def write_site(
     pages = [
         Page(study, views_of(study, cells, times=times)) for study in STUDIES.values() if study.of(cells)
     ]
-    texts = {INDEX: template("site.html").render(title=title, note=note, pages=pages, stages=stages)}
+    index = template("site.html").render(title=title, note=note, pages=pages, stages=stages, times=times)
+    texts = {INDEX: index}
     for page in pages:
         texts |= files(page.study, page.views, times=times)
     write_texts(texts, out_dir)

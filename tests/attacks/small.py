@@ -22,9 +22,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "ddn": {"steps": 40},
     "sigmazero": {"steps": 40},
     "apgdl1": {"eps": 2.0},
+    "basinhopping": {"hops": 3},
     "rays": {"queries": 60},
     "vmifgsm": {"neighbours": 1},
     "simifgsm": {"copies": 2},
+    "cgba": {"queries": 200},
+    "pdpgd": {"steps": 40},
+    "superdeepfool": {"steps": 10, "search_steps": 4},
 }
 
 

@@ -1,4 +1,4 @@
-"""FMN, DDN and sigma-zero against optima found by scipy, and projections against scipy too."""
+"""Fast searches for the smallest change against optima found by scipy, and projections against scipy too."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,14 @@ from conftest import Noisy, make_images, make_linear
 from scipy import optimize
 
 from attacks.optima import closest_l0, closest_l1, closest_l2, closest_linf, optimum
-from deepsec_jax.attacks import DDN, FAB, FMN, SigmaZero
+from deepsec_jax.attacks import DDN, FAB, FMN, PDPGD, DeepFool, SigmaZero, SuperDeepFool
 from deepsec_jax.attacks.balls import onto_ball, size_of
 from deepsec_jax.attacks.best_so_far import Closest
 from deepsec_jax.attacks.fmn import _radius as fmn_radius
 from deepsec_jax.attacks.planes import step_onto_plane
+from deepsec_jax.attacks.proximal import proximal
 from deepsec_jax.evaluation import judge
+from deepsec_jax.pytree import Struct
 
 KEY = jax.random.key(0)
 CLOSEST = {"l0": closest_l0, "l1": closest_l1, "l2": closest_l2, "linf": closest_linf}
@@ -27,6 +29,11 @@ CASES = {
     "fab linf": (FAB(norm="linf"), "linf", 1.01),
     "ddn": (DDN(steps=300), "l2", 1.02),
     "sigma-zero": (SigmaZero(steps=300), "l0", 1.0),
+    "pdpgd l0": (PDPGD(norm="l0", steps=300), "l0", 1.0),
+    "pdpgd l1": (PDPGD(norm="l1", steps=300), "l1", 1.05),
+    "pdpgd l2": (PDPGD(norm="l2", steps=300), "l2", 1.05),
+    "pdpgd linf": (PDPGD(norm="linf", steps=300), "linf", 1.02),
+    "superdeepfool": (SuperDeepFool(), "l2", 1.001),
 }
 
 
@@ -167,3 +174,62 @@ def test_fmns_first_radius_reaches_the_linearised_boundary(norm, dual):
     assert radius(False, found, 2.0) == pytest.approx(5.5)
     assert radius(True, none, 2.0) == pytest.approx(4.5)
     assert radius(True, found, 2.0) == 3.0  # never beyond the closest success
+
+
+PENALTIES = {
+    "l0": lambda z: np.sum(np.abs(z) ** (2 / 3)),
+    "l1": lambda z: np.sum(np.abs(z)),
+    "l2": np.linalg.norm,
+    "linf": lambda z: np.max(np.abs(z)),
+}
+
+
+@pytest.mark.parametrize("norm", list(PENALTIES))
+def test_proximal_points_are_minima(norm):
+    """No point of a fine search is better; planted: another norm's proximal point is."""
+    points = 0.3 * jax.random.normal(KEY, (6, 2, 1, 1))
+    weights = [0.0, 0.01, 0.05, 0.1, 0.2, 3.0]
+    amounts = jnp.asarray(weights)
+
+    flat, grid = np.asarray(points, np.float64).reshape(6, 2), np.linspace(-1.0, 1.0, 41)
+
+    def objective(z, row):
+        return np.sum((z - flat[row]) ** 2) / 2 + weights[row] * PENALTIES[norm](z)
+
+    found = np.asarray(proximal(points, amounts, norm), np.float64).reshape(6, 2)
+    other = np.asarray(proximal(points, amounts, "l1" if norm != "l1" else "l2"), np.float64).reshape(6, 2)
+    worse = 0
+    for row in range(6):
+        best = min(objective(np.array([a, b]), row) for a in grid for b in grid)
+        assert objective(found[row], row) <= best + 1e-6
+        worse += objective(other[row], row) > objective(found[row], row) + 1e-5
+    assert worse >= 2
+    assert (found[5] == 0).all() and np.allclose(found[0], flat[0], atol=1e-6)
+
+
+class Ellipsoid(Struct):
+    """Class 0 inside an ellipsoid, class 1 outside: a curved boundary."""
+
+    axes: jax.Array
+
+    def __call__(self, x):
+        inside = 1.0 - (x.reshape(x.shape[0], -1) - 0.5) ** 2 @ self.axes
+        return jnp.stack([inside, jnp.zeros_like(inside)], axis=1)
+
+
+def test_superdeepfools_change_is_orthogonal_to_the_boundary():
+    """At the closest point change and normal are parallel; planted: DeepFool's are not."""
+    model = Ellipsoid(jnp.linspace(8.0, 60.0, 16))
+    x = 0.5 + 0.06 * (make_images(rows=6, seed=4) - 0.5)
+    labels = jnp.zeros(6, jnp.int32)
+    cosines, lengths = [], []
+    for attack in (SuperDeepFool(k=1), DeepFool(k=1)):
+        x_adv = attack(model, x, labels)
+        assert np.asarray(judge(model, x, x_adv, labels).success).all()
+        normal = jax.grad(lambda x: -model(x)[:, 0].sum())(x_adv)
+        change = x_adv - x
+        product = jnp.sum(normal * change, axis=(1, 2, 3))
+        cosines.append(np.asarray(product) / sizes(0.0, normal, "l2") / sizes(0.0, change, "l2"))
+        lengths.append(sizes(x, x_adv, "l2"))
+    assert cosines[0].min() > 0.995 and np.median(cosines[1]) < 0.99
+    assert (lengths[0] <= lengths[1]).all() and np.median(lengths[0] / lengths[1]) < 0.95

@@ -188,7 +188,8 @@ class Rows:
         return Row(
             key=f"worst {members}", name=label, label=label, group=(group,), n=n, base=str(n),
             cells={"": cells[0]} if cells else {}, figures=found, findings=tuple(findings),
-            struck=not attacked or n < FEW, fields=fields, record={**fields, "n": n, "attacked_as_a_whole": attacked},
+            struck=not attacked or n < FEW, fields=fields,
+            record={**fields, "n": n, "attacked_as_a_whole": attacked},
             records={key: {"decided": key} for key in found},
         )  # fmt: skip
 

@@ -1,0 +1,115 @@
+"""Is any adv-lib search for the smallest change closer than ours, with the same number of gradients?
+
+Same weights, images and gradients per image.  adv-lib's FMN, DDN, PDPGD (PDGD in L2) and sigma-zero run in a
+child process under the peers' Python; all images are judged on our model.  Per norm the best of ours is
+compared with the best of theirs.  A failure counts as infinitely far.
+
+    python benchmarks/peers/minimum_norm.py pretrained/mnist-paper --peers-python peers/bin/python --n 200
+
+Resumes: every attack's images lie in ``--work``, and what lies there is not made again.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from peers_child import flat_weights
+from results import table, write_json
+from subjects import Subject, load_subject
+
+from deepsec_jax.attacks import DDN, FMN, PDPGD, SigmaZero, run_in_batches
+from deepsec_jax.attacks.balls import size_of
+from deepsec_jax.evaluation import judge
+
+MARGIN = 1.01
+"""The bar: our median distance is at most theirs times this."""
+
+NORMS = ("l0", "l1", "l2", "linf")
+
+
+def ours(steps: int) -> dict[str, Any]:
+    """Return our searches, each of ``steps`` gradients at most."""
+    found: dict[str, Any] = {f"fmn@{norm}": FMN(norm=norm, steps=steps) for norm in NORMS}
+    found |= {f"pdpgd@{norm}": PDPGD(norm=norm, steps=steps) for norm in NORMS}
+    return found | {"ddn@l2": DDN(steps=steps), "sigmazero@l0": SigmaZero(steps=steps)}
+
+
+def main() -> None:
+    """Attack on both sides, judge, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--peers-python", required=True)
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/results/minimum-norm"))
+    parser.add_argument("--out", default="benchmarks/results")
+    options = parser.parse_args()
+    subject = load_subject(options.model, options.n, data_dir=options.data_dir)
+    title = Path(options.model).name
+    folder = options.work / f"{title}-{options.n}"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights: dict[str, Any] = {f"w:{name}": value for name, value in flat_weights(subject.model).items()}
+    archive = folder / "subject.npz"
+    np.savez(archive, network=subject.network, images=subject.images, labels=subject.labels, **weights)
+    child = Path(__file__).with_name("minimum_norm_torch.py")
+    command = [options.peers_python, str(child), str(archive), "--steps", str(options.steps)]
+    theirs = subprocess.Popen([*command, "--batch", str(options.batch)])  # at the same time: nothing is timed
+    for name, attack in ours(options.steps).items():
+        path = folder / f"ours-{name}-{options.steps}.npy"
+        if not path.exists():
+            made = run_in_batches(
+                attack, subject.model, subject.images, subject.labels,
+                key=jax.random.key(0), batch_size=options.batch,
+            )  # fmt: skip
+            np.save(path, made)
+            print(f"ours: {name}", file=sys.stderr, flush=True)
+    if theirs.wait():
+        raise SystemExit("the PyTorch side failed, see above")
+    _check_logits(subject, np.load(folder / "logits.npy"))
+    rows = [row for norm in NORMS for row in _rows(subject, folder, norm, options.steps)]
+    head = ["norm", "attack", "whose", "success, %", "median distance", "mean of successes", "ours / theirs"]
+    write_json(options.out, f"minimum-norm-{title}", {"head": head, "rows": rows, "n": len(subject.labels)})
+    print(table(head, rows))
+
+
+def _check_logits(subject: Subject, theirs: np.ndarray) -> None:
+    """Stop if the PyTorch network is another one."""
+    forward = jax.jit(lambda model, x: model(x))
+    mine = np.asarray(forward(subject.model, subject.images))
+    if np.abs(mine - theirs).max() > 1e-4 * max(1.0, np.abs(mine).max()):
+        raise SystemExit("the PyTorch network differs from ours: nothing to compare")
+
+
+def _rows(subject: Subject, folder: Path, norm: str, steps: int) -> list[list[Any]]:
+    """Return a row per attack of a norm, and the comparison of the best of both sides."""
+    medians: dict[str, dict[str, float]] = {"ours": {}, "theirs": {}}
+    rows: list[list[Any]] = []
+    for path in sorted(folder.glob(f"*@{norm}-{steps}.npy")):
+        whose, name = path.stem.removesuffix(f"-{steps}").split("-", 1)
+        x_adv = np.clip(np.load(path), 0.0, 1.0)
+        success = np.asarray(judge(subject.model, subject.images, x_adv, subject.labels).success) == 1
+        distance = np.asarray(size_of(x_adv.astype(np.float32) - subject.images, norm), np.float64)
+        far = np.where(success, distance, np.inf)
+        medians[whose][name] = float(np.median(far))
+        mean = float(distance[success].mean()) if success.any() else float("nan")
+        rows.append([norm, name, whose, 100.0 * float(success.mean()), medians[whose][name], mean, ""])
+    best = {whose: min(found, key=lambda name: found[name]) for whose, found in medians.items()}
+    least = {whose: medians[whose][name] for whose, name in best.items()}
+    rows.append(
+        [norm, f"{best['ours']} : {best['theirs']}", "best", "", "", "", least["ours"] / least["theirs"]]
+    )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
