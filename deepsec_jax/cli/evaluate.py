@@ -28,7 +28,7 @@ class Evaluate:
     """Evaluate attacks, defenses or detectors; see deepsec evaluate STUDY --help.
 
     Attributes:
-        study: attacks, defenses, detectors, security or robustness.
+        study: attacks, defenses, detectors, security, robustness, transferability or ensembles.
     """
 
     study: Annotated[str, tyro.conf.Positional]

@@ -11,7 +11,7 @@ from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
 from deepsec_jax.studies.ensembles.cells import AVERAGE, CLEAN, LOGITS, Makers
 from deepsec_jax.studies.ensembles.drawn import draw
-from deepsec_jax.studies.ensembles.options import Options
+from deepsec_jax.studies.ensembles.options import SIZE, Options
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Attacked
 from deepsec_jax.studies.security.cells import Makers as SecurityMakers
@@ -106,8 +106,8 @@ def _members(options: Options, run: Run) -> list[DefendedModel]:
             raise UnfitError(f"{folder} is another {name}: give each defense once")
         else:
             found[name] = each
-    if len(found) < 2:
-        raise UnfitError(f"{len(found)} of --defenses have confidences: give at least two")
+    if len(found) < SIZE:
+        raise UnfitError(f"{len(found)} of --defenses have confidences: give at least {SIZE}")
     return list(found.values())
 
 
