@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from deepsec_jax.placement import on_host
-
 OnBatch = Callable[[int], Any]
 """Called after every batch with its number of rows."""
 
@@ -41,6 +39,8 @@ def in_batches(
         batch_size: rows per call.
         on_batch: called with the number of rows of each batch.
     """
+    from deepsec_jax.placement import on_host  # here: progress and reports need no jax
+
     parts: dict[str, list[np.ndarray]] = {}
     for chosen in batches(rows, batch_size):
         for name, values in function(chosen).items():

@@ -107,7 +107,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     store = Store(run_dir, column_versions())
     store.check()
     defended = None if loaded.folder is None else loaded.folder.defended
-    surrogate = None if defended is None or defended.surrogate is defended.classifier else defended.surrogate
+    surrogate = None if defended is None or defended.surrogate is loaded.model else defended.surrogate
     model = models.placed(loaded.model, options.devices)
     return Run(
         model, loaded.about, dataset, classes, store, options.batch_size, surrogate=beside(surrogate, model)
