@@ -7,13 +7,15 @@ from conftest import Noisy, make_linear
 from defended import RAW, SHAPE, make_dataset, subject
 
 from deepsec_jax.models import AveragedProbabilities, MajorityVote, Randomised
-from deepsec_jax.runs.cells import ATTACK, MEMBER, SECURITY, WHOLE
+from deepsec_jax.runs.cells import ATTACK, MEMBER, SECURITY, WHOLE, Cell
 from deepsec_jax.runs.runner import missing, run_plan
 from deepsec_jax.runs.store import Store, read_cells
 from deepsec_jax.studies.ensembles import jobs as module
 from deepsec_jax.studies.ensembles import votes
 from deepsec_jax.studies.ensembles.cells import ask
 from deepsec_jax.studies.ensembles.drawn import BEST, INTERCLASS, RANDOM, draw
+from deepsec_jax.studies.ensembles.figures import whole_values
+from deepsec_jax.studies.ensembles.known import Known
 from deepsec_jax.studies.ensembles.options import Options
 from deepsec_jax.studies.ensembles.rows import NOT_WHOLE
 from deepsec_jax.studies.ensembles.tables import ENSEMBLES
@@ -137,6 +139,23 @@ def test_the_worst_of_an_attack_is_below_each_way(cells):
             ways = [found[name] for name in ("on_base", "on_members", "on_average", "on_logits")]
             assert not np.isnan(ways).any() and found["worst"] <= min(ways) <= found["clean"]
     assert found["worst"] < found["clean"]
+
+
+def test_on_members_is_the_worst_over_the_members():
+    """Image 0 falls to the attack on a, image 1 to that on b, image 2 to none; class 0 is the true one."""
+    labels, right, wrong = np.zeros(3, np.int32), [0.9, 0.1], [0.1, 0.9]
+
+    def said(falls):
+        rows = [wrong if place == falls else right for place in range(3)]
+        return Cell("", {}, {}, {"labels": labels, "probabilities": np.array(rows)[:, None]})
+
+    answers = {
+        (source, name): said(falls) for source, falls in (("", 3), ("on a", 0), ("on b", 1)) for name in "ab"
+    }
+    known = Known({}, answers, {}, ())
+    found = whole_values(known, votes.averaged, ("a", "b"), "pgd", {"a": "on a", "b": "on b"})
+    assert found["on_members"].tolist() == [0.0, 0.0, 1.0] == found["worst"].tolist()
+    assert found["clean"].tolist() == [1.0, 1.0, 1.0] and "on_base" not in found and "on_average" not in found
 
 
 def test_the_worst_case_is_over_all_images_and_struck_without_an_attack_on_the_whole(cells, tmp_path):
