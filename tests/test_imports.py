@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runs": FOUNDATION,
     "tables": (*FOUNDATION, "metrics", "runs"),
     "evaluation": (*LEARNING, "runs"),
+    "exchange": (*LEARNING, "evaluation", "runs"),
     "studies": (*LEARNING, "runs", "tables", "evaluation"),
     "cli": (*LEARNING, "pretrained", "runs", "tables", "evaluation", "studies"),
 }

@@ -1,25 +1,22 @@
 r"""The official AutoAttack and ours, same weights and images: is our robust accuracy anywhere higher?
 
-    python benchmarks/peers/autoattack.py --oracles ../shared/oracles --networks fast_fgsm_mnist --n 500 \
+    python -m benchmarks.peers.autoattack --oracles ../shared/oracles --networks fast_fgsm_mnist --n 500 \
         --peers-python peers/bin/python --checkout auto-attack
 
-``autoattack_torch.py`` runs the official code (github.com/fra31/auto-attack) in a child process.
+``torch_autoattack.py`` runs the official code (github.com/fra31/auto-attack) in a child process.
 """
 
 import argparse
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from oracles import Case, Mnist, Network, cases, network
-from results import table, write_json
-
+from benchmarks.peers.oracles import Case, Mnist, Network, cases, network
+from benchmarks.results import table, write_json
 from deepsec_jax.evaluation.cascade import autoattack
 
 
@@ -45,7 +42,7 @@ def main() -> None:
         model = network(options.oracles, name, known[name])
         for case in cases(options.oracles, name, known[name], mnist, options.n):
             archive = export(options.out, model, case)
-            script = Path(__file__).with_name("autoattack_torch.py")
+            script = Path(__file__).with_name("torch_autoattack.py")
             command = [options.peers_python, str(script), str(archive), "--checkout", options.checkout]
             child = subprocess.Popen([*command, "--batch", str(options.batch)], stdout=subprocess.PIPE)
             for version in options.versions:

@@ -4,7 +4,7 @@ Same weights, images and gradients per image.  adv-lib's FMN, DDN, PDPGD (PDGD i
 child process under the peers' Python; all images are judged on our model.  Per norm the best of ours is
 compared with the best of theirs.  A failure counts as infinitely far.
 
-    python benchmarks/peers/minimum_norm.py pretrained/mnist-paper --peers-python peers/bin/python --n 200
+    python -m benchmarks.peers.minimum_norm pretrained/mnist-paper --peers-python peers/bin/python --n 200
 
 Resumes: every attack's images lie in ``--work``, and what lies there is not made again.
 """
@@ -18,11 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from peers_child import flat_weights
-from results import table, write_json
-from subjects import Subject, load_subject
-
+from benchmarks.peers.child import flat_weights
+from benchmarks.results import table, write_json
+from benchmarks.subjects import Subject, load_subject
 from deepsec_jax.attacks import DDN, FMN, PDPGD, SigmaZero, run_in_batches
 from deepsec_jax.attacks.balls import size_of
 from deepsec_jax.evaluation import judge
@@ -61,7 +59,7 @@ def main() -> None:
     weights: dict[str, Any] = {f"w:{name}": value for name, value in flat_weights(subject.model).items()}
     archive = folder / "subject.npz"
     np.savez(archive, network=subject.network, images=subject.images, labels=subject.labels, **weights)
-    child = Path(__file__).with_name("minimum_norm_torch.py")
+    child = Path(__file__).with_name("torch_minimum_norm.py")
     command = [options.peers_python, str(child), str(archive), "--steps", str(options.steps)]
     theirs = subprocess.Popen([*command, "--batch", str(options.batch)])  # at the same time: nothing is timed
     for name, attack in ours(options.steps).items():

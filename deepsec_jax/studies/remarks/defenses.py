@@ -47,8 +47,7 @@ def _preserved(evidence: Evidence) -> Verdict:
             shift, spread = (means(weights, np.asarray(cell.columns[name]), both) for name in ("ccv", "cos"))
             kept.append((shift < SHIFT) & (spread < SPREAD))
     if len(kept) < FEW:
-        found = f"of {len(cells)} it has {len(kept)}"
-        lacking = f"needs {FEW} defenses that lose at most {100 * KEEPS:g} points, {found}"
+        lacking = f"needs {FEW} defenses that lose at most {100 * KEEPS:g} points, got {len(kept)}"
         return not_measured(PRESERVED, lacking)
     return tested(PRESERVED, np.mean(kept, axis=0), n, f"{len(kept)} of {len(cells)} defenses")
 

@@ -4,7 +4,6 @@ Runs under the peers' Python.  Images are attacked in batches; an attack whose f
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from torch_networks import load_network
 from torch_server import import_library
 

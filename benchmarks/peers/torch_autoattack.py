@@ -3,7 +3,7 @@
 Runs under the peers' Python (torch, and a checkout of github.com/fra31/auto-attack).  The images are those of
 ``oracles.py``, which ``autoattack.py`` exports.
 
-    peers/bin/python benchmarks/peers/autoattack_torch.py ARCHIVE --checkout auto-attack
+    peers/bin/python torch_autoattack.py ARCHIVE --checkout auto-attack
 """
 
 import argparse
