@@ -50,8 +50,8 @@ def run_in_batches(
             inside eps, and its unchanged entries equal those of ``x``.
         labels: integer classes, or targets for a targeted attack, [N].
         key: one key (row i gets ``fold_in(key, i)``) or N keys; needed by random attacks and models.
-        batch_size: images per call.  If they do not fit into memory, the rest goes on with half as many, with
-            a warning.
+        batch_size: images per call.  If they do not fit into memory, the rest is computed with half as many,
+            with a warning.
         sharding: of a batch over devices, e.g. ``NamedSharding(mesh, P("batch"))``; default as the model
             lies, see :mod:`deepsec_jax.placement`.  The batch size is rounded up to a multiple of their
             number.
