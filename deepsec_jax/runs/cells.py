@@ -137,10 +137,10 @@ KINDS: dict[str, CellKind] = {
             "no_answer", "l0", "l1", "l2", "linf",
         ),
         lambda config: (
-            *_defense(config), config["access"], *_preset(config["attack"]), *_where(config), _seed(config)
+            *_defense(config), config["knowledge"], *_preset(config["attack"]), *_where(config), _seed(config)
         ),
-        lambda config: _defended(config, f"{config['access']} {config['attack']['name']}"),
-        optional=("x_adv", "right_or_rejected_8bit"), version=2,
+        lambda config: _defended(config, f"{config['knowledge']} {config['attack']['name']}"),
+        optional=("x_adv", "right_or_rejected_8bit"), version=3,
     ),
     TRANSFER: CellKind(
         ("labels", "targets", "success", "clean", "reached", "wrong", "predicted", "confidence", "no_answer"),

@@ -16,7 +16,7 @@ THREATS = (Threat("linf", EPS),)
 
 
 def cell(
-    name, left, *, eps=EPS, access=WHITE_BOX, far=None, left_8bit=None, images=None, norm="linf", **used
+    name, left, *, eps=EPS, knowledge=WHITE_BOX, far=None, left_8bit=None, images=None, norm="linf", **used
 ):
     """A cell in which the first ``left`` of N images survive, and the others are moved by ``far``."""
     holds = (np.arange(N) < left).astype(np.float32)
@@ -25,8 +25,8 @@ def cell(
     x = np.random.default_rng(0).uniform(size=(N, 2, 2, 1)).astype(np.float32)
     hyper = {"norm": norm, "steps": 10, **used} | ({} if eps is None else {"eps": eps})
     return Cell(
-        f"{access} {name}",
-        {"attack": {"name": name, "class": name, "hyperparameters": hyper}, "access": access},
+        f"{knowledge} {name}",
+        {"attack": {"name": name, "class": name, "hyperparameters": hyper}, "knowledge": knowledge},
         {},
         {
             "clean": np.ones(N, np.float32), "right_or_rejected": holds, "right_or_rejected_8bit": rounded,
@@ -49,7 +49,7 @@ def honest():
 def closed(changes, threats=THREATS, n=N, indicators=None):
     """The labels of all gates after some cells are replaced."""
     cells = honest() | {
-        (each.config["access"], each.config["attack"]["name"]): each for each in changes
+        (each.config["knowledge"], each.config["attack"]["name"]): each for each in changes
     }  # fmt: skip
     found = g.gates(cells, threats, n, 10, indicators)
     assert all(gate.remedy for gate in found if gate.closed)  # each says what to do next
@@ -69,8 +69,8 @@ def grey(x):
 
 
 PLANTED = {
-    g.MASKED: [cell("pgd", 150), cell("pgd", 50, access=REPLAYED)],
-    g.WEAK: [cell("pgd", 120, access=ADAPTIVE)],
+    g.MASKED: [cell("pgd", 150), cell("pgd", 50, knowledge=REPLAYED)],
+    g.WEAK: [cell("pgd", 120, knowledge=ADAPTIVE)],
     g.BLACK_BOX: [cell("fgsm", 200), cell("pgd", 90), cell("apgd@linf:0.3", 80), cell("square", 40),
                   cell("apgd@linf:0.3:more", 80), cell("deepfool", 80, eps=None, far=0.1)],
     g.GAINING: [cell("fgsm", 200), cell("pgd", 90), cell("apgd@linf:0.3", 80), cell("square", 90),

@@ -43,7 +43,7 @@ ATTACKS = {
 }
 
 
-def run(folder, models, access=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS, n=N):
+def run(folder, models, knowledge=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS, n=N):
     """Write the cells of a security evaluation, and return them."""
     store, dataset = Store(folder), make_dataset()
 
@@ -74,7 +74,7 @@ def run(folder, models, access=(REPLAYED, WHITE_BOX, ADAPTIVE), chosen=ATTACKS, 
         store, candidates, lambda n: candidates_name(RAW, dataset, n, 0), lambda: dataset.train.images,
         SHAPE, 3, 16, lambda defended: {"folder": "here"}, once,
     )  # fmt: skip
-    made = [makers.job(kind, each, model, n) for kind in access for each in attacked for model in models]
+    made = [makers.job(kind, each, model, n) for kind in knowledge for each in attacked for model in models]
     jobs = [*sources, *(job for job in made if job is not None)]
     store.add_to_plan(job.config for job in jobs)
     assert run_plan(store, jobs, advance=lambda done=1, note="": None) == []
@@ -87,9 +87,9 @@ def cells(tmp_path_factory):
 
 
 def of(cells, defense):
-    """(access, attack) -> cell of one defense."""
+    """(knowledge, attack) -> cell of one defense."""
     return {
-        (cell.config["access"], cell.config["attack"]["name"]): cell
+        (cell.config["knowledge"], cell.config["attack"]["name"]): cell
         for cell in cells
         if cell.kind == SECURITY and cell.config["defense"]["name"] == defense
     }
@@ -111,7 +111,7 @@ def test_replayed_images_are_those_of_the_undefended_model(cells):
 
 
 def test_no_column_is_a_copy_of_another(cells):
-    kinds = {name: {access for access, _ in of(cells, name)} for name in MODELS}
+    kinds = {name: {knowledge for knowledge, _ in of(cells, name)} for name in MODELS}
     assert kinds["nat"] == {REPLAYED, WHITE_BOX}  # its surrogate is the model itself
     assert kinds["dd"] == kinds["rt"] == {REPLAYED, WHITE_BOX, ADAPTIVE}
     assert all((ADAPTIVE, "square") not in of(cells, name) for name in MODELS)  # it follows no gradient
@@ -132,9 +132,9 @@ def test_white_box_is_the_attack_on_the_model_itself_and_judged_from_outside(cel
 
 def test_success_is_the_judges_and_no_image_is_predicted_twice(cells, monkeypatch, tmp_path):
     for name in ("rt", "igr"):
-        for (access, attack), cell in of(cells, name).items():
+        for (knowledge, attack), cell in of(cells, name).items():
             made = source(cells, attack).arrays
-            x_adv = made["x_adv"] if access == REPLAYED else cell.arrays["x_adv"]
+            x_adv = made["x_adv"] if knowledge == REPLAYED else cell.arrays["x_adv"]
             targets = cell.arrays["targets"]
             outcome = judge(
                 MODELS[name].classifier, made["x"], x_adv, made["labels"],
@@ -202,7 +202,7 @@ def test_gates_catch_planted_defenses_and_accuse_no_honest_one(cells):
 
 def test_without_an_adaptive_attack_masked_figures_are_struck_through(tmp_path):
     models = [MODELS["nat"], MODELS["dd"], MODELS["te"]]
-    cells = run(tmp_path / "run", models, access=(REPLAYED, WHITE_BOX))
+    cells = run(tmp_path / "run", models, knowledge=(REPLAYED, WHITE_BOX))
     assert MASKED in labels_of(cells, "dd", closed=True) and BLIND in labels_of(cells, "te", closed=True)
     (section,) = STUDIES["security"].sections(cells)
     said = checks.warnings(section, STUDIES["security"].checks)
@@ -216,7 +216,7 @@ def test_without_an_adaptive_attack_masked_figures_are_struck_through(tmp_path):
 def test_a_black_box_that_finds_more_is_a_closed_gate(tmp_path):
     """Square's images on a model whose own gradient leads astray, with nothing through a surrogate."""
     chosen = {"pgd": ATTACKS["pgd"], "square": attacks.Square(eps=0.1, queries=200)}
-    cells = run(tmp_path / "run", [MODELS["dd"], MODELS["nat"]], access=(WHITE_BOX,), chosen=chosen)
+    cells = run(tmp_path / "run", [MODELS["dd"], MODELS["nat"]], knowledge=(WHITE_BOX,), chosen=chosen)
     assert BLACK_BOX in labels_of(cells, "dd", closed=True)
     assert BLACK_BOX not in labels_of(cells, "nat")
 

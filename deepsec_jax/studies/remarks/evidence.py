@@ -153,7 +153,7 @@ def _replayed(cells: Iterable[Cell]) -> dict[tuple[str, str], tuple[np.ndarray, 
         (str(cell.config["defense"]["name"]), _attack(cell)):
             (np.asarray(cell.arrays["right_or_rejected"], np.float64), cell.arrays["success"] >= 0.5)
         for cell in cells
-        if cell.config["access"] == REPLAYED and str(cell.config["defense"]["name"]) in DEFENSES
+        if cell.config["knowledge"] == REPLAYED and str(cell.config["defense"]["name"]) in DEFENSES
     } if cells else {}  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def _own(cells: Iterable[Cell]) -> dict[tuple[str, str], np.ndarray]:
     """Return the worst of white-box and adaptive attacks, image by image."""
     found: dict[tuple[str, str], np.ndarray] = {}
     for cell in cells:
-        if cell.config["access"] not in (WHITE_BOX, ADAPTIVE):
+        if cell.config["knowledge"] not in (WHITE_BOX, ADAPTIVE):
             continue
         place = (str(cell.config["defense"]["name"]), _attack(cell))
         robust = np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected"]).astype(np.float64)

@@ -38,46 +38,48 @@ class Maker:
     note: str
     times: bool
 
-    def attacks(self, access: str, title: str) -> Table:
+    def attacks(self, knowledge: str, title: str) -> Table:
         """Return the table of one kind of knowledge: a row per attack, a span per defense."""
-        columns = (HITS,) if access == REPLAYED else (ROBUST,)
-        every = (name for model in self.models for kind, name in model.cells if kind == access)
+        columns = (HITS,) if knowledge == REPLAYED else (ROBUST,)
+        every = (name for model in self.models for kind, name in model.cells if kind == knowledge)
         names = list(dict.fromkeys(every))
-        rows = [self._row(access, name, columns) for name in names]
+        rows = [self._row(knowledge, name, columns) for name in names]
         rows.sort(key=lambda row: (row.group[0] != "UAs", ATTACKS.position(row.name)))
         rows = [row for group in build.grouped(rows, lambda row: row.group).values() for row in group]
-        words = access.replace("_", "-")
+        words = knowledge.replace("_", "-")
         return Table(
-            kind=access, title=title, about=words, heading="Attack", base="n/hits", note=self.note,
+            kind=knowledge, title=title, about=words, heading="Attack", base="n/hits", note=self.note,
             rows=tuple(rows),
             spans=tuple(Span(columns, model.label, model.key, fields={"defense": model.label})
                         for model in self.models),
-            further=(ROBUST,) if access == REPLAYED else (), parts="defenses", intro=INTRO[access],
-            page_title=f"{words.capitalize()} attacks", fields={"table": access},
+            further=(ROBUST,) if knowledge == REPLAYED else (), parts="defenses", intro=INTRO[knowledge],
+            page_title=f"{words.capitalize()} attacks", fields={"table": knowledge},
             caption=f" ({words}). Per attack: our share, its 95\N{NARROW NO-BREAK SPACE}% interval, and the "
                     "number printed in the paper.",
         )  # fmt: skip
 
-    def _row(self, access: str, name: str, columns: Sequence[Column]) -> Row:
+    def _row(self, knowledge: str, name: str, columns: Sequence[Column]) -> Row:
         source = self.sources.get(name)
         success = np.zeros(0) if source is None else source.arrays.get("success", np.zeros(0))
         n, hits = len(success), int((success >= 0.5).sum())
-        asked = (model.cells.get((access, name)) for model in self.models)
+        asked = (model.cells.get((knowledge, name)) for model in self.models)
         known = source or next(cell for cell in asked if cell is not None)
         goal, objective = goal_and_objective(known, name)
         label = attack_label(name)
         cells = {
-            model.key: cell for model in self.models if (cell := model.cells.get((access, name))) is not None
+            model.key: cell
+            for model in self.models
+            if (cell := model.cells.get((knowledge, name))) is not None
         }
         examples = PAPER.examples(self.dataset, name) if self.preset == "paper" else None
         every = (*columns, ROBUST)
         return Row(
-            key=f"{access} {name}", name=name, label=label, group=(goal, objective), n=n, hits=hits,
-            base=f"{n}/{hits}", cells=cells, printed_n=examples if access == REPLAYED else None,
+            key=f"{knowledge} {name}", name=name, label=label, group=(goal, objective), n=n, hits=hits,
+            base=f"{n}/{hits}", cells=cells, printed_n=examples if knowledge == REPLAYED else None,
             fields={"attack": name, "goal": goal, "objective": objective},
             figures={
                 model.key: {
-                    column.name: self._figure(column, access, name, model, success) for column in every
+                    column.name: self._figure(column, knowledge, name, model, success) for column in every
                 }
                 for model in self.models
             },
@@ -94,9 +96,9 @@ class Maker:
             },
         )  # fmt: skip
 
-    def _figure(self, column: Column, access: str, name: str, model: Model, success: np.ndarray) -> Figure:
-        cell = model.cells.get((access, name))
-        values, absent = None, self._absent(access, name, model, cell)
+    def _figure(self, column: Column, knowledge: str, name: str, model: Model, success: np.ndarray) -> Figure:
+        cell = model.cells.get((knowledge, name))
+        values, absent = None, self._absent(knowledge, name, model, cell)
         if cell is not None and not absent:
             values = np.asarray(column.values(cell))
         if values is not None:  # a cell of fewer images has the first ones
@@ -113,11 +115,11 @@ class Maker:
         reasons = (*another, *PAPER.reasons(self.dataset, name, column.name, model.name))
         return build.figure(column, summary, absent, printed, reasons, cell)
 
-    def _absent(self, access: str, name: str, model: Model, cell: Cell | None) -> str:
+    def _absent(self, knowledge: str, name: str, model: Model, cell: Cell | None) -> str:
         if cell is not None and cell.error is not None:
             return "failed"
         if cell is not None and cell.environment.get("zero_gradient"):
             return "zero gradient"
-        if cell is None and access == ADAPTIVE and (WHITE_BOX, name) in model.cells:
+        if cell is None and knowledge == ADAPTIVE and (WHITE_BOX, name) in model.cells:
             return "as white-box"
         return "" if cell is not None else "not measured"

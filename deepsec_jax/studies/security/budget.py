@@ -54,15 +54,15 @@ def shares(each: Sequence[float], n: int, seconds: float) -> list[int]:
     return chosen(fitting[-1]) if fitting else least
 
 
-def place(access: str, attack: str, weights: str = "") -> str:
+def place(knowledge: str, attack: str, weights: str = "") -> str:
     """Return the identity of a cell but for its number of images."""
-    return " ".join(filter(None, (access, attack, weights)))
+    return " ".join(filter(None, (knowledge, attack, weights)))
 
 
 def place_of(config: Mapping[str, Any]) -> str:
     """Return the place of a cell of an attack, on a defended model or on the undefended one."""
-    access = str(config.get("access", UNDEFENDED))
-    return place(access, str(config["attack"]["name"]), config.get("weights", {}).get("defended", ""))
+    knowledge = str(config.get("knowledge", UNDEFENDED))
+    return place(knowledge, str(config["attack"]["name"]), config.get("weights", {}).get("defended", ""))
 
 
 def seconds_of_job(run: Run, job: Job) -> float:

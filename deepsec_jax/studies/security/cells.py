@@ -77,53 +77,53 @@ class Makers:
     notes: Callable[[DefendedModel], dict[str, Any]]
     once: Callable[[Any, Callable[[], Any]], Any]
 
-    def job(self, access: str, attacked: Attacked, defended: DefendedModel, n: int) -> Job | None:
+    def job(self, knowledge: str, attacked: Attacked, defended: DefendedModel, n: int) -> Job | None:
         """Return the job of one cell on n images; None if it would be a copy of another cell.
 
         Through a surrogate that is the model itself an attack is the white-box attack.  An attack without
         gradients does not need a surrogate.
         """
-        if access == ADAPTIVE and (is_exact(defended) or not uses_gradients(attacked.attack)):
+        if knowledge == ADAPTIVE and (is_exact(defended) or not uses_gradients(attacked.attack)):
             return None
-        if access == REPLAYED and attacked.name.endswith(MORE):
+        if knowledge == REPLAYED and attacked.name.endswith(MORE):
             return None
-        n = min(n, attacked.n) if access == REPLAYED else n
+        n = min(n, attacked.n) if knowledge == REPLAYED else n
         kept = {name: attacked.config[name] for name in ("data", "model", "attack", "seed", "images")}
         weights = {"defended": defended.weights}
-        if access == ADAPTIVE:
+        if knowledge == ADAPTIVE:
             weights["surrogate"] = defended.surrogate_weights
         kept |= {"n": n, "candidates": self.candidates_name(n)}
         config = {
-            "kind": SECURITY, "version": KINDS[SECURITY].version, **kept, "access": access,
+            "kind": SECURITY, "version": KINDS[SECURITY].version, **kept, "knowledge": knowledge,
             "defense": defended.about, "weights": weights, "draws": draws_of(defended.classifier),
         }  # fmt: skip
-        config |= {"source": attacked.cell} if access == REPLAYED else {}
+        config |= {"source": attacked.cell} if knowledge == REPLAYED else {}
         entries = int(np.prod(self.image_shape))
-        made = access != REPLAYED
+        made = knowledge != REPLAYED
         calls = calls_of(attacked.attack, self.classes, self.image_shape)
         return Job(
-            config, partial(self._compute, access, attacked, defended, n), images=n,
+            config, partial(self._compute, knowledge, attacked, defended, n), images=n,
             gradients=1 if not made else None if math.isnan(calls) else int(calls), at_most=made,
             after=() if made else (attacked.cell,), bytes=n * (4 * entries * made + 80) + 65536,
             notes=partial(self.notes, defended), ready=partial(self.candidates, n),
-            seconds=partial(self.seconds, access, attacked, defended),
+            seconds=partial(self.seconds, knowledge, attacked, defended),
         )  # fmt: skip
 
     def _compute(
-        self, access: str, attacked: Attacked, defended: DefendedModel, n: int, on_batch: OnBatch
+        self, knowledge: str, attacked: Attacked, defended: DefendedModel, n: int, on_batch: OnBatch
     ) -> tuple[Environment, Arrays]:
         chosen, model = self.candidates(n), defended.classifier
         batch_size = min(self.batch_size, len(chosen))
         notes: Environment = {"batch_size": batch_size}
-        if access == REPLAYED:
+        if knowledge == REPLAYED:
             found = self._replayed(attacked, n)
             on_batch(len(chosen))
-        elif access == WHITE_BOX and self._is_blind(attacked.attack, defended, chosen, batch_size):
+        elif knowledge == WHITE_BOX and self._is_blind(attacked.attack, defended, chosen, batch_size):
             found = Generated(chosen.images, np.full(len(chosen), -1, np.int32))
             notes["zero_gradient"] = True
             on_batch(len(chosen))
         else:
-            found = self._made(access, attacked, defended, chosen, batch_size, on_batch)
+            found = self._made(knowledge, attacked, defended, chosen, batch_size, on_batch)
         notes |= {
             "seconds": found.seconds, "compile_seconds": found.compile_seconds,
             "gradients": _known(found.gradients), "forwards": _known(found.forwards),
@@ -141,7 +141,7 @@ class Makers:
             "predicted": said.predicted, "no_answer": said.no_answer,
             **distances(chosen.images, found.x_adv),
         }  # fmt: skip
-        if access == REPLAYED:
+        if knowledge == REPLAYED:
             return notes, arrays
         rounded = clean if said is clean else asked(to_8bit(found.x_adv))
         return notes, arrays | {"x_adv": found.x_adv, "right_or_rejected_8bit": rounded.holds}
@@ -157,13 +157,13 @@ class Makers:
         clean: Predictions = self.once(("clean", defended.weights, n), found)
         return clean
 
-    def seconds(self, access: str, attacked: Attacked, defended: DefendedModel) -> float:
+    def seconds(self, knowledge: str, attacked: Attacked, defended: DefendedModel) -> float:
         """Return the wall time per image of a cell, from that of one gradient of the model; measured once.
 
         NaN where the attack states no number of calls.
         """
-        model = defended.surrogate if access == ADAPTIVE else defended.classifier
-        weights = defended.surrogate_weights if access == ADAPTIVE else defended.weights
+        model = defended.surrogate if knowledge == ADAPTIVE else defended.classifier
+        weights = defended.surrogate_weights if knowledge == ADAPTIVE else defended.weights
         rows = min(self.batch_size, 16)
 
         def measured() -> float:
@@ -173,7 +173,7 @@ class Makers:
 
         one = float(self.once(("gradient seconds", weights), measured))
         calls = calls_of(attacked.attack, self.classes, self.image_shape)
-        return one if access == REPLAYED else one * calls
+        return one if knowledge == REPLAYED else one * calls
 
     def _replayed(self, attacked: Attacked, n: int) -> Generated:
         if not self.store.has_cell(attacked.cell):
@@ -184,13 +184,13 @@ class Makers:
         return Generated(arrays["x_adv"][:n], arrays["targets"][:n])
 
     def _made(
-        self, access: str, attacked: Attacked, defended: DefendedModel, chosen: Candidates, batch_size: int,
-        on_batch: OnBatch,
+        self, knowledge: str, attacked: Attacked, defended: DefendedModel, chosen: Candidates,
+        batch_size: int, on_batch: OnBatch,
     ) -> Generated:  # fmt: skip
         """Return images made on the defended model, or through its surrogate."""
         attack, key = attacked.attack, root_key(int(attacked.config["seed"]))
         targeted = bool(getattr(attack, "targeted", False))
-        if access == ADAPTIVE:
+        if knowledge == ADAPTIVE:
             surrogate = reseed(defended.surrogate, example_keys(key, batch_size))
             if hasattr(attack, "fit"):  # a universal perturbation is fitted through the surrogate, then added
                 attack = prepare(attack, surrogate, self.train_images(), key=key)

@@ -28,7 +28,7 @@ SMALL = "few images"
 ROUNDING = "lost at 8 bits"
 GAINING = "more steps still gain"
 
-THROUGH = "--access adaptive, through a surrogate of the defense"
+THROUGH = "--knowledge adaptive, through a surrogate of the defense"
 SEARCH = "--attacks square rays, with more queries"
 
 
@@ -42,13 +42,13 @@ def gates(
     """Return what is wrong with the figures of one model.
 
     Args:
-        cells: (access, attack row) -> finished cell.
+        cells: (knowledge, attack row) -> finished cell.
         threats: radii of the worst case.
         n: number of images.
         classes: number of classes.
         indicators: the cell of the indicators of attack failure, if it is finished.
     """
-    weak = not any(access == ADAPTIVE for access, _ in cells)
+    weak = not any(knowledge == ADAPTIVE for knowledge, _ in cells)
     found = [
         *_order(cells, WHITE_BOX, REPLAYED, MASKED, closed=weak, remedy=THROUGH),
         *_order(cells, ADAPTIVE, WHITE_BOX, WEAK, closed=True, remedy="another surrogate of the defense"),
@@ -76,9 +76,9 @@ def _order(
 ) -> list[Gate]:
     """Return attacks that do significantly worse with more knowledge, image by image."""
     above = []
-    for (access, name), cell in cells.items():
+    for (knowledge, name), cell in cells.items():
         other = cells.get((less, name))
-        if access != more or other is None or cell.environment.get("zero_gradient"):
+        if knowledge != more or other is None or cell.environment.get("zero_gradient"):
             continue
         pair = compared(cell, other)
         if pair.above:
@@ -101,12 +101,12 @@ def _blind(cells: Mapping[tuple[str, str], Cell], *, closed: bool) -> list[Gate]
 def _grey(cells: Mapping[tuple[str, str], Cell], classes: int) -> list[Gate]:
     """Return attacks that leave more than chance at eps of at least 0.5, where any image can be made grey."""
     found = []
-    for (access, name), cell in cells.items():
+    for (knowledge, name), cell in cells.items():
         used = cell.config["attack"]["hyperparameters"]
         eps = used.get("eps")
         wide = used.get("norm", "linf") == "linf" and isinstance(eps, int | float) and eps >= 0.5
         iterates = int(used.get("steps", 1)) > 1
-        if wide and iterates and access != REPLAYED and robust(cell).mean() > 1.5 / classes:
+        if wide and iterates and knowledge != REPLAYED and robust(cell).mean() > 1.5 / classes:
             left = 100 * robust(cell).mean()
             text = f"{name} at eps = {eps:g} leaves {left:.0f} %, though any image can be made grey"
             found.append(Gate(Finding(GREY, text), True, "more steps, or another loss: the attack is broken"))

@@ -27,8 +27,8 @@ def invariants(cells: Cells, *, closed: bool) -> list[Gate]:
     """Return the invariants that do not hold between the cells of one model.
 
     Args:
-        cells: (access, attack row) -> finished cell.
-        closed: whether an attack that is too weak closes a gate; not if a stronger kind of access exists.
+        cells: (knowledge, attack row) -> finished cell.
+        closed: whether an attack that is too weak closes a gate; not if a stronger kind of knowledge exists.
     """
     made = {place: cell for place, cell in cells.items() if place[0] != REPLAYED}
     gates = []
@@ -81,9 +81,9 @@ def _invalid(cells: Cells) -> Iterator[str]:
 
 def _order(cells: Cells) -> Iterator[str]:
     """Yield the attacks that lose to one of ``Card.stronger_than`` at one radius, with equal knowledge."""
-    for ((access, strong), first), ((other, weak), second) in permutations(cells.items(), 2):
+    for ((knowledge, strong), first), ((other, weak), second) in permutations(cells.items(), 2):
         card = card_of(strong)
-        if access != other or card is None or weak.partition("@")[0] not in card.stronger_than:
+        if knowledge != other or card is None or weak.partition("@")[0] not in card.stronger_than:
             continue
         if all(_used(first).get(key, default) == _used(second).get(key, default)
                for key, default in (("eps", None), ("norm", "linf"))):  # fmt: skip
@@ -101,9 +101,9 @@ def _radius(cells: Cells) -> Iterator[str]:
             key: used[key] for key in used if key not in ("eps", "step_size")
         }
 
-    for ((access, large), first), ((other, small), second) in permutations(cells.items(), 2):
+    for ((knowledge, large), first), ((other, small), second) in permutations(cells.items(), 2):
         eps, lower = (_used(cell).get("eps") for cell in (first, second))
-        if access != other or not isinstance(eps, int | float) or not isinstance(lower, int | float):
+        if knowledge != other or not isinstance(eps, int | float) or not isinstance(lower, int | float):
             continue
         if eps > lower and but_radius(first) == but_radius(second):
             pair = compared(first, second)
@@ -112,7 +112,7 @@ def _radius(cells: Cells) -> Iterator[str]:
 
 
 def _unbounded(cells: Cells) -> Iterator[str]:
-    for (access, name), cell in cells.items():
+    for (knowledge, name), cell in cells.items():
         card, left = card_of(name), float(robust(cell).mean())
         if card is not None and card.unbounded and left > 0 and not cell.environment.get("zero_gradient"):
-            yield f"{access.replace('_', '-')} {name} leaves {100 * left:.0f} %"
+            yield f"{knowledge.replace('_', '-')} {name} leaves {100 * left:.0f} %"

@@ -86,9 +86,9 @@ def _made(
     scored = {job.name: job.config for name, job in sources.items() if not name.endswith(MORE)}
     look = partial(run.look, run.model, run.about["name"])
     found += detection_jobs(run, guards, scored, lambda: run.notes(findings=look()), n=most, seed=seed)
-    for access in options.access:
+    for knowledge in options.knowledge:
         made = [
-            makers.job(access, each, model, numbers.get(place(access, each.name, model.weights), most))
+            makers.job(knowledge, each, model, numbers.get(place(knowledge, each.name, model.weights), most))
             for each in attacked for model in defended
         ]  # fmt: skip
         wanted = [job for job in made if job is not None]

@@ -58,7 +58,7 @@ class Model:
         key: its settings and weights; empty for the undefended model.
         name: preset row of its defense.
         label: the paper's name.
-        cells: (access, attack row) -> cell.
+        cells: (knowledge, attack row) -> cell.
         gates: findings about its figures.
         signs: finished cell of its indicators of attack failure; None without one.
     """

@@ -19,7 +19,7 @@ class Options(RunOptions):
     Attributes:
         defenses: Folders that deepsec defend has written from this model, detectors included.
         attacks: Names, e.g. fgsm pgd; default the paper's rows that exist, then other attacks.
-        access: Knowledge of the attacker: replayed, white_box, adaptive; default all.
+        knowledge: What the attacker knows: replayed, white_box, adaptive; default all.
         n: Number of test images that the undefended model classifies correctly.
         seed: Seed of images, targets and attacks.
         preset: Hyperparameters: the paper's tables, or an honest evaluation today.
@@ -28,7 +28,11 @@ class Options(RunOptions):
 
     defenses: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
-    access: tuple[Literal["replayed", "white_box", "adaptive"], ...] = ("replayed", "white_box", "adaptive")
+    knowledge: tuple[Literal["replayed", "white_box", "adaptive"], ...] = (
+        "replayed",
+        "white_box",
+        "adaptive",
+    )
     n: int = 200
     seed: int = 0
     preset: Literal["paper", "strong"] = "paper"
@@ -40,7 +44,7 @@ class Options(RunOptions):
             raise InputError("--defenses names no folder: give those that deepsec defend has written")
         once("--defenses", [str(Path(folder).resolve()) for folder in self.defenses])
         once("--attacks", self.attacks)
-        once("--access", self.access)
+        once("--knowledge", self.knowledge)
         at_least("--n", self.n, 1)
         if self.budget is not None:
             seconds_of(self.budget)

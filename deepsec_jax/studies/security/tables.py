@@ -78,7 +78,7 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
     )  # fmt: skip
     made = Maker(models, sources, dataset, preset, note, times)
     worst = worst_table((undefended, *models), threats, title=title, note=note, n=n)
-    tables = [made.attacks(access, title) for access in (REPLAYED, WHITE_BOX, ADAPTIVE)]
+    tables = [made.attacks(knowledge, title) for knowledge in (REPLAYED, WHITE_BOX, ADAPTIVE)]
     return Section(
         title=title, note=note, fields={"data": dataset, "base": base, "preset": preset},
         tables=(worst, *(table for table in tables if table.rows)),
@@ -113,7 +113,7 @@ def _models(
     for key, group in build.grouped(cells, defense_key).items():
         name = str(group[0].config["defense"]["name"])
         by = {
-            (str(cell.config["access"]), str(cell.config["attack"]["name"])): cell
+            (str(cell.config["knowledge"]), str(cell.config["attack"]["name"])): cell
             for cell in sorted(group, key=_images)
         }
         finished = {place: cell for place, cell in by.items() if cell.error is None}

@@ -92,7 +92,7 @@ def _name(cells: Sequence[Cell], index: int) -> str:
     if index < 0:
         return ""
     config = cells[index].config
-    return " ".join(filter(None, (str(config.get("access", "")), str(config["attack"]["name"]))))
+    return " ".join(filter(None, (str(config.get("knowledge", "")), str(config["attack"]["name"]))))
 
 
 def _counted(names: Sequence[str]) -> dict[str, int]:
