@@ -39,9 +39,11 @@ def in_batches(
         batch_size: rows per call.
         on_batch: called with the number of rows of each batch.
     """
+    from deepsec_jax.placement import on_host  # here: progress and reports need no jax
+
     parts: dict[str, list[np.ndarray]] = {}
     for chosen in batches(rows, batch_size):
         for name, values in function(chosen).items():
-            parts.setdefault(name, []).append(np.asarray(values))
+            parts.setdefault(name, []).append(on_host(values))
         on_batch(min(batch_size, rows - int(chosen[0])))
     return {name: np.concatenate(part)[:rows] for name, part in parts.items()}

@@ -49,9 +49,10 @@ def test_plugins_are_left_alone(monkeypatch):
 
 
 def test_what_is_set_is_known_to_this_xla_and_changes_no_result():
-    """An unknown flag ends the process, so this holds for any jaxlib."""
+    """Importing the attacks sets it.  An unknown flag ends the process, so this holds for any jaxlib."""
     child = (
-        "from deepsec_jax.convolutions import convolve_for_gradients; convolve_for_gradients()\n"
+        "import os; import deepsec_jax.attacks; from deepsec_jax import convolutions as c\n"
+        "print(c._known() and not c._other_devices(), os.environ.get('XLA_FLAGS'))\n"
         "import jax, jax.numpy as jnp; print(jax.scipy.signal.convolve2d(jnp.eye(3), jnp.ones((2, 2))))"
     )
     bare = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -61,4 +62,6 @@ def test_what_is_set_is_known_to_this_xla_and_changes_no_result():
         run = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, env=environment)
         assert run.returncode == 0, run.stderr
         said.append(run.stdout)
-    assert said[0] == said[1] and "2." in said[0]
+    flags, results = zip(*(text.split("\n", 1) for text in said), strict=True)
+    assert flags[0] in (f"True {FLAG}", "False None") and flags[1].split() in (["True"], ["False"])
+    assert results[0] == results[1] and "2." in results[0]

@@ -18,10 +18,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 5
+    assert len(EXAMPLES) >= 7
 
 
-LONG = ("02_sweep_eps", "03_adversarial_training", "05_linen_or_plain_jax_model")
+LONG = ("02_sweep_eps", "03_adversarial_training", "05_linen_or_plain_jax_model", "07_many_devices")
 """20 s each; README has a sweep of eps, too, which tests/test_docs.py runs."""
 
 

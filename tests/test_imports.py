@@ -12,7 +12,7 @@ import deepsec_jax
 ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
-    "compilation_cache", "platforms", "foreign", "batches", "declared", "field_checks",
+    "compilation_cache", "platforms", "placement", "foreign", "batches", "declared", "field_checks",
     "nnx_modules", "jit", "model_traits", "hashing",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
@@ -32,9 +32,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "memory": (),
     "convolutions": (),
     "platforms": (),
+    "placement": ("randomness",),
     "compilation_cache": (),
     "foreign": (),
-    "batches": (),
+    "batches": ("placement",),
     "declared": ("catalog",),
     "data": FOUNDATION,
     "models": FOUNDATION,

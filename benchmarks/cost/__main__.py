@@ -5,6 +5,7 @@ python -m benchmarks.cost searches         a search for the smallest change: cal
 python -m benchmarks.cost defended_models  a defended model beside the undefended one, and its transforms
 python -m benchmarks.cost metrics          all device metrics, images a second
 python -m benchmarks.cost training         a training step beside its gradients
+python -m benchmarks.cost gpu_plan         images a second of every attack, by batch size
 
 Each has its own ``--help``.
 """
@@ -12,7 +13,7 @@ Each has its own ``--help``.
 import sys
 from importlib import import_module
 
-PROGRAMS = ("attacks", "searches", "defended_models", "metrics", "training")
+PROGRAMS = ("attacks", "searches", "defended_models", "metrics", "training", "gpu_plan")
 
 
 def main() -> int:

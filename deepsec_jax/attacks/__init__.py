@@ -5,6 +5,9 @@
 One algorithm is one file, named as in :data:`ATTACKS`.  Other modules: ``losses``, ``geometry``, ``parts``
 (starts and step rules), ``ascent`` (the loop), ``gradient`` (differentiation of models), ``call`` (checks of
 each call), ``combinators``, ``batching``, ``presets``.
+
+Importing it calls :func:`deepsec_jax.convolutions.convolve_for_gradients`, which has an effect if jax has not
+computed anything yet.
 """
 
 from deepsec_jax.attacks import functional, losses, parts
@@ -59,6 +62,9 @@ from deepsec_jax.attacks.transfer import Transfer
 from deepsec_jax.attacks.uap import UAP, Perturbation, prepare
 from deepsec_jax.attacks.vmifgsm import VMIFGSM
 from deepsec_jax.attacks.within import Within
+from deepsec_jax.convolutions import convolve_for_gradients
+
+convolve_for_gradients()
 
 __all__ = [
     "APGD",

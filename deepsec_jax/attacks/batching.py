@@ -3,21 +3,25 @@
 This is host code: it streams NumPy arrays, also memory-mapped ones, through the device.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from deepsec_jax.attacks.call import call_and_count
+from deepsec_jax.attacks.cost import Counted
 from deepsec_jax.attacks.float64 import as_given, is_rounded, narrowed
 from deepsec_jax.attacks.model_checks import check_mode, check_model, check_range
 from deepsec_jax.attacks.per_image import at_rows, map_per_image
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.model_traits import classes_of
+from deepsec_jax.placement import on_host, on_mesh, put, rows_axes, rows_sharding, whole_parts
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
-from deepsec_jax.randomness import example_keys, typed_key
+from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
 
 
 def run_in_batches(
@@ -31,6 +35,7 @@ def run_in_batches(
     sharding: jax.sharding.Sharding | None = None,
     out: np.ndarray | None = None,
     on_batch: Callable[[int], Any] | None = None,
+    on_counts: Callable[[Counted], Any] | None = None,
 ) -> np.ndarray:
     """Attack all images and return one NumPy array, or fill ``out``.
 
@@ -45,12 +50,16 @@ def run_in_batches(
             inside eps, and its unchanged entries equal those of ``x``.
         labels: integer classes, or targets for a targeted attack, [N].
         key: one key (row i gets ``fold_in(key, i)``) or N keys; needed by random attacks and models.
-        batch_size: images per call.
-        sharding: of a batch over devices, e.g. ``NamedSharding(mesh, P("batch"))``; the batch size must be a
-            multiple of their number.
+        batch_size: images per call.  If they do not fit into memory, the rest goes on with half as many, with
+            a warning.
+        sharding: of a batch over devices, e.g. ``NamedSharding(mesh, P("batch"))``; default as the model
+            lies, see :mod:`deepsec_jax.placement`.  The batch size is rounded up to a multiple of their
+            number.
         out: array [N, H, W, C] to fill, such as a writable memory map, at least as precise as ``x``; default
             a new one.
         on_batch: called after every batch with the number of images just done.
+        on_counts: called after every batch with the model calls of its images, arrays [n], if the attack
+            counts them.
 
     Returns:
         Adversarial images [N, H, W, C] in the dtype of ``x`` (``out`` if given).
@@ -80,10 +89,13 @@ def run_in_batches(
     if is_rounded(x):
         attack = narrowed(attack, x.shape[1:])
 
+    sharding = rows_sharding(model) if sharding is None else sharding
     if isinstance(sharding, NamedSharding):  # restored weights are committed to one device
-        model = jax.device_put(model, NamedSharding(sharding.mesh, PartitionSpec()))
+        model = on_mesh(model, sharding)
+        attack = map_per_image(lambda values: values, attack, lambda leaf: on_mesh(leaf, sharding))
+        batch_size = whole_parts(batch_size, sharding)
 
-    def start(first: int) -> jax.Array:
+    def start(first: int) -> _Started:
         last = min(first + batch_size, rows)
         padding = batch_size - (last - first)
         images = _filled(np.asarray(x[first:last]), padding)
@@ -94,53 +106,88 @@ def run_in_batches(
             one = key.shape == ()
             keys = example_keys(key, batch_size, first=first) if one else _filled(key[first:last], padding)
         if sharding is not None:
-            images, classes, keys = jax.device_put((images, classes, keys), sharding)
-            part = map_per_image(lambda values: jax.device_put(values, sharding), part)
+            images, classes, keys = put((images, classes, keys), sharding)
+            part = map_per_image(lambda values: put(values, sharding), part)
         if isinstance(sharding, NamedSharding):
-            return _per_shard(part, model, images, classes, keys, sharding=sharding)
-        return part(model, images, classes, key=keys)
+            return _Started(first, last, *_per_shard(part, model, images, classes, keys, sharding=sharding))
+        return _Started(first, last, *call_and_count(part, model, images, classes, key=keys))
 
-    def finish(first: int, adversarial: jax.Array) -> None:
-        last = min(first + batch_size, rows)
-        made = np.asarray(adversarial)[: last - first]
-        out[first:last] = as_given(made, np.asarray(x[first:last])) if is_rounded(x) else made
+    def finish(part: _Started) -> None:
+        count = part.last - part.first
+        made = on_host(part.x_adv)[:count]
+        counted = jax.tree.map(lambda leaf: on_host(leaf)[:count], part.counted)
+        own = slice(part.first, part.last)
+        out[own] = as_given(made, np.asarray(x[own])) if is_rounded(x) else made
+        if on_counts is not None and counted is not None:
+            on_counts(counted)
         if on_batch is not None:
-            on_batch(last - first)
+            on_batch(count)
 
-    waiting: tuple[int, jax.Array] | None = None
-    for first in range(0, rows, batch_size):
-        started = (first, start(first))
-        if waiting is not None:
-            finish(*waiting)
-        waiting = started
-    if waiting is not None:
-        finish(*waiting)
+    done, reached = 0, 0
+    waiting: list[_Started] = []
+    while done < rows:
+        try:
+            if reached < rows:
+                waiting.append(start(reached))
+                reached = waiting[-1].last
+            if len(waiting) == 2 or reached == rows:
+                finish(waiting[0])
+                done = waiting.pop(0).last
+        except jax.errors.JaxRuntimeError as error:
+            smaller = _smaller(batch_size, sharding, error)
+            warnings.warn(
+                f"{batch_size} images do not fit into memory: going on with {smaller} per call", stacklevel=2
+            )
+            batch_size, reached = smaller, done
+            waiting.clear()
+            keys_there = example_keys(root_key(0), batch_size)  # one per row; the attack's own replace them
+            model, attack = reseed(model, keys_there), reseed(attack, keys_there)
     return out
+
+
+class _Started(NamedTuple):
+    """A batch that is computed: rows ``first`` to ``last``."""
+
+    first: int
+    last: int
+    x_adv: jax.Array
+    counted: Counted | None
+
+
+def _smaller(batch_size: int, sharding: Any, error: jax.errors.JaxRuntimeError) -> int:
+    """Return half of a batch size; raise the error if it is not about memory, or nothing is left to halve."""
+    smaller = max(1, batch_size // 2)
+    if isinstance(sharding, NamedSharding):
+        smaller = whole_parts(smaller, sharding)
+    if "RESOURCE_EXHAUSTED" not in str(error) or smaller >= batch_size:
+        raise error
+    return smaller
 
 
 @partial(jit_per_class, static_argnames=("sharding",))
 def _per_shard(
     attack: Attack, model: Classifier, x: jax.Array, labels: jax.Array, keys: Any, *, sharding: NamedSharding
-) -> jax.Array:
-    """Run the attack separately on every device's rows.
+) -> tuple[jax.Array, Counted | None]:
+    """Run the attack separately on every device's rows; return images and counts.
 
     Otherwise an attack that sorts active rows to the front would send rows between devices, and all would
     wait for the slowest.
     """
 
     def local(attack: Attack, model: Classifier, x: Any, labels: Any, keys: Any) -> Any:
-        return attack(model, x, labels, key=keys)
+        return call_and_count(attack, model, x, labels, key=keys)
 
-    everywhere, split = PartitionSpec(), sharding.spec
-    attack_specs = map_per_image(lambda values: split, attack, lambda leaf: everywhere)
-    x_adv: jax.Array = jax.shard_map(
+    whole, split = PartitionSpec(), sharding.spec
+    attack_specs = map_per_image(lambda values: split, attack, lambda leaf: whole)
+    made: tuple[jax.Array, Counted | None] = jax.shard_map(
         local,
         mesh=sharding.mesh,
-        in_specs=(attack_specs, everywhere, split, split, split),
+        in_specs=(attack_specs, whole, split, split, split),
         out_specs=split,
+        axis_names=set(rows_axes(sharding)),  # weights may be split along the others
         check_vma=False,
     )(attack, model, x, labels, keys)
-    return x_adv
+    return made
 
 
 def _check_per_image(attack: Attack, rows: int) -> None:

@@ -11,6 +11,9 @@ from deepsec_jax.attacks.rewriting import fast_on_cpu
 from deepsec_jax.platforms import on_cpu
 from deepsec_jax.protocols import Images
 
+AT_ONCE = 16
+"""Backward passes of :func:`pullbacks` at a time on an accelerator; all of 1000 classes would fill memory."""
+
 Objective = Callable[[Images], tuple[jax.Array, Any]]
 """``objective(x) -> (values [B], aux)``: value i depends on row i only."""
 
@@ -40,11 +43,13 @@ def pullbacks(
         Logits and gradients, float32 [B, K] and [n, B, H, W, C].
     """
     # On a CPU smaller batches fit into the cache: 0.7 of the time on the paper's MNIST network.
-    one_by_one = on_cpu()
+    at_once = 1 if on_cpu() else AT_ONCE
 
     def both(x: Images, cotangents: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, pull = _pullback(logits_of, x)
-        return logits, lax.map(pull, cotangents) if one_by_one else jax.vmap(pull)(cotangents)
+        if len(cotangents) <= at_once:
+            return logits, jax.vmap(pull)(cotangents)
+        return logits, lax.map(pull, cotangents, batch_size=None if at_once == 1 else at_once)
 
     result: tuple[jax.Array, jax.Array] = fast_on_cpu(both)(x, cotangents)
     return result

@@ -42,7 +42,7 @@ class Demo:
 
 def shortened(attack: Any) -> Any:
     """Return a search over constants with 4 x 60 longer steps; any other attack unchanged."""
-    if not hasattr(attack, "search_steps"):
+    if not (hasattr(attack, "search_steps") and hasattr(attack, "c")):
         return attack
     changes: dict[str, Any] = {"search_steps": 4, "steps": min(60, attack.steps), "c": 0.1}
     if hasattr(attack, "learning_rate"):

@@ -28,7 +28,7 @@ class Evaluate:
     """Evaluate attacks, defenses or detectors; see deepsec evaluate STUDY --help.
 
     Attributes:
-        study: attacks, defenses, detectors, security or robustness.
+        study: attacks, defenses, detectors, security, robustness, transferability or ensembles.
     """
 
     study: Annotated[str, tyro.conf.Positional]
@@ -90,6 +90,8 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
         ValueError: no such model or data set, they do not match, or the run directory is invalid.
     """
     from deepsec_jax import data
+    from deepsec_jax.evaluation.under_test import check_fits
+    from deepsec_jax.placement import beside
     from deepsec_jax.runs.store import Store
     from deepsec_jax.studies.column_versions import column_versions
     from deepsec_jax.studies.run import Run
@@ -97,7 +99,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     load = models.load_base if study.of_network else models.load
     loaded = load(options.model, options.data)
     dataset = data.load(loaded.data, data_dir=options.data_dir, size=loaded.size)
-    classes = models.check(loaded.model, dataset)
+    classes = check_fits(loaded.model, dataset)
     if not study.of_network:
         loaded.warn()
     name = loaded.about["name"].replace(":", ".")
@@ -106,7 +108,10 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     store.check()
     defended = None if loaded.folder is None else loaded.folder.defended
     surrogate = None if defended is None or defended.surrogate is loaded.model else defended.surrogate
-    return Run(loaded.model, loaded.about, dataset, classes, store, options.batch_size, surrogate=surrogate)
+    model = models.placed(loaded.model, options.devices)
+    return Run(
+        model, loaded.about, dataset, classes, store, options.batch_size, surrogate=beside(surrogate, model)
+    )
 
 
 def _carry_out(store: "Store", jobs: "Sequence[Job]", todo: Stages, unit: str) -> int:

@@ -4,12 +4,11 @@ import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepsec_jax.cli import InputError
 
 if TYPE_CHECKING:
-    from deepsec_jax.data import Dataset
     from deepsec_jax.defenses import ModelFolder
 
 
@@ -76,6 +75,23 @@ def load(name: str, data: str | None) -> Loaded:
     return Loaded(found.model, about, facts_of(found), data or found.saved.recipe.data, found)
 
 
+def placed(model: Any, devices: int | Literal["all"]) -> Any:
+    """Return the model on this many devices of the machine.
+
+    Raises:
+        InputError: the machine has fewer.
+    """
+    import jax
+
+    from deepsec_jax.placement import on_devices
+
+    there = jax.local_devices()
+    if devices != "all" and devices > len(there):
+        raise InputError(f"--devices is {devices}, but jax sees {len(there)} here: give fewer, or all")
+    used = there if devices == "all" else there[:devices]
+    return model if len(there) == 1 else on_devices(model, used)
+
+
 def load_base(name: str, data: str | None) -> Loaded:
     """Return an undefended base for a defense: a model that is only its network.
 
@@ -118,13 +134,6 @@ def _call(name: str) -> Any:
         raise InputError(
             f"{name}() failed ({_line(error)}): it must return a model when called without arguments"
         ) from error
-
-
-def check(model: Any, dataset: "Dataset") -> int:
-    """Check a model (:func:`deepsec_jax.evaluation.under_test.check_fits`); return its number of classes."""
-    from deepsec_jax.evaluation.under_test import check_fits
-
-    return check_fits(model, dataset)
 
 
 def _line(error: Exception) -> str:

@@ -58,7 +58,7 @@ class Train:
 
 
 def _on_other_data(recipe: "Recipe", data: str | None, image_size: tuple[int, int] | None) -> "Recipe":
-    """Return the recipe for another data set or image size, under a name that says so."""
+    """Return the recipe for another data set or image size, under a name of its own."""
     if data is None and image_size is None:
         return recipe
     if image_size is not None:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsec_jax.batches import in_batches
+from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.data import Dataset, Split, unit_images
 from deepsec_jax.defenses.base import Base, DefenseError
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Images, Key, Scalar
 from deepsec_jax.pytree import Struct
 from deepsec_jax.randomness import typed_key
@@ -95,20 +96,24 @@ def _score(scorer: Scorer, x: Images) -> jax.Array:
     return scorer(x).astype(jnp.float32)
 
 
-def score_all(scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 100) -> np.ndarray:
+def score_all(
+    scorer: Scorer, images: np.ndarray | Images, *, batch_size: int = 100, on_batch: OnBatch = silent
+) -> np.ndarray:
     """Return the scores of all images, float32 [N]; host code, one compilation for all N.
 
     Args:
         scorer: images -> scores.
         images: floats in [0, 1], or uint8 [N, H, W, C].
         batch_size: images per call; the last batch is padded.
+        on_batch: called with the number of images of each batch.
     """
     images = np.asarray(images)
 
     def scored(rows: np.ndarray) -> dict[str, jax.Array]:
-        return {"scores": _score(scorer, jnp.asarray(unit_images(images[rows])))}
+        batch = place_rows(scorer, jnp.asarray(unit_images(images[rows])))
+        return {"scores": _score(scorer, batch)}
 
-    return in_batches(scored, len(images), batch_size).get("scores", np.zeros(0, np.float32))
+    return in_batches(scored, len(images), batch_size, on_batch).get("scores", np.zeros(0, np.float32))
 
 
 def fitting_and_validation(base: Base, data: Dataset) -> tuple[Split, Split]:

@@ -9,14 +9,12 @@ a source, and ``eps``.
 """
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,7 +25,7 @@ from deepsec_jax.data import Candidates, Dataset, unit_images
 from deepsec_jax.defenses import DefenseError, FittedDetector
 from deepsec_jax.defenses.detector import score_all
 from deepsec_jax.evaluation.attack_jobs import attacked
-from deepsec_jax.evaluation.machine import compile_clock
+from deepsec_jax.evaluation.machine import compile_clock, median_seconds
 from deepsec_jax.evaluation.predictions import predict
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.protocols import Classifier
@@ -269,30 +267,23 @@ class Detectors:
             }  # fmt: skip
 
         # Figures of tables need the scores of two cells, so no cell has columns.
+        few = self.dataset.test.images[: self.batch_size]
         return Job(
             config, compute, images=images, gradients=None, after=after, bytes=12 * images + 65536,
-            seconds=partial(self._seconds, watcher), notes=notes,
+            seconds=partial(scoring_seconds, watcher, few), notes=notes,
         )  # fmt: skip
-
-    def _seconds(self, watcher: DetectorUnderTest) -> float:
-        rows = min(len(self.dataset.test), self.batch_size)
-        return scoring_seconds(watcher, self.dataset.test.images[:rows])
 
     def _scored(
         self, watcher: DetectorUnderTest, images: np.ndarray, on_batch: OnBatch
     ) -> tuple[Environment, np.ndarray]:
         """Return the cost of scoring, without compilation, and the scores, float32 [N]."""
         batch_size = max(1, min(self.batch_size, len(images)))
-        parts = [np.zeros(0, np.float32)]
         started = time.perf_counter()
         with compile_clock() as compile_seconds:
-            for first in range(0, len(images), batch_size):
-                batch = images[first : first + batch_size]
-                parts.append(score_all(watcher.detector.scorer, batch, batch_size=batch_size))
-                on_batch(len(batch))
+            scores = score_all(watcher.detector.scorer, images, batch_size=batch_size, on_batch=on_batch)
         seconds = time.perf_counter() - started
         compiling = compile_seconds()
-        return {"seconds": max(0.0, seconds - compiling), "compile_seconds": compiling}, np.concatenate(parts)
+        return {"seconds": max(0.0, seconds - compiling), "compile_seconds": compiling}, scores
 
 
 def _copied(cell: Arrays) -> Arrays:
@@ -309,9 +300,4 @@ def scoring_seconds(watcher: DetectorUnderTest, images: np.ndarray, *, repeats: 
         repeats: number of measurements.
     """
     batch = jnp.asarray(unit_images(images))
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        jax.block_until_ready(watcher.detector.score(batch))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:]) / len(images)
+    return median_seconds(lambda: watcher.detector.score(batch), repeats) / len(images)

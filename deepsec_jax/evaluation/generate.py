@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.attacks import prepare, run_in_batches
-from deepsec_jax.attacks.call import call_and_count
-from deepsec_jax.attacks.cost import cost
+from deepsec_jax.attacks.cost import Counted, cost
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.model_traits import classes_of
+from deepsec_jax.placement import beside, place_rows
 from deepsec_jax.protocols import Attack, Classifier, Key
-from deepsec_jax.pytree import Struct, static
 from deepsec_jax.randomness import example_keys, reseed
 
 
@@ -66,19 +65,20 @@ def generate(
         train_images: gives the images that an attack with ``fit`` (UAP) is fitted to.
         on_batch: called with the number of images of each batch.
     """
-    model = reseed(model, example_keys(key, batch_size))
+    model, attack = reseed(model, example_keys(key, batch_size)), beside(attack, model)
     started, fit_seconds = time.perf_counter(), 0.0
     if hasattr(attack, "fit") and train_images is not None:
         attack = prepare(attack, model, train_images(), key=key)
         fit_seconds = time.perf_counter() - started
-    counter = _Counter(attack, [])
+    counts: list[Counted] = []
     started = time.perf_counter()
     with compile_clock() as compile_seconds:
         x_adv = run_in_batches(
-            counter, model, images, labels, key=key, batch_size=batch_size, on_batch=on_batch
-        )
+            attack, model, images, labels, key=key, batch_size=batch_size, on_batch=on_batch,
+            on_counts=counts.append,
+        )  # fmt: skip
     seconds = max(0.0, time.perf_counter() - started - compile_seconds())
-    forward_passes, calls = counter.means(len(images)) or _stated(attack, model, images)
+    forward_passes, calls = _means(counts) or _stated(attack, model, images)
     return Generated(
         x_adv=x_adv,
         targets=_targets(attack, model, images, labels, key, batch_size),
@@ -97,34 +97,13 @@ def _stated(attack: Attack, model: Classifier, images: np.ndarray) -> tuple[floa
     return (stated.forwards, stated.gradients) if stated is not None and stated.exact else (np.nan, np.nan)
 
 
-class _Counter(Struct):
-    """An attack that records the counts of every batch; host code.
-
-    Attributes:
-        attack: the attack.
-        parts: list of the forwards and gradients [B] of each batch so far, one for all copies, static.
-    """
-
-    attack: Attack
-    parts: Any = static(())
-
-    def targets(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
-        return self.attack.targets(model, x, labels, key=key)
-
-    def __call__(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
-        x_adv, counted = call_and_count(self.attack, model, x, labels, key=key)
-        if counted is not None:
-            self.parts.append((counted.forwards, counted.gradients))
-        return x_adv
-
-    def means(self, rows: int) -> tuple[float, float] | None:
-        """Return forwards and gradients per image over the first rows; None if the attack does not count."""
-        if not self.parts:
-            return None
-        forward_passes, calls = (
-            np.concatenate([np.asarray(p) for p in part])[:rows] for part in zip(*self.parts, strict=True)
-        )
-        return float(forward_passes.mean()), float(calls.mean())
+def _means(counts: list[Counted]) -> tuple[float, float] | None:
+    """Return forwards and gradients per image; None if the attack does not count."""
+    if not counts:
+        return None
+    forward_passes = np.concatenate([part.forwards for part in counts])
+    gradients = np.concatenate([part.gradients for part in counts])
+    return float(forward_passes.mean()), float(gradients.mean())
 
 
 def _targets(
@@ -133,7 +112,8 @@ def _targets(
     keys = example_keys(key, len(x))
 
     def of(rows: np.ndarray) -> dict[str, Any]:
-        found = attack.targets(model, x[rows], labels[rows], key=keys[rows])
+        batch, true, own = place_rows(model, (x[rows], labels[rows], keys[rows]))
+        found = attack.targets(model, batch, true, key=own)
         return {} if found is None else {"targets": np.asarray(found, np.int32)}
 
     return in_batches(of, len(x), batch_size).get("targets", np.full(len(x), -1, np.int32))

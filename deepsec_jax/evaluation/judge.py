@@ -13,6 +13,7 @@ from deepsec_jax.attacks.model_checks import OUTSIDE, check_model, check_range, 
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import Answers, classify
 from deepsec_jax.model_traits import classes_of, logits_shape
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Logits
 from deepsec_jax.pytree import Struct
 from deepsec_jax.randomness import example_keys, is_randomised, root_key, typed_key
@@ -110,6 +111,7 @@ def judge(
     x, x_adv = jnp.asarray(x), jnp.asarray(x_adv)
     if x_adv.shape != x.shape:
         raise ValueError(f"x_adv has shape {list(x_adv.shape)}, x has {list(x.shape)}: make them equal")
+    x, x_adv = place_rows(model, (x, x_adv))
     told: dict[str, Any] = {"key": key, "draws": draws, "first": first}
     clean = answers_of(model, x, labels, targets, **told)
     found = answers_of(model, x_adv, labels, targets, before=clean.reached, **told)
@@ -178,6 +180,7 @@ def answers_of(
     draws = draws_of(model) if draws is None or not is_randomised(model) else draws
     rows = images.shape[0]
     before = jnp.zeros((draws, rows), bool) if before is None else before
+    images, labels, targets = place_rows(model, (images, labels, targets))
     return _answers(model, images, labels, targets, before, root, first, draws=draws)
 
 

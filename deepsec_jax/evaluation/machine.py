@@ -3,9 +3,11 @@
 import math
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 from jax import monitoring
@@ -40,6 +42,17 @@ def compile_clock() -> Iterator[Callable[[], float]]:
         yield total
     finally:
         monitoring.unregister_event_duration_listener(listen)
+
+
+def median_seconds(call: Callable[[], Any], repeats: int) -> float:
+    """Return the median wall time of a call, which is run once more before to compile it."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def machine_facts() -> dict[str, str]:

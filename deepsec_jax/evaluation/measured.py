@@ -1,9 +1,6 @@
 """The metric columns of a cell's arrays, batch by batch, and the cost of one bare gradient."""
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +9,12 @@ import numpy as np
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.losses import logit_gap
+from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.judge import answers_of, judging_keys
+from deepsec_jax.evaluation.machine import median_seconds
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import METRICS, AttackRecord, measure
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
@@ -73,7 +73,7 @@ def measure_cell(
     gradients: float = float("nan"),
     forwards: float = float("nan"),
     gradient_seconds: float = float("nan"),
-    on_batch: Callable[[int], Any] | None = None,
+    on_batch: OnBatch = silent,
 ) -> dict[str, np.ndarray]:
     """Return metric column -> float64 values [N] of a cell's arrays.
 
@@ -92,21 +92,19 @@ def measure_cell(
     batch_size = max(1, min(batch_size, rows))
     model = reseed(model, example_keys(root_key(0), batch_size))  # one key per row; draws replace them
     targeted = rows > 0 and int(arrays["targets"].min()) >= 0
-    values: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for first in range(0, rows, batch_size):
-        chosen = np.minimum(np.arange(first, first + batch_size), rows - 1)
+
+    def measured(chosen: np.ndarray) -> dict[str, np.ndarray]:
         batch = {name: jnp.asarray(arrays[name][chosen]) for name in ("x", "x_adv", "labels", "targets")}
+        batch = place_rows(model, batch)
         record = record_of(
             model, batch["x"], batch["x_adv"], batch["labels"],
-            targets=batch["targets"] if targeted else None, first=first,
+            targets=batch["targets"] if targeted else None, first=int(chosen[0]),
             seconds=seconds, gradients=gradients, forwards=forwards, gradient_seconds=gradient_seconds,
         )  # fmt: skip
-        done = min(batch_size, rows - first)
-        for name, column in measure(record, names).items():
-            values[name].append(column[:done].astype(np.float64))
-        if on_batch is not None:
-            on_batch(done)
-    return {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in values.items()}
+        return {name: column.astype(np.float64) for name, column in measure(record, names).items()}
+
+    values = in_batches(measured, rows, batch_size, on_batch)
+    return {name: values.get(name, np.zeros(0)) for name in names}
 
 
 def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repeats: int = 5) -> float:
@@ -122,14 +120,8 @@ def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repea
     if not rows:
         return float("nan")
     keys = example_keys(root_key(0), rows)
-    batch = jax.device_put((np.asarray(x, np.float32), np.asarray(labels, np.int32)))
-    jax.block_until_ready(_bare_gradient(model, *batch, keys))
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        jax.block_until_ready(_bare_gradient(model, *batch, keys))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) / rows
+    batch = place_rows(model, jax.device_put((np.asarray(x, np.float32), np.asarray(labels, np.int32))))
+    return median_seconds(lambda: _bare_gradient(model, *batch, keys), repeats) / rows
 
 
 @jit_per_class

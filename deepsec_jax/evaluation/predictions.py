@@ -15,6 +15,7 @@ from deepsec_jax.batches import batches, in_batches
 from deepsec_jax.evaluation.judge import answers_of, confidence_of
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Classifier, Key
 from deepsec_jax.randomness import example_keys, reseed
 
@@ -96,7 +97,8 @@ def has_gradient(model: Classifier, sample: Sample, *, key: Key, batch_size: int
     """
     model = reseed(model, example_keys(key, batch_size))
     for rows in batches(len(sample), batch_size):
-        found = _gradients(model, jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows]))
+        batch = jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows])
+        found = _gradients(model, *place_rows(model, batch))
         if bool(jnp.any(found)):
             return True
     return False

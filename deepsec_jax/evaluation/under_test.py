@@ -1,6 +1,7 @@
 """Defended models and detectors under test, loaded from folders and checked before any computation."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from deepsec_jax.evaluation.defense_cells import DefendedModel, digest, subject_
 from deepsec_jax.evaluation.detector_jobs import DetectorUnderTest, threshold_of
 from deepsec_jax.foreign import library_of
 from deepsec_jax.model_traits import classes_of
+from deepsec_jax.placement import beside
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
@@ -71,13 +73,16 @@ def _ours(where: str, check: Callable[[], Any], remedy: str = "") -> Any:
         raise UnfitError(f"{where}: {message}{remedy}") from None
 
 
-def defended_model(folder: str, base: str, dataset: Dataset) -> DefendedModel:
+def defended_model(
+    folder: str, base: str, dataset: Dataset, *, like: Classifier | None = None
+) -> DefendedModel:
     """Return the defended model of a folder.
 
     Args:
         folder: written by ``deepsec defend``.
         base: name of the undefended model.
         dataset: of the evaluation.
+        like: a model on the devices that the defended one is copied to; default one device.
 
     Raises:
         UnfitError: made from another model or other images, or it cannot be attacked on this set.
@@ -101,7 +106,12 @@ def defended_model(folder: str, base: str, dataset: Dataset) -> DefendedModel:
             check_fits(model, dataset)
     except UnfitError as error:
         raise UnfitError(f"{folder}: {error}") from None
-    return subject_of(defended, Path(folder).resolve().name)
+    found = subject_of(defended, Path(folder).resolve().name)
+    classifier = beside(found.classifier, like)
+    own = found.surrogate is found.classifier
+    return replace(
+        found, classifier=classifier, surrogate=classifier if own else beside(found.surrogate, like)
+    )
 
 
 _OF_THE_NETWORK = (
@@ -146,6 +156,7 @@ def detector_under_test(folder: str, base: str, model: Classifier, dataset: Data
     about = {name: card[name] for name in ("name", "preset", "class", "settings", "versions", "base")}
     noted = {name: value for name, value in figures.items() if name not in _OF_THE_NETWORK}
     rate = float(card["settings"].get("fpr", FPR))
+    detector = beside(detector, model)
     return DetectorUnderTest(about, detector, rate, int(images), Path(folder).resolve().name, noted)
 
 

@@ -11,6 +11,7 @@ from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
 from deepsec_jax.model_traits import rejects
+from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.runs.cells import KINDS, UTILITY
 
@@ -75,10 +76,9 @@ def compare(
             name: judging_keys(model, batch_size, first=first, draws=draws)
             for name, model in (("raw_draws", raw), ("draws", defended))
         }
-        record = defense_record_of(
-            raw, defended, jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows]),
-            confidences=confidences, **keys,
-        )  # fmt: skip
+        batch = jnp.asarray(sample.images[rows]), jnp.asarray(sample.labels[rows])
+        images, labels = place_rows(defended, batch)
+        record = defense_record_of(raw, defended, images, labels, confidences=confidences, **keys)
         done = min(batch_size, len(sample) - first)
         for name, values in parts.items():
             values.append(np.asarray(getattr(record, name))[:done])

@@ -111,9 +111,11 @@ def estimate(
 
 
 def _same_time(job: Job) -> str:
-    """Return a key for cells with equal time per image: attack or detector, model, access."""
+    """Return a key for cells with equal time per image: attack or detector, model, knowledge."""
     config = job.config
-    return repr((_name(job), config.get("access"), config.get("weights"), config.get("kind")))
+    return repr(
+        (_name(job), config.get("knowledge", config.get("access")), config.get("weights"), config.get("kind"))
+    )
 
 
 def _name(job: Job) -> str:

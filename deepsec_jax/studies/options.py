@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 BatchSize = int | Literal["auto"]
+Devices = int | Literal["all"]
 
 
 class InputError(ValueError):
@@ -24,6 +25,7 @@ class RunOptions:
         data: Data set name or path of an .npz; default the set that the model folder was trained on.
         data_dir: Folder of TFDS sets; default TFDS's own.
         batch_size: Images per call; auto is 64 on a CPU (fewer for large images), elsewhere as many as fit.
+        devices: Devices to compute on; rows are split over them.
         run_dir: Run directory; default runs/evaluate/MODEL-DATA.
         spec: TOML file with these options, by these names; the command line takes precedence.
         dry_run: Check everything, print the plan and its estimated time, and write nothing.
@@ -33,6 +35,7 @@ class RunOptions:
     data: str | None = None
     data_dir: Path | None = None
     batch_size: BatchSize = "auto"
+    devices: Devices = "all"
     run_dir: Path | None = None
     spec: Path | None = None
     dry_run: bool = False
@@ -40,6 +43,7 @@ class RunOptions:
     def check(self) -> None:
         """Raise InputError for invalid values; nothing is loaded for it."""
         check_batch_size(self.batch_size)
+        check_devices(self.devices)
 
 
 def at_least(option: str, value: int | None, least: int) -> None:
@@ -65,6 +69,12 @@ def check_batch_size(size: BatchSize) -> None:
     """Raise InputError for a number of images below 1."""
     if size != "auto":
         at_least("--batch-size", size, 1)
+
+
+def check_devices(devices: Devices) -> None:
+    """Raise InputError for a number of devices below 1."""
+    if devices != "all":
+        at_least("--devices", devices, 1)
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

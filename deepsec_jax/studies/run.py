@@ -22,6 +22,7 @@ from deepsec_jax.data import (
 from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds
 from deepsec_jax.evaluation.sample import split_name
+from deepsec_jax.placement import rows_sharding, whole_parts
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.runs.store import Store
 from deepsec_jax.studies.batch_size import choose
@@ -71,8 +72,12 @@ class Run:
         return str(self.once("images", lambda: split_name(self.dataset.test)))
 
     def batch_size(self, n: int) -> int:
-        """Return images per call for ``n`` images."""
-        make = partial(choose, self.size, self.model, self.dataset.image_shape, n)
+        """Return images per call for ``n`` images; the model's devices divide it."""
+
+        def make() -> int:
+            size = choose(self.size, self.model, self.dataset.image_shape, n)
+            return whole_parts(size, rows_sharding(self.model))
+
         return int(self.once(("batch", n), make))
 
     def candidates_name(self, n: int, seed: int) -> str:

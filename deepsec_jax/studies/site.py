@@ -1,4 +1,4 @@
-"""The site of a run directory: the page of every study, and an index of them."""
+"""The site of a run directory: the page of every study and of the remarks, and an index of them."""
 
 import os
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deepsec_jax.runs.store import read_cells
 from deepsec_jax.studies.column_versions import column_versions
+from deepsec_jax.studies.remarks.tables import REMARKS
 from deepsec_jax.studies.report import files, views_of, write_texts
 from deepsec_jax.studies.study import Study
 from deepsec_jax.studies.table import STUDIES
@@ -54,9 +55,9 @@ def write_site(
         StoreError: ``run_dir`` is not a run directory or damaged, or ``out_dir`` cannot be written.
     """
     cells = read_cells(run_dir, column_versions())
-    pages = [
-        Page(study, views_of(study, cells, times=times)) for study in STUDIES.values() if study.of(cells)
-    ]
+    studies = (study for study in (REMARKS, *STUDIES.values()) if study.of(cells))
+    every = (Page(study, views_of(study, cells, times=times)) for study in studies)
+    pages = [page for page in every if page.views]
     index = template("site.html").render(title=title, note=note, pages=pages, stages=stages, times=times)
     texts = {INDEX: index}
     for page in pages:

@@ -157,7 +157,7 @@ def load_network(folder: str | os.PathLike[str], *, build: Build | None = None) 
             "train again or restore a copy"
         )
     state = nnx.state(model, KEPT)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
     try:
         with ocp.StandardCheckpointer() as checkpointer:

@@ -25,6 +25,7 @@ from deepsec_jax.batches import in_batches
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.placement import place_rows
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
 from deepsec_jax.randomness import example_keys, is_key, reseed, root_key
@@ -93,7 +94,7 @@ def predictions(model: Classifier, split: Split, *, batch_size: int = 256) -> np
 
     def predicted(rows: np.ndarray) -> dict[str, Any]:
         drawn = reseed(model, example_keys(root_key(0), batch_size, first=int(rows[0])))
-        return {"classes": _predict(drawn, unit_images(split.images[rows]))}
+        return {"classes": _predict(drawn, place_rows(model, unit_images(split.images[rows])))}
 
     return in_batches(predicted, len(split), batch_size)["classes"]
 
@@ -112,7 +113,11 @@ def frozen(model: Any) -> Any:
     return jax.tree.map(stopped, view)
 
 
-@partial(jax.jit, static_argnames=("graph", "recipe", "steps_per_epoch"))
+@partial(
+    jax.jit,
+    static_argnames=("graph", "recipe", "steps_per_epoch"),
+    donate_argnames=("state", "optimizer_state", "carried"),  # weights and moments are in memory once
+)
 def _step(
     graph: Any, state: Any, streams: Any, optimizer_state: Any, x: Images, labels: Labels, key: Key,
     carried: Any, done: jax.Array, objective: Any, *, recipe: Recipe, steps_per_epoch: int,
@@ -247,7 +252,8 @@ def train(
         with progress(f"train {recipe.name}", recipe.epochs * steps, done_before=first * steps) as advance:
             for epoch in range(first, recipe.epochs):
                 order = _epoch_order(recipe, epoch, len(fit))
-                model_state, optimizer_state = state.model, state.optimizer
+                # Copies: a step takes over their memory, and the best epoch's may be the same arrays.
+                model_state, optimizer_state = jax.tree.map(jnp.copy, (state.model, state.optimizer))
                 losses = []
                 carried = None
                 if hasattr(objective, "replays"):  # starts again with every epoch, so that resuming is exact

@@ -112,6 +112,21 @@ ROWS = (
         learning_rate=3e-3, schedule="one_cycle", source="ours, for the demo: seconds on two cores",
     ),
     Recipe(
+        name="digits-model1-small", data="digits", model="small_cnn", epochs=30, batch_size=64,
+        optimizer="adam", learning_rate=3e-3, schedule="one_cycle", seed=101,
+        source="ours, transfer model 1 on digits: the network of digits-small, other initial weights",
+    ),
+    Recipe(
+        name="digits-model2-small", data="digits", model="static_c", epochs=30, batch_size=64,
+        optimizer="adam", learning_rate=3e-3, schedule="one_cycle",
+        source="ours, transfer model 2 on digits: another convolutional network",
+    ),
+    Recipe(
+        name="digits-model3-small", data="digits", model="static_d", epochs=30, batch_size=64,
+        optimizer="adam", learning_rate=3e-3, schedule="one_cycle",
+        source="ours, transfer model 3 on digits: a network of dense layers",
+    ),
+    Recipe(
         name="mnist-paper", data="mnist", model="mnist_cnn", epochs=20, batch_size=100, optimizer="sgd",
         learning_rate=0.05, schedule="constant", weight_decay=1e-6,
         source="DEEPSEC's code: 20 epochs of Nesterov SGD 0.05, L2 1e-6, best validation epoch of a 90/10 "

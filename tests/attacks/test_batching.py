@@ -6,11 +6,15 @@ import sys
 import textwrap
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make_images
+from conftest import Noisy, make_images
 
 from deepsec_jax.attacks import BIM, PGD, run_in_batches
+from deepsec_jax.attacks.call import label_targets
+from deepsec_jax.field_checks import integer
+from deepsec_jax.pytree import Struct, static
 
 KEY = jax.random.key(0)
 ATTACK = PGD(eps=0.2, step_size=0.1, steps=2)
@@ -118,3 +122,35 @@ def test_eight_devices_give_the_same_images_laid_out_over_all():
         check=False,
     )
     assert done.stdout.strip() == "fine", done.stderr[-2000:]
+
+
+class Hungry(Struct):
+    """Planted: moves every pixel, and has memory for a few images."""
+
+    room: int = static(4, check=integer(0))
+    message: str = static("RESOURCE_EXHAUSTED: planted")
+    targets = label_targets
+    targeted: bool = static(False)
+
+    def __call__(self, model, x, labels, *, key=None):
+        if x.shape[0] > self.room:
+            raise jax.errors.JaxRuntimeError(self.message)
+        moves = jax.vmap(jax.random.uniform)(key)
+        return jnp.clip(x + 0.1 * moves[:, None, None, None], min=0.0, max=1.0)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(linear):
+    x, labels, key, told = np.asarray(make_images(rows=11)), np.zeros(11, np.int32), jax.random.key(0), []
+    model = Noisy(linear, jax.random.split(key, 8))
+    small_enough = run_in_batches(Hungry(), model, x, labels, key=key, batch_size=4)
+    with pytest.warns(UserWarning, match="8 images do not fit into memory: going on with 4 per call"):
+        found = run_in_batches(Hungry(), model, x, labels, key=key, batch_size=8, on_batch=told.append)
+    np.testing.assert_array_equal(found, small_enough)
+    assert sum(told) == 11 and max(told) == 4
+
+
+def test_other_errors_and_one_image_that_does_not_fit_are_raised(linear):
+    x, labels = np.asarray(make_images(rows=3)), np.zeros(3, np.int32)
+    for message, said in (("INTERNAL: planted", "INTERNAL"), ("RESOURCE_EXHAUSTED: planted", "RESOURCE")):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=said):
+            run_in_batches(Hungry(room=0, message=message), linear, x, labels, batch_size=1)

@@ -12,6 +12,7 @@ from jax import lax
 
 from deepsec_jax import models
 from deepsec_jax.attacks import BIM, FGSM, losses
+from deepsec_jax.attacks import gradient as gradients
 from deepsec_jax.attacks.geometry import steepest
 from deepsec_jax.attacks.gradient import value_and_gradient
 from deepsec_jax.attacks.rewriting import rewritten
@@ -127,3 +128,20 @@ def test_no_gradient_flows_through_an_attack(linear, images):
         return jnp.sum(steepest(slope, "l2") * images)
 
     assert any(np.any(leaf) for leaf in jax.tree.leaves(jax.grad(unattached)(linear)))  # planted
+
+
+def test_many_backward_passes_on_an_accelerator_go_in_parts(monkeypatch):
+    """The same gradients in less memory; planted: all at once needs more."""
+    model, x = networks()["nnx"], make_images(shape=(8, 8, 1))
+    cotangents = jax.random.normal(jax.random.key(0), (40, len(x), 3))
+
+    def compiled():
+        return jax.jit(lambda x: gradients.pullbacks(lambda x: model(x), x, cotangents)).lower(x).compile()
+
+    one_by_one = compiled()(x)[1]
+    monkeypatch.setattr(gradients, "on_cpu", lambda: False)
+    parts = compiled()
+    monkeypatch.setattr(gradients, "AT_ONCE", 40)
+    np.testing.assert_allclose(parts(x)[1], one_by_one, rtol=1e-5, atol=1e-6)
+    memory = [each.memory_analysis().temp_size_in_bytes for each in (parts, compiled())]
+    assert memory[0] < 0.8 * memory[1]

@@ -271,6 +271,15 @@ def test_a_cell_of_fewer_images_holds_the_first_ones(cells, tmp_path):
     alone = worst_case([of(cells, "dd")[WHITE_BOX, "square"]], threat)
     assert len(both.robust) == N
     np.testing.assert_array_equal(both.robust[20:], alone.robust[20:])
+    replayed = of(few, "dd")[REPLAYED, "pgd"]
+    others = [cell for cell in cells if cell is not of(cells, "dd")[REPLAYED, "pgd"]]
+    (section,) = STUDIES["security"].sections([*others, replayed])
+    key = next(model.key for model in section.subjects if model.name == "dd")
+    row = next(row for row in section.rows(REPLAYED) if row.name == "pgd")
+    hits = source(cells, "pgd").arrays["success"][:20] >= 0.5
+    summary = row.figures[key]["replayed_hits"].summary
+    assert summary.n == hits.sum() < (source(cells, "pgd").arrays["success"] >= 0.5).sum()
+    assert summary.mean == pytest.approx(replayed.arrays["right_or_rejected"][hits].mean())
 
 
 def test_a_budget_gives_every_cell_the_same_time():

@@ -71,7 +71,7 @@ def test_a_robustbench_entry_by_hand():
     assert (entry["eps"], entry["clean_acc"], entry["autoattack_acc"]) == ("8/255", "87.14", "44.04")
     assert "external" not in entry and entry["reported"] == "44.04"
     assert exchange.robustbench(eps=0.5, clean=0.9, robust=0.4, external=0.3, **about)["eps"] == "0.5"
-    with pytest.raises(ValueError, match="is above clean accuracy"):
+    with pytest.raises(ValueError, match=r"robust accuracy 0\.9 is above clean accuracy 0\.8"):
         exchange.robustbench(eps=0.5, clean=0.8, robust=0.9, **about)
     with pytest.raises(ValueError, match="clean must be a share"):
         exchange.robustbench(eps=0.5, clean=87.1, robust=0.9, **about)

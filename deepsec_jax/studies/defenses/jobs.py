@@ -31,7 +31,9 @@ def jobs(options: Options, run: Run) -> list[Job]:
         queries=options.queries,
     )  # fmt: skip
     part = Subset(options.clean_n, options.seed) if options.clean_n not in (None, test) else None
-    subjects = [defended_model(folder, run.about["name"], run.dataset) for folder in options.defenses]
+    subjects = [
+        defended_model(folder, run.about["name"], run.dataset, like=run.model) for folder in options.defenses
+    ]
 
     def notes(subject: DefendedModel | None) -> dict[str, Any]:
         findings = _findings(subject, run, attacked=options.n > 0)

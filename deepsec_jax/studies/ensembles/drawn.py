@@ -6,11 +6,12 @@ from itertools import combinations, product
 
 import numpy as np
 
+from deepsec_jax.studies.ensembles.options import SIZE
+
 RANDOM, INTERCLASS, BEST = "random", "interclass", "best"
 """The paper's ways to choose members."""
 
 LABELS = {RANDOM: "Completely-random", INTERCLASS: "Interclass-random", BEST: "Best-defense"}
-SIZE = 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def draw(groups: Mapping[str, str], best: Sequence[str], *, repeats: int, seed: 
     """
     names = list(groups)
     categories = list(dict.fromkeys(groups.values()))
-    any_three = list(combinations(names, min(SIZE, len(names))))
+    any_three = list(combinations(names, SIZE))
     one_each = [
         tuple(sorted(chosen, key=names.index))
         for chosen in product(*([name for name in names if groups[name] == kind] for kind in categories))

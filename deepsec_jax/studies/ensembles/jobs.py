@@ -11,7 +11,7 @@ from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
 from deepsec_jax.studies.ensembles.cells import AVERAGE, CLEAN, LOGITS, Makers
 from deepsec_jax.studies.ensembles.drawn import draw
-from deepsec_jax.studies.ensembles.options import Options
+from deepsec_jax.studies.ensembles.options import SIZE, Options
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Attacked
 from deepsec_jax.studies.security.cells import Makers as SecurityMakers
@@ -98,7 +98,7 @@ def _members(options: Options, run: Run) -> list[DefendedModel]:
     """Return the given defenses that have confidences."""
     found: dict[str, DefendedModel] = {}
     for folder in options.defenses:
-        each = defended_model(folder, run.about["name"], run.dataset)
+        each = defended_model(folder, run.about["name"], run.dataset, like=run.model)
         name = str(each.about["name"])
         if each.rejects or not gives_confidences(each.classifier):
             run.warn(f"warning: {folder}: {name} gives no confidences, so no ensemble has it")
@@ -106,8 +106,8 @@ def _members(options: Options, run: Run) -> list[DefendedModel]:
             raise UnfitError(f"{folder} is another {name}: give each defense once")
         else:
             found[name] = each
-    if len(found) < 2:
-        raise UnfitError(f"{len(found)} of --defenses have confidences: give at least two")
+    if len(found) < SIZE:
+        raise UnfitError(f"{len(found)} of --defenses have confidences: give at least {SIZE}")
     return list(found.values())
 
 

@@ -6,6 +6,9 @@ from typing import Literal
 
 from deepsec_jax.studies.options import InputError, RunOptions, at_least, once
 
+SIZE = 3
+"""Number of members of an ensemble, as in the paper."""
+
 Way = Literal["average", "logits", "members"]
 
 
@@ -43,9 +46,9 @@ class Options(RunOptions):
 
     def check(self) -> None:
         """Raise InputError for values that no run can use."""
-        if len(self.defenses) < 2:
+        if len(self.defenses) < SIZE:
             raise InputError(
-                f"--defenses names {len(self.defenses)} folders: give at least two of deepsec defend"
+                f"--defenses names {len(self.defenses)} folders: give at least {SIZE} of deepsec defend"
             )
         once("--defenses", [str(Path(folder).resolve()) for folder in self.defenses])
         once("--attacks", self.attacks)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deepsec_jax.metrics import Column, Summary, summarise
-from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.attacks.tables import goal_and_objective
 from deepsec_jax.studies.ensembles import figures, votes, words
 from deepsec_jax.studies.ensembles.drawn import BEST, LABELS
@@ -149,48 +148,46 @@ class Rows:
         cells = [cell for cell in self.known.sources.values() if cell.error is None]
         channels = next((cell.arrays["x"].shape[3] for cell in cells if "x" in cell.arrays), 1)
         threats = usual_threats(channels)
-        columns = (CLEAN, *(_column(threat) for threat in threats))
-        rows = [self._worst_row(members, group, threats) for members, group in groups.items()]
+        rows = [
+            self._worst_row(members, group, rule, threats)
+            for members, group in groups.items()
+            for rule in (RULES if len(members) > 1 else ("averaged",))
+        ]
         return Table(
             kind="worst", title=title, about="worst case", heading="Model", note=self.note, base="n",
-            rows=tuple(rows), parts="decisions", intro=words.WORST, page_title="Worst case",
-            spans=_spans(columns),
+            rows=tuple(rows), intro=words.WORST, page_title="Worst case",
+            spans=(Span((CLEAN, *(_column(threat) for threat in threats))),),
             fields={"table": "worst"}, caption=" (worst case).",
         )  # fmt: skip
 
-    def _worst_row(self, members: tuple[str, ...], group: str, threats: Sequence[Threat]) -> Row:
-        found: dict[str, dict[str, Figure]] = {}
-        findings: list[Finding] = []
-        cells: Sequence[Cell] = ()
-        for key, (_, rule) in RULES.items():
-            clean = self.known.clean(members)
-            cells = self.known.attacked(rule, members)
-            labels = cells[0].arrays["labels"] if cells else np.zeros(0)
-            right = None if clean is None or not cells else votes.right(rule(clean), labels)
-            alone = len(members) == 1 and key == "voted"
-            found[key] = {CLEAN.name: _share(CLEAN, None if alone else right, "as mean probability")}
-            for threat in threats:
-                case = worst_case(cells, threat)
-                values = None if case is None or not case.used or alone else case.robust
-                why = "as mean probability" if alone else "no attack within it"
-                found[key][_column(threat).name] = _share(_column(threat), values, why)
-                if case is not None and not case.used and not alone and key == "averaged":
-                    text = f"{threat.label}: no attack changed an image so little"
-                    findings.append(Finding(UNTRIED, text))
+    def _worst_row(
+        self, members: tuple[str, ...], group: str, decided: str, threats: Sequence[Threat]
+    ) -> Row:
+        rule = RULES[decided][1]
+        clean, cells = self.known.clean(members), self.known.attacked(rule, members)
         n = len(cells[0].arrays["labels"]) if cells else 0
+        right = None if clean is None or not n else votes.right(rule(clean), cells[0].arrays["labels"])
+        found = {CLEAN.name: _share(CLEAN, right)}
+        findings: list[Finding] = []
+        for threat in threats:
+            case = worst_case(cells, threat)
+            values = None if case is None or not case.used else case.robust
+            found[_column(threat).name] = _share(_column(threat), values, "no attack within it")
+            if values is None:
+                findings.append(Finding(UNTRIED, f"{threat.label}: no attack changed an image so little"))
         attacked = any(whole == members for whole, _, _ in self.known.whole) or len(members) == 1
         if not attacked:
             findings.append(Finding(NOT_WHOLE, "only images that were made on other models were tried"))
         if n < FEW:
             findings.append(Finding(SMALL, f"n = {n}: take at least {FEW} images for a claim"))
         label = " + ".join(DEFENSES.label(name) for name in members)
-        fields = {"members": " + ".join(members), "ensemble": group}
+        label += "" if decided == "averaged" else ", vote"
+        fields = {"members": " + ".join(members), "ensemble": group, "decided": decided}
         return Row(
-            key=f"worst {members}", name=label, label=label, group=(group,), n=n, base=str(n),
-            cells={"": cells[0]} if cells else {}, figures=found, findings=tuple(findings),
+            key=f"worst {members} {decided}", name=label, label=label, group=(group,), n=n, base=str(n),
+            cells={"": cells[0]} if cells else {}, figures={"": found}, findings=tuple(findings),
             struck=not attacked or n < FEW, fields=fields,
             record={**fields, "n": n, "attacked_as_a_whole": attacked},
-            records={key: {"decided": key} for key in found},
         )  # fmt: skip
 
     def _combinations(self) -> dict[tuple[str, ...], str]:

@@ -9,6 +9,9 @@ from deepsec_jax.studies.remarks.evidence import SECURITY_STUDY, UTILITY_STUDY, 
 KEEPS, SHIFT, SPREAD = 0.02, 0.05, 0.02
 """Of accuracy, confidence and output distribution: what counts as kept.  The paper names no limits."""
 
+FEW = 3
+"""Fewer defenses are not most of them."""
+
 PRESERVED = Claim(
     "4", "Defenses that keep the accuracy mostly keep confidence and stability, too.",
     f"share of the defenses with an accuracy of at most {100 * KEEPS:g} points less whose CCV is below "
@@ -43,8 +46,9 @@ def _preserved(evidence: Evidence) -> Verdict:
         if change[0] >= -KEEPS:
             shift, spread = (means(weights, np.asarray(cell.columns[name]), both) for name in ("ccv", "cos"))
             kept.append((shift < SHIFT) & (spread < SPREAD))
-    if not kept:
-        return not_measured(PRESERVED, f"no defense keeps its accuracy within {100 * KEEPS:g} points")
+    if len(kept) < FEW:
+        lacking = f"needs {FEW} defenses that lose at most {100 * KEEPS:g} points, got {len(kept)}"
+        return not_measured(PRESERVED, lacking)
     return tested(PRESERVED, np.mean(kept, axis=0), n, f"{len(kept)} of {len(cells)} defenses")
 
 

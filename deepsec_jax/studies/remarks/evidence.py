@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -88,8 +89,15 @@ def _is_original(evidence: Evidence, cells: Iterable[Cell]) -> bool:
     """Tell whether it is not only a further model of a study of transfer."""
     transfers = [cell for cell in cells if cell.kind == TRANSFER]
     originals = {str(cell.config["original"]) for cell in transfers}
-    further = {build.name_of(cell.config["model"]) for cell in transfers} - originals
-    return evidence.model not in further
+    named = ("model", "target")
+    further = {build.name_of(cell.config[name]) for cell in transfers for name in named} - originals
+    averages = any(evidence.attacks) and "members" in _described(next(iter(evidence.attacks.values())))
+    return evidence.model not in further and not averages
+
+
+def _described(cell: Cell) -> Mapping[str, Any]:
+    model = cell.config["model"]
+    return model if isinstance(model, Mapping) else {}
 
 
 def _in_paper(cell: Cell) -> bool:

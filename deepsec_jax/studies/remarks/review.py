@@ -1,5 +1,7 @@
 """The review's three findings: means over attacks, replayed images, and successes as the denominator."""
 
+from collections import Counter
+
 import numpy as np
 
 from deepsec_jax.studies.remarks.claims import Claim, Verdict, means, not_measured, resampled, tested
@@ -24,8 +26,9 @@ DENOMINATOR = Claim(
 
 def verdicts(evidence: Evidence) -> list[Verdict]:
     """Return the verdicts on the review's findings."""
-    names = sorted({name for name, _ in evidence.own})
-    lacking = f"needs attacks on the defenses themselves: {SECURITY_STUDY}"
+    counts = Counter(name for name, _ in evidence.own)
+    names = sorted(name for name, count in counts.items() if count > 1)
+    lacking = f"needs two attacks on a defense itself: {SECURITY_STUDY}"
     if not names:
         return [not_measured(claim, lacking) for claim in (AVERAGE, OBLIVIOUS, DENOMINATOR)]
     weights = resampled(evidence.n)

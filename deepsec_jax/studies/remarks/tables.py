@@ -12,6 +12,7 @@ from deepsec_jax.studies.remarks.claims import NOT_MEASURED, Verdict
 from deepsec_jax.studies.remarks.evidence import Evidence, evidence_of
 from deepsec_jax.studies.study import Study
 from deepsec_jax.tables import build
+from deepsec_jax.tables.checks import Check
 from deepsec_jax.tables.page import Block, Detail
 from deepsec_jax.tables.published import UNPUBLISHED, Printed
 from deepsec_jax.tables.table import Finding, Row, Section, Span, Table
@@ -121,7 +122,9 @@ def _details(section: Section, anchor: str, times: bool) -> list[Detail]:
 
 REMARKS = Study(
     name="remarks", kinds=tuple(KINDS), title="The paper's remarks",
-    sections=sections, checks=(), paper=UNPUBLISHED,
+    sections=sections,
+    checks=(Check(lambda section: [], "every claim has a verdict, or says what it lacks"),),
+    paper=UNPUBLISHED,
     overview=lambda section, anchor: [], details=_details, heading="Claims", better="Better",
     intro="What is computed for each claim, and when it holds.",
     fields=("data", "model", "preset", "claim", "says", "verdict"), fields_after=("flags",),

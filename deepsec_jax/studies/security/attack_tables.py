@@ -99,6 +99,8 @@ class Maker:
         values, absent = None, self._absent(access, name, model, cell)
         if cell is not None and not absent:
             values = np.asarray(column.values(cell))
+        if values is not None:  # a cell of fewer images has the first ones
+            success = success[: len(values)] if column is HITS else np.ones(len(values))
         if column is HITS and not absent and not bool((success >= 0.5).any()):
             values, absent = None, "no success"
         printed = Printed(math.nan, "the paper has no such column")

@@ -20,7 +20,7 @@ NOISE = 2.0
 def shares(each: Sequence[float], n: int, seconds: float) -> list[int]:
     """Return the number of images of each cell, so that all together take at most this time.
 
-    Every cell gets the same time, and no more images than n.  What a cheap cell leaves goes to the others.
+    Every cell gets the same time, and no more images than n.  The others share what a cheap cell leaves.
     Numbers are those of :data:`STEPS`, or n.
 
     Args:
@@ -44,8 +44,9 @@ def shares(each: Sequence[float], n: int, seconds: float) -> list[int]:
 
     if total(least := chosen(0.0)) > seconds:
         raise InputError(
-            f"--budget is {seconds:.0f} s, but {least[0] if least else n} images in each of {len(costs)} "
-            f"cells take about {total(least):.0f} s: give more time, or fewer --attacks or --defenses"
+            f"--budget leaves {max(seconds, 0.0):.0f} s for attacks, but {allowed[0]} images in each of "
+            f"{len(costs)} cells take about {total(least):.0f} s: give more time, or fewer --attacks or "
+            "--defenses"
         )
     # Every number changes only at a product of a step and a cost.
     times = sorted({step * cost for step in allowed for cost in costs})
@@ -95,9 +96,11 @@ def numbers_of(
     """
     kinds = (ATTACK, SECURITY)
     mine = [job for job in jobs if kind_of(job.config) in kinds]
+    others = (job.images * seconds_each(job) for job in jobs if kind_of(job.config) not in kinds)
+    seconds -= sum(time for time in others if not math.isnan(time))
     each = [seconds_each(job) for job in mine]
     numbers = shares(each, n, seconds)
-    more = shares(each, n, NOISE * seconds)
+    more = shares(each, n, NOISE * max(seconds, 0.0))
     fewer = shares([NOISE * cost for cost in each], n, max(seconds, NOISE * _least(each, n)))
     shared = ("data", "model", "seed", "images")
     earlier: dict[str, set[int]] = {}

@@ -32,7 +32,9 @@ def jobs(options: Options, run: Run) -> list[Job]:
         UnfitError: a folder without a defended model of this one.
     """
     attacks = {**presets(options.attacks, run, options.preset), **_at_radii(options, run)}
-    defended = [defended_model(folder, run.about["name"], run.dataset) for folder in options.defenses]
+    defended = [
+        defended_model(folder, run.about["name"], run.dataset, like=run.model) for folder in options.defenses
+    ]
     made = _made(options, run, attacks, defended, {})
     if options.budget is None:
         return made

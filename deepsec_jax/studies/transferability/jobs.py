@@ -12,6 +12,7 @@ from deepsec_jax.defenses import load
 from deepsec_jax.evaluation.under_test import UnfitError, check_fits
 from deepsec_jax.model_traits import rejects
 from deepsec_jax.models import AveragedLogits
+from deepsec_jax.placement import beside
 from deepsec_jax.protocols import Attack
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.attacks.jobs import jobs_of, presets
@@ -94,7 +95,7 @@ def _target(folder: str, run: Run) -> Target:
             f"{folder} gives {classes} classes{' and rejects' if rejects(found.model) else ''}, the original "
             f"model {run.classes}: give a classifier of the same classes"
         )
-    return Target(about_folder(found, name), found.model)
+    return Target(about_folder(found, name), beside(found.model, run.model))
 
 
 def _curves(options: Options, run: Run) -> dict[str, Attack]:

@@ -10,6 +10,7 @@ import numpy as np
 from deepsec_jax.metrics import Column, Summary, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.attacks.tables import goal_and_objective
+from deepsec_jax.studies.remarks.claims import means, resampled
 from deepsec_jax.studies.transferability.columns import ACAC, COLUMNS, MR, WRONG, WRONG_ALL
 from deepsec_jax.studies.transferability.jobs import STEPS
 from deepsec_jax.tables import build
@@ -141,17 +142,23 @@ class Rows:
         return self._built(column, summary, absent, source, place, cell)
 
     def _average(self, column: Column, source: Source, each: Figures, *, targeted: bool) -> Figure:
-        """Return the mean over the other models: shares image by image, of ACAC the models' means."""
+        """Return the mean over the other models: shares image by image, of ACAC the models' means.
+
+        The interval of the latter is over resampled images.
+        """
         cells = [source.on[name] for name in self.others if name in source.on]
         absent = "" if len(cells) == len(self.others) else "not measured"
         for cell in cells:
             absent = absent or _absent(column, cell, source, targeted=targeted, itself=False)
         summary: Summary | None = None
         if not absent and column is ACAC:
-            means = [each[name][column.name].summary for name in self.others]
-            if all(mean.n for mean in means):
-                mean = float(np.mean([summary.mean for summary in means]))
-                summary = Summary(mean, min(summary.n for summary in means), math.nan, math.nan)
+            found = [each[name][column.name].summary for name in self.others]
+            if all(one.n for one in found):
+                over = source.success >= 0.5
+                weights = resampled(len(over))
+                drawn = np.mean([means(weights, column.values(cell), over) for cell in cells], axis=0)
+                low, high = np.nanquantile(drawn[1:], (0.025, 0.975))
+                summary = Summary(float(drawn[0]), min(one.n for one in found), float(low), float(high))
         elif not absent:
             values = np.mean([np.asarray(column.values(cell)) for cell in cells], axis=0)
             summary = summarise(column, values, source.success)
