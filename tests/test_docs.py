@@ -65,7 +65,7 @@ def test_public_names_have_docstrings(name):
 
 
 def test_a_missing_docstring_is_found(tmp_path, monkeypatch):
-    (tmp_path / "planted.py").write_text(
+    (tmp_path / "without_docstrings.py").write_text(
         "from dataclasses import dataclass\n"
         "def bare(): pass\n"
         "@dataclass\nclass Bare:\n    x: int = 0\n    def method(self): pass\n"
@@ -73,8 +73,9 @@ def test_a_missing_docstring_is_found(tmp_path, monkeypatch):
         "def said():\n    'It does.'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    names = ["planted", "planted.bare", "planted.Bare", "planted.Bare.method"]
-    assert undocumented(importlib.import_module("planted")) == names
+    module = "without_docstrings"
+    names = [module, f"{module}.bare", f"{module}.Bare", f"{module}.Bare.method"]
+    assert undocumented(importlib.import_module(module)) == names
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:

@@ -44,7 +44,9 @@ def _table(title: str, *columns: str) -> "Table":
     from rich import box
     from rich.table import Table
 
-    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    table.columns[0].no_wrap = True  # a name is copied whole
+    return table
 
 
 def _cards(package: str, group: str) -> "Table":
@@ -57,7 +59,6 @@ def _cards(package: str, group: str) -> "Table":
 def _metrics() -> "Table":
     title = "metrics of attacks, of defenses, then of detectors"
     table = _table(title, "name", "values", "over", "better", "on")
-    table.columns[0].no_wrap = True
     for column in metric_columns():
         where = "host" if column["host"] else "device"
         values = f"{column['formula']} ({column['section']})"

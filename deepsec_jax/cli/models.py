@@ -20,14 +20,12 @@ class Loaded:
         model: a callable pytree in evaluation mode; for the folder of a defense the defended model.
         about: ``name`` (in tables and folders), and further entries of a model folder: ``network``,
             ``recipe`` (all of it), ``trained_on`` (the data's digest), ``test_accuracy``, ``defense``.
-        facts: the same for a page, label -> text.
         data: name of its data set, or the value of --data.
         folder: contents of the folder; None for a function's model.
     """
 
     model: Any
     about: dict[str, Any]
-    facts: dict[str, str]
     data: str
     folder: "ModelFolder | None" = None
 
@@ -66,13 +64,13 @@ def load(name: str, data: str | None) -> Loaded:
     if ":" in name and not Path(name).exists():
         if data is None:
             raise InputError(f"{name} carries no data set: name one with --data")
-        return Loaded(_call(name), {"name": name}, {"Model": name}, data)
+        return Loaded(_call(name), {"name": name}, data)
     from deepsec_jax import defenses
-    from deepsec_jax.studies.model_words import about_folder, facts_of
+    from deepsec_jax.studies.model_words import about_folder
 
     found = defenses.load(name)
     about = about_folder(found, Path(name).resolve().name)
-    return Loaded(found.model, about, facts_of(found), data or found.saved.recipe.data, found)
+    return Loaded(found.model, about, data or found.saved.recipe.data, found)
 
 
 def placed(model: Any, devices: int | Literal["all"]) -> Any:

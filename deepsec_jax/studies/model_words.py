@@ -34,19 +34,6 @@ def about_folder(found: ModelFolder, name: str) -> dict[str, Any]:
     return about
 
 
-def facts_of(found: ModelFolder) -> dict[str, str]:
-    """Return facts about a folder's model for a page, label -> text."""
-    saved, figures = found.saved, found.saved.figures
-    facts = {"Model": f"{saved.recipe.model}, recipe {saved.recipe.name}"}
-    if found.defended is not None:
-        facts["Defense"] = defense_in_words(found.defended.card)
-    size = saved.recipe.image_size
-    facts["Data"] = saved.recipe.data + (f", resized to {size[0]} x {size[1]} pixels" if size else "")
-    if found.test_accuracy is not None:
-        facts["Test accuracy"] = f"{100 * found.test_accuracy:.2f} % of n = {figures['test_images']}"
-    return facts
-
-
 def defense_in_words(card: Mapping[str, Any]) -> str:
     """Return a defense's card as text, e.g. ``RC of mnist-small, preset small``."""
     variant = str(card.get("name") or "").partition("@")[2]

@@ -93,7 +93,10 @@ def facts(
     said = config["model"] if isinstance(config.get("model"), Mapping) else {}
     found |= {_words(key): _said(key, value) for key, value in said.items() if _plain(key, value)}
     if "recipe" in said:
-        found["Recipe"] = name_of(said["recipe"])
+        recipe = said["recipe"]
+        size = recipe.get("image_size") if isinstance(recipe, Mapping) else None
+        resized = f", images resized to {size[0]} x {size[1]} pixels" if size else ""
+        found["Recipe"] = name_of(recipe) + resized
     found |= about
     for label, name in (("Device", "device"), ("Versions", "versions"), ("Batch size", "batch_size")):
         found[label] = _all_said(cells, name) if times or name != "batch_size" else ""

@@ -107,7 +107,7 @@ BAD = [
     Bad("negative n", "--n must be at least 1, got -3", ("--n=-3",)),
     Bad("no batch", "--batch-size must be at least 1, got 0", ("--batch-size", "0")),
     Bad("negative seed", "--seed must be at least 0, got -1", ("--seed=-1",)),
-    Bad("unknown attack", "unknown attack 'pdg'. Did you mean pgd", ("--attacks", "pdg")),
+    Bad("unknown attack", "unknown attack 'pdg'. Did you mean pdpgd or pgd", ("--attacks", "pdg")),
     Bad("unknown variant", "unknown paper preset on mnist 'pgd@7'. Did you mean pgd", ("--attacks", "pgd@7")),
     Bad("attack twice", "--attacks names pgd more than once", ("--attacks", "pgd", "pgd")),
     Bad("unknown metric", "unknown metric 'acacc'. Did you mean acac", ("--metrics", "acacc")),

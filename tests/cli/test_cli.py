@@ -111,7 +111,7 @@ def test_attack_overwrites_nothing(attack, tmp_path, capsys):
         ("linear", ["--batch-size", "0"], "--batch-size must be at least 1"),
         ("linear", ["--seed", "-1"], "--seed must be at least 0"),
         ("linear", ["--n", "101"], "only 100 of 100 test images are classified correctly"),
-        ("linear", ["--attacks", "pdg"], "unknown attack 'pdg'. Did you mean pgd"),
+        ("linear", ["--attacks", "pdg"], "unknown attack 'pdg'. Did you mean pdpgd or pgd"),
         ("linear", ["--attacks", "pgd@7"], "unknown paper preset"),
         ("linear", ["--attacks", "pgd", "pgd"], "more than once"),
         ("plain", [], "Partial(apply, params)"),

@@ -84,7 +84,7 @@ def jobs_in(folder, options=OPTIONS):
 
 def computed(folder, options=OPTIONS):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "defended_model", lambda name, base, dataset: MODELS[name])
+        patch.setattr(module, "defended_model", lambda name, base, dataset, like=None: MODELS[name])
         store, jobs = jobs_in(folder, options)
         store.add_to_plan(job.config for job in jobs)
         assert run_plan(store, jobs, advance=lambda done=1, note="": None) == []
@@ -186,7 +186,7 @@ def test_defenses_without_confidences_are_left_out_aloud():
     models = {**MODELS, "rc": subject("rc", votes_only)}
     run = Run(RAW, {"name": "raw"}, make_dataset(), 3, Store("nowhere"), 16, warn=told.append)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "defended_model", lambda name, base, dataset: models[name])
+        patch.setattr(module, "defended_model", lambda name, base, dataset, like=None: models[name])
         found = module._members(Options("raw", defenses=tuple(models)), run)
     assert [each.about["name"] for each in found] == ["nat", "dd", "rt"]
     assert told == ["warning: rc: rc gives no confidences, so no ensemble has it"]
