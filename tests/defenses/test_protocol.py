@@ -270,8 +270,6 @@ def test_name_and_accuracy_are_those_of_what_is_attacked(name, fitted, base, dig
     asked = digits.test.take(np.arange(min(len(digits.test), 1000)))
     assert loaded.about["test_accuracy"] == pytest.approx(training.accuracy(loaded.model, asked), abs=1e-12)
     assert loaded.about["name"] == name and loaded.about["defense"]["class"] == type(few(name)).__name__
-    assert f"{100 * loaded.about['test_accuracy']:.2f} %" in loaded.facts["Test accuracy"]
-    assert loaded.facts["Defense"].startswith(type(few(name)).__name__)
     figures = loaded.folder.saved.figures
     assert figures["test_images"] == len(digits.test)
     if name in DETECTORS:
