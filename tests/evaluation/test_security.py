@@ -17,10 +17,14 @@ from deepsec_jax.runs.runner import Job, run_plan
 from deepsec_jax.runs.store import Store, read_cells
 from deepsec_jax.studies.options import InputError, seconds_of
 from deepsec_jax.studies.report import render_run
+from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security import cells as security_cells
+from deepsec_jax.studies.security import jobs as security_jobs
 from deepsec_jax.studies.security.budget import numbers_of, place_of, shares
 from deepsec_jax.studies.security.cells import Attacked, Makers
 from deepsec_jax.studies.security.gates import BLACK_BOX, BLIND, MASKED, SMALL, WEAK
+from deepsec_jax.studies.security.indicated import KIND
+from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.tables import PAPER
 from deepsec_jax.studies.security.worst import Threat, usual_threats, worst_case
 from deepsec_jax.studies.table import STUDIES
@@ -323,3 +327,15 @@ def test_noise_of_the_clock_starts_no_new_cell(cells):
 def test_usual_radii():
     assert [threat.label for threat in usual_threats(1)] == ["L∞ ≤ 0.1", "L∞ ≤ 0.2", "L∞ ≤ 0.3", "L2 ≤ 1.5"]
     assert [threat.label for threat in usual_threats(3)] == ["L∞ ≤ 2/255", "L∞ ≤ 8/255", "L2 ≤ 0.5"]
+
+
+def test_replays_alone_need_no_indicators_of_defended_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(security_jobs, "defended_model", lambda name, base, data, like=None: MODELS[name])
+    given = Run(RAW, {"name": "raw"}, make_dataset(rows=130), 3, Store(tmp_path), 16, warn=lambda text: None)
+
+    def watched(*knowledge):
+        options = Options("raw", defenses=("te",), attacks=("fgsm",), knowledge=knowledge, n=10)
+        return sum(job.config.get("kind") == KIND for job in security_jobs.jobs(options, given))
+
+    assert watched(REPLAYED) == 1, "those of the undefended model"
+    assert watched(REPLAYED, ADAPTIVE) == 2 == watched(WHITE_BOX)

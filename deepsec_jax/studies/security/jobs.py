@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from deepsec_jax.attacks import preset
-from deepsec_jax.evaluation.defense_cells import UNDEFENDED, DefendedModel
+from deepsec_jax.evaluation.defense_cells import REPLAYED, UNDEFENDED, DefendedModel
 from deepsec_jax.evaluation.under_test import defended_model
 from deepsec_jax.model_traits import rejects
 from deepsec_jax.protocols import Attack
@@ -76,9 +76,10 @@ def _made(
         partial(run.training_images, seed), run.dataset.image_shape, run.classes,
         run.batch_size(most), partial(notes_of, run), run.once,
     )  # fmt: skip
+    on_itself = set(options.knowledge) != {REPLAYED}  # only then is a defended model attacked
     found = [*sources.values(), *(
         indicator_job(makers, run, each, n=most, seed=seed, preset=options.preset)
-        for each in (None, *defended)
+        for each in (None, *(defended if on_itself else ()))
     )]  # fmt: skip
     guards = [
         folder for folder, model in zip(options.defenses, defended, strict=True) if rejects(model.classifier)
