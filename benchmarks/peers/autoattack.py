@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--versions", nargs="+", default=["fast", "standard"])
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--turn", type=int, default=100)
+    parser.add_argument("--stop", type=int, default=None, help="leave the images from here to a later run")
     parser.add_argument("--key", type=int, default=0)
     parser.add_argument("--peers-python", required=True)
     parser.add_argument("--checkout", required=True)
@@ -158,7 +159,7 @@ def compare(task: Task, options: argparse.Namespace) -> dict[str, Any]:
     )
     script = Path(__file__).with_name("torch_autoattack.py")
     command = [options.peers_python, str(script), str(archive), "--checkout", options.checkout]
-    starts = range(0, len(task.labels), options.turn)
+    starts = range(0, min(options.stop or len(task.labels), len(task.labels)), options.turn)
     sides = (OFFICIAL, *options.versions)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         for start in starts:
