@@ -6,8 +6,8 @@ r"""The official AutoAttack and ours, same weights and images: is our robust acc
         --peers-python peers/bin/python --checkout auto-attack
 
 ``torch_autoattack.py`` runs the official code (github.com/fra31/auto-attack) in a child process.  The images
-are attacked ``--turn`` at a time, the official code and ours in turn, so that both meet the same machine.  What
-a turn found is written to ``--out`` at once; a later run with the same options continues from there.
+are attacked ``--turn`` at a time, the official code and ours in turn, so that both meet the same machine.
+What a turn found is written to ``--out`` at once; a later run with the same options continues from there.
 """
 
 import argparse
