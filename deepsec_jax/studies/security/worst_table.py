@@ -10,6 +10,7 @@ import numpy as np
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.model import CLEAN, ROBUST, Model
+from deepsec_jax.studies.security.tried import tried
 from deepsec_jax.studies.security.worst import Threat, distances, worst_case
 from deepsec_jax.tables import build
 from deepsec_jax.tables.published import Printed
@@ -17,7 +18,8 @@ from deepsec_jax.tables.table import Figure, Row, Span, Table
 
 WORST_INTRO = (
     "The share of images that survive every attack, with any knowledge, whose change is within the radius. "
-    "It is taken image by image, never as an average over attacks. A figure that fails a gate is struck "
+    "It is taken image by image, never as an average over attacks, on the first n images that the strongest "
+    "attack at this radius has tried. A figure that fails a gate is struck "
     "through: it may not be called robust accuracy. The gate says why."
 )
 
@@ -45,7 +47,7 @@ def worst_table(
 
 def _row(model: Model, threats: Sequence[Threat], n: int) -> Row:
     cells = list(model.cells.values())
-    cases = {threat: worst_case(cells, threat) for threat in threats}
+    cases = {threat: worst_case(cells, threat, first=tried(cells, threat)) for threat in threats}
     first = next((case for case in cases.values() if case is not None), None)
     figures = {CLEAN.name: _share(CLEAN, None if first is None else first.clean)}
     for threat, case in cases.items():
@@ -107,4 +109,6 @@ def as_security(cell: Cell) -> Cell:
     arrays = cell.arrays
     right = (arrays["predicted"] == arrays["labels"]).astype(np.float32)
     added = {"clean": np.ones(len(right), np.float32), "right_or_rejected": right}
+    if "mr_8bit" in cell.columns and (arrays["targets"] < 0).all():
+        added["right_or_rejected_8bit"] = 1 - np.asarray(cell.columns["mr_8bit"], np.float32)
     return replace(cell, arrays={**arrays, **added, **distances(arrays["x"], arrays["x_adv"])})
