@@ -6,11 +6,11 @@ import pytest
 from deepsec_jax.attacks import INDICATORS
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security import gates as g
-from deepsec_jax.studies.security import indicated as signs
-from deepsec_jax.studies.security import invariants as inv
-from deepsec_jax.studies.security.noise import NOISE
-from deepsec_jax.studies.security.tried import tried
+from deepsec_jax.studies.security.gating import gates as g
+from deepsec_jax.studies.security.gating import indicated as signs
+from deepsec_jax.studies.security.gating import invariants as inv
+from deepsec_jax.studies.security.gating.noise import NOISE
+from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.worst import Threat, worst_case
 
 N, EPS = 200, 0.3

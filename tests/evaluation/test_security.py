@@ -22,8 +22,8 @@ from deepsec_jax.studies.security import cells as security_cells
 from deepsec_jax.studies.security import jobs as security_jobs
 from deepsec_jax.studies.security.budget import numbers_of, place_of, shares
 from deepsec_jax.studies.security.cells import Attacked, Makers
-from deepsec_jax.studies.security.gates import BLACK_BOX, BLIND, MASKED, SMALL, WEAK
-from deepsec_jax.studies.security.indicated import KIND
+from deepsec_jax.studies.security.gating.gates import BLACK_BOX, BLIND, MASKED, SMALL, WEAK
+from deepsec_jax.studies.security.gating.indicated import KIND
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.tables import PAPER
 from deepsec_jax.studies.security.worst import Threat, usual_threats, worst_case

@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from deepsec_jax.metrics import Column, Summary
+from deepsec_jax.metrics import Column, Summary, average
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.model import HITS, PAPER, Model, attack_label, defense_label
 from deepsec_jax.tables import build
@@ -151,11 +151,4 @@ def _printed(average: Averaged, shares: Shares) -> Printed:
 
 
 def _mean(shares: Shares) -> Summary:
-    """Return the mean of shares, and of the ends of their intervals."""
-    found = [figure.summary for figure in shares.values()]
-    if not found:
-        return Summary(math.nan, 0, math.nan, math.nan)
-    mean, low, high = (
-        float(np.mean([getattr(each, name) for each in found])) for name in ("mean", "low", "high")
-    )
-    return Summary(mean, len(found), low, high)
+    return average([figure.summary for figure in shares.values()])

@@ -1,5 +1,6 @@
 """What the page shows of each defense in the security evaluation: curves, who took the images, gates."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,9 +9,10 @@ from markupsafe import Markup
 
 from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.indicated import means
-from deepsec_jax.studies.security.worst import SYMBOLS, robust
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.indicated import means
+from deepsec_jax.studies.security.gating.tried import tried
+from deepsec_jax.studies.security.worst import SYMBOLS, Threat, robust
 from deepsec_jax.studies.settings import described
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail
@@ -51,16 +53,19 @@ def overview(section: Section, anchor: str) -> list[Block]:
 
 
 def _envelope(cells: Sequence[Cell], norm: str) -> tuple[np.ndarray, int] | None:
-    """Return the smallest distance of a success of each image that has one, and the number of images."""
+    """Return the smallest distance of a success of each image that has one, and the number of images.
+
+    Only images that every attack with a radius has tried count, so that none seems robust for want of trying.
+    """
     if not cells:
         return None
     longest = max(cells, key=lambda cell: len(cell.arrays["labels"]))
-    n = len(longest.arrays["labels"])
+    n = tried(cells, Threat(norm, math.inf))
     least = np.full(n, np.inf)
     for cell in cells:
-        fooled = np.flatnonzero(robust(cell) < 0.5)
+        fooled = np.flatnonzero(robust(cell)[:n] < 0.5)
         least[fooled] = np.minimum(least[fooled], cell.arrays[norm][fooled])
-    least[np.asarray(longest.arrays["clean"]) < 0.5] = 0.0
+    least[np.asarray(longest.arrays["clean"])[:n] < 0.5] = 0.0
     return least[np.isfinite(least)], n
 
 

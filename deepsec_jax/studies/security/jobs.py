@@ -17,8 +17,8 @@ from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.budget import numbers_of, place, seconds_of_job
 from deepsec_jax.studies.security.cells import MORE, Attacked, Makers
 from deepsec_jax.studies.security.detection import detection_jobs
-from deepsec_jax.studies.security.indicated import indicator_job
-from deepsec_jax.studies.security.noise import noise_job
+from deepsec_jax.studies.security.gating.indicated import indicator_job
+from deepsec_jax.studies.security.gating.noise import noise_job
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.worst import largest_linf, usual_threats
 

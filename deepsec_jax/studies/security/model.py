@@ -10,8 +10,8 @@ from deepsec_jax.metrics import Column
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.attacks.tables import PAPER as ATTACKS
 from deepsec_jax.studies.security.cells import MORE
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.invariants import card_of
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.invariants import card_of
 from deepsec_jax.studies.security.worst import SYMBOLS, Threat, robust
 from deepsec_jax.tables.published import Published
 

@@ -18,13 +18,13 @@ from deepsec_jax.studies.security import details
 from deepsec_jax.studies.security.attack_tables import Maker
 from deepsec_jax.studies.security.averages import KIND as AVERAGES
 from deepsec_jax.studies.security.averages import averages_table
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.gates import gates
-from deepsec_jax.studies.security.indicated import KIND as INDICATORS
-from deepsec_jax.studies.security.invariants import known_success
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.gates import gates
+from deepsec_jax.studies.security.gating.indicated import KIND as INDICATORS
+from deepsec_jax.studies.security.gating.invariants import known_success
+from deepsec_jax.studies.security.gating.noise import KIND as NOISE
 from deepsec_jax.studies.security.jobs import jobs
 from deepsec_jax.studies.security.model import HITS, PAPER, Model, defense_label
-from deepsec_jax.studies.security.noise import KIND as NOISE
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.worst import Threat, usual_threats
 from deepsec_jax.studies.security.worst_table import as_security, worst_table

@@ -9,8 +9,8 @@ import numpy as np
 
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.model import CLEAN, ROBUST, Model
-from deepsec_jax.studies.security.tried import tried
 from deepsec_jax.studies.security.worst import Threat, distances, worst_case
 from deepsec_jax.tables import build
 from deepsec_jax.tables.published import Printed

@@ -9,11 +9,11 @@ from deepsec_jax.attacks.cost import uses_gradients
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.cells import MORE
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.indicated import indicated
-from deepsec_jax.studies.security.invariants import card_of, invariants
-from deepsec_jax.studies.security.noise import noise_gates
-from deepsec_jax.studies.security.tried import tried
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.indicated import indicated
+from deepsec_jax.studies.security.gating.invariants import card_of, invariants
+from deepsec_jax.studies.security.gating.noise import noise_gates
+from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.worst import Threat, Worst, compared, robust, worst_case
 from deepsec_jax.tables.table import Finding
 

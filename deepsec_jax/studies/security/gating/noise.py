@@ -25,9 +25,9 @@ from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.defenses.inconsistencies import paired
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Makers
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.indicated import ROWS
-from deepsec_jax.studies.security.tried import tried
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.indicated import ROWS
+from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.worst import Threat, largest_linf, worst_case
 from deepsec_jax.tables.table import Finding
 

@@ -12,7 +12,7 @@ from deepsec_jax.evaluation.defense_cells import REPLAYED
 from deepsec_jax.metrics.bounded_mean import bounded_mean_interval
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.defenses.inconsistencies import paired
-from deepsec_jax.studies.security.gate import Gate
+from deepsec_jax.studies.security.gating.gate import Gate
 from deepsec_jax.studies.security.worst import OUTSIDE, SYMBOLS, compared, robust
 from deepsec_jax.tables.table import Finding
 

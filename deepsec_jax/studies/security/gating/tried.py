@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deepsec_jax.evaluation.defense_cells import REPLAYED
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.invariants import card_of
+from deepsec_jax.studies.security.gating.invariants import card_of
 from deepsec_jax.studies.security.worst import Threat, inside
 
 EVERYWHERE = "apgd"
