@@ -30,6 +30,7 @@ class Reproduce:
         data_dir: Folder of TFDS sets; default TFDS's own.
         preset: Hyperparameters of the defenses; default the plan's.
         only: Stages to run, e.g. attacks security; default all. The stages before them must be finished.
+        times: Include values that depend on the clock; without them, runs of one plan give the same bytes.
         dry_run: Print the stages and their commands, and write nothing.
     """
 
@@ -38,6 +39,7 @@ class Reproduce:
     data_dir: Path | None = None
     preset: Literal["paper", "strong", "small"] | None = None
     only: tuple[str, ...] = ()
+    times: bool = True
     dry_run: bool = False
 
     def run(self) -> int:
@@ -64,7 +66,9 @@ class Reproduce:
             from deepsec_jax.studies.site import write_site
 
             made = [(each.name, each.purpose, list(map(shown, each.commands))) for each in plan.stages]
-            index = write_site(here / "run", here / "site", title=plan.title, note=plan.note, stages=made)
+            index = write_site(
+                here / "run", here / "site", title=plan.title, note=plan.note, stages=made, times=self.times
+            )
             print(f"site {index}")
         return 1 if failed else 0
 
