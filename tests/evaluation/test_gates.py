@@ -158,6 +158,8 @@ def test_images_that_the_strongest_attack_has_not_tried_accuse_nobody():
     assert len(cut.robust) == 50 and cut.robust.mean() == 0
     assert worst_case(cells, THREATS[0]).robust.mean() == 0.25  # planted: 50 of 200 were only replayed
     assert tried([cell("pgd", 9, knowledge=REPLAYED)], THREATS[0]) == N
+    replay = shorter(cell("apgd@linf:0.3", 9, knowledge=REPLAYED), 20)
+    assert tried([*cells, replay], THREATS[0]) == 50  # the model's own attack decides
     assert tried([], THREATS[0]) == 0
 
 

@@ -11,6 +11,7 @@ from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.gating.gate import Gate
 from deepsec_jax.studies.security.gating.indicated import means
+from deepsec_jax.studies.security.gating.noise import DRAWS
 from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.worst import SYMBOLS, Threat, robust
 from deepsec_jax.studies.settings import described
@@ -91,6 +92,14 @@ def details(section: Section, anchor: str, times: bool) -> list[Detail]:
             }
             n = len(model.signs.arrays["rows"])
             blocks.append(Block("facts", shares, f"Indicators of attack failure, n = {n}"))
+        if model.noise is not None and len(model.noise.arrays["rows"]):
+            arrays, eps = model.noise.arrays, float(model.noise.config["attack"]["eps"])
+            shares = {
+                f"fooled by the worst of {DRAWS} random noises": f"{100 * arrays['noise'].mean():.0f} %",
+                "fooled by one step of FGSM": f"{100 * arrays['one_step'].mean():.0f} %",
+            }
+            radius = Threat("linf", eps).label
+            blocks.append(Block("facts", shares, f"Random noise, {radius}, n = {len(arrays['rows'])}"))
         failed = ((place, cell) for place, cell in model.cells.items() if cell.error)
         errors = tuple(f"{' '.join(place)}: {cell.error}" for place, cell in failed)
         found.append(

@@ -61,6 +61,7 @@ class Model:
         cells: (knowledge, attack row) -> cell.
         gates: findings about its figures.
         signs: finished cell of its indicators of attack failure; None without one.
+        noise: finished cell of random noise; None without one.
     """
 
     key: str
@@ -69,3 +70,4 @@ class Model:
     cells: Mapping[tuple[str, str], Cell]
     gates: tuple[Gate, ...] = ()
     signs: Cell | None = None
+    noise: Cell | None = None

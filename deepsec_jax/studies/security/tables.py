@@ -87,7 +87,7 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
     undefended = Model(
         "", UNDEFENDED, "Undefended", finished,
         (*known, *gates(raw_cells, threats, n, classes, *_signs_of("", signs))) if finished else (),
-        signs.get((INDICATORS, "")),
+        signs.get((INDICATORS, "")), signs.get((NOISE, "")),
     )  # fmt: skip
     made = Maker(models, sources, dataset, preset, note, times)
     worst = worst_table((undefended, *models), threats, title=title, note=note, n=n)
@@ -157,6 +157,7 @@ def _models(
                 by,
                 (*known, *gates(finished, threats, n, classes, *_signs_of(key, signs))),
                 signs.get((INDICATORS, key)),
+                signs.get((NOISE, key)),
             )
         )
     found.sort(key=lambda model: PAPER.position(model.name))
