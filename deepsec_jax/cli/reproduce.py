@@ -12,8 +12,9 @@ import tyro
 
 from deepsec_jax.cli import InputError
 from deepsec_jax.cli.plan import Plan, Stage, read
+from deepsec_jax.cli.processes import INTERRUPTED, beside, cores
+from deepsec_jax.studies.options import at_least
 
-INTERRUPTED = 130
 PATIENCE = 2.0  # seconds between two looks at a lock that another process holds
 
 
@@ -30,6 +31,7 @@ class Reproduce:
         data_dir: Folder of TFDS sets; default TFDS's own.
         preset: Hyperparameters of the defenses; default the plan's.
         only: Stages to run, e.g. attacks security; default all. The stages before them must be finished.
+        processes: Processes that share the work on this machine; default the plan's, at most one per core.
         times: Include values that depend on the clock; without them, runs of one plan give the same bytes.
         dry_run: Print the stages and their commands, and write nothing.
     """
@@ -39,27 +41,32 @@ class Reproduce:
     data_dir: Path | None = None
     preset: Literal["paper", "strong", "small"] | None = None
     only: tuple[str, ...] = ()
+    processes: int | None = None
     times: bool = True
     dry_run: bool = False
 
     def run(self) -> int:
         """Run the stages, write the site, and return 1 if a command failed."""
+        at_least("--processes", self.processes, 1)
         name = "-".join(filter(None, (Path(self.plan).stem, self.preset)))
         here = self.run_dir or Path("runs") / "reproduce" / name
         plan = read(self.plan, here, self.data_dir, self.preset)
         stages = _chosen(plan, self.only)
         if self.dry_run:
             return _show(plan, stages)
+        number = min(plan.processes, cores()) if self.processes is None else self.processes
         failed: list[str] = []
-        for number, stage in enumerate(stages, start=1):
-            head, start = f"[{number}/{len(stages)}] {stage.name}", time.monotonic()
-            print(f"{head}: {stage.purpose}", file=sys.stderr)
-            for command, code in _run(stage, here / "locks"):
-                if code == INTERRUPTED:
-                    return INTERRUPTED
-                if code:
-                    failed.append(shown(command))
-            print(f"{head}: {(time.monotonic() - start) / 60:.1f} min", file=sys.stderr)
+        with beside(self._words(here), number - 1, here / "logs") as more:
+            for place, stage in enumerate(stages, start=1):
+                head, start = f"[{place}/{len(stages)}] {stage.name}", time.monotonic()
+                print(f"{head}: {stage.purpose}", file=sys.stderr)
+                for command, code in _run(stage, here / "locks"):
+                    if code == INTERRUPTED:
+                        more.close()
+                        return INTERRUPTED
+                    if code:
+                        failed.append(shown(command))
+                print(f"{head}: {(time.monotonic() - start) / 60:.1f} min", file=sys.stderr)
         for line in failed:
             print(f"failed: {line}", file=sys.stderr)
         if (here / "run").is_dir():
@@ -71,6 +78,14 @@ class Reproduce:
             )
             print(f"site {index}")
         return 1 if failed else 0
+
+    def _words(self, here: Path) -> list[str]:
+        """Return the command of a further process."""
+        words = ["reproduce", self.plan, "--run-dir", str(here), "--processes", "1"]
+        words += ["--data-dir", str(self.data_dir)] if self.data_dir else []
+        words += ["--preset", self.preset] if self.preset else []
+        words += ["--only", *self.only] if self.only else []
+        return words if self.times else [*words, "--no-times"]
 
 
 def shown(words: Sequence[str]) -> str:

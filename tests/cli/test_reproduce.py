@@ -1,6 +1,7 @@
 """deepsec reproduce: plans, stages, several processes, the site."""
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from deepsec_jax.cli import main as command_line
 from deepsec_jax.cli import reproduce
 from deepsec_jax.cli.main import main
 from deepsec_jax.cli.plan import InputError, plans, read
+from deepsec_jax.cli.processes import INTERRUPTED, beside
 
 HERE = Path("runs/here")
 
@@ -32,6 +34,18 @@ run = ["evaluate attacks {model} --data own.npz --attacks {name} --n 8 --metrics
 name = "second"
 purpose = "A command that cannot work."
 run = ["evaluate attacks {model} --data own.npz --attacks nonsense --run-dir {here}/run"]
+"""
+
+SHARED = """
+title = "A plan for two"
+note = "Two lists."
+model = "nothing"
+processes = 2
+
+[[stage]]
+name = "first"
+purpose = "Two commands that take no time."
+run = ["list data", "list models"]
 """
 
 
@@ -114,6 +128,28 @@ def test_an_interruption_ends_the_work(tmp_path, monkeypatch):
     assert not (tmp_path / "here" / "site").exists()
 
 
+def test_a_further_process_ends_with_its_parent(tmp_path):
+    """The lock keeps it waiting for ever; only the closed pipe can end it."""
+    text = TINY.replace("evaluate attacks {model} --data own.npz --attacks {name}", "defend {name}")
+    plan, locks = tiny(tmp_path, text), tmp_path / "here" / "locks"
+    with FileLock(locks / "first-0.lock"), FileLock(locks / "first-1.lock"):
+        with beside(["reproduce", str(plan), "--run-dir", str(tmp_path / "here")], 1, tmp_path) as more:
+            (process,) = more.started
+            while "[1/2] first" not in (tmp_path / "process-2.log").read_text():
+                assert process.poll() is None
+                time.sleep(0.1)
+            more.close()
+        assert process.returncode == INTERRUPTED
+
+
+def test_two_processes_share_the_work(tmp_path):
+    plan, here = tiny(tmp_path, SHARED), tmp_path / "here"
+    work = reproduce.Reproduce(str(plan), run_dir=here, processes=2)
+    assert work.run() == 0
+    said = (here / "logs" / "process-2.log").read_text()
+    assert "[1/1] first" in said and "failed" not in said
+
+
 def test_dry_run_writes_nothing(tmp_path, capsys):
     assert main(["reproduce", "digits", "--run-dir", str(tmp_path / "here"), "--dry-run"]) == 0
     assert "deepsec evaluate security" in capsys.readouterr().out
@@ -127,6 +163,7 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
         (TINY.replace("{name}", "{nobody}"), "nobody"),
         (TINY.replace('each = ["attacks"]', 'each = ["nobody"]'), "nobody"),
         (TINY.replace('each = ["attacks"]', 'each = "attacks"'), "each = 'attacks'"),
+        (TINY.replace("model =", "processes = 0\nmodel ="), "processes = 0"),
         ("title =", "Invalid value"),
     ],
 )
