@@ -25,8 +25,8 @@ class Block:
     """One block of a page.
 
     Attributes:
-        kind: ``fields`` (hyperparameters with sources), ``facts``, ``lines``, ``charts``, ``pictures``, ``figures``,
-            ``table``, ``findings`` or ``model_inputs``.
+        kind: ``fields`` (hyperparameters with sources), ``facts``, ``lines``, ``charts``, ``pictures``,
+            ``figures``, ``table``, ``findings`` or ``model_inputs``.
         content: input of the template of that kind.
         title: heading; empty for none.
         intro: one or two sentences.
