@@ -80,13 +80,11 @@ def averages_table(
         title: of the section.
         note: why it has no title of the paper.
     """
-    labels = PAPER.labels()
     chosen = {model.name.partition("@")[0]: model for model in reversed(models)}
     shares = {
         (row.name, name): figure
         for row in replayed.rows for name, model in chosen.items()
-        if row.name in PAPER.rows(dataset) and name in labels
-        and (figure := row.figures[model.key][HITS.name]).summary.n
+        if (figure := row.figures[model.key][HITS.name]).summary.n
     }  # fmt: skip
     if PAPER.said(dataset, KIND) is None or all(figure.printed.absent for figure in shares.values()):
         return None

@@ -40,7 +40,7 @@ def worst_table(
         kind="worst", title=title, about="worst case", heading="Model", note=note,
         rows=tuple(_row(model, threats, n) for model in models),
         spans=(Span((CLEAN, *map(_column, threats))),),
-        page_title="Worst case", intro=WORST_INTRO, fields={"table": "worst"},
+        page_title="Worst case", findings="Gates", intro=WORST_INTRO, fields={"table": "worst"},
         caption=" (worst case). Per model: share of images that survive all attacks within the radius.",
     )  # fmt: skip
 
@@ -80,7 +80,10 @@ def _row(model: Model, threats: Sequence[Threat], n: int) -> Row:
 
 def _column(threat: Threat) -> Column:
     """Return the column of one radius."""
-    return replace(ROBUST, name=f"robust_{threat.norm}_{threat.eps:.4g}", title=threat.label)
+    formula = (
+        f"share of n images on which the model is correct or rejects after all attacks with {threat.label}"
+    )
+    return replace(ROBUST, name=f"robust_{threat.norm}_{threat.eps:.4g}", title=threat.label, formula=formula)
 
 
 def _share(column: Column, values: np.ndarray | None) -> Figure:
