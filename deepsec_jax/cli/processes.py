@@ -40,7 +40,7 @@ class Further:
 
 @contextmanager
 def beside(words: Sequence[str], number: int, logs: Path) -> Iterator[Further]:
-    """Run a command in further processes during the block, and wait for them if the block ends without error.
+    """Run a command in further processes during the block, and end them after it.
 
     Args:
         words: of the command, without ``deepsec``.
@@ -50,7 +50,6 @@ def beside(words: Sequence[str], number: int, logs: Path) -> Iterator[Further]:
     further = Further([_start(words, logs / f"process-{count}.log") for count in range(2, number + 2)])
     try:
         yield further
-        further.wait()
     finally:
         further.close()
 
@@ -70,7 +69,8 @@ def _start(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 def _end_with_parent() -> None:
     """Wait until the pipe is closed, and end the process."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # sys.stdin has a lock that the interpreter needs at its end
+        pass
     os._exit(INTERRUPTED)
 
 

@@ -142,12 +142,23 @@ def test_a_further_process_ends_with_its_parent(tmp_path):
         assert process.returncode == INTERRUPTED
 
 
-def test_two_processes_share_the_work(tmp_path):
-    plan, here = tiny(tmp_path, SHARED), tmp_path / "here"
-    work = reproduce.Reproduce(str(plan), run_dir=here, processes=2)
-    assert work.run() == 0
-    said = (here / "logs" / "process-2.log").read_text()
-    assert "[1/1] first" in said and "failed" not in said
+def test_a_further_process_goes_through_the_stages_twice_and_writes_no_site(tmp_path):
+    work = reproduce.Reproduce(str(tiny(tmp_path, SHARED)), run_dir=tmp_path / "here", processes=2)
+    (tmp_path / "here" / "run").mkdir(parents=True)
+    with beside(work._words(tmp_path / "here"), 1, tmp_path) as more:
+        more.wait()
+    assert [process.returncode for process in more.started] == [0]
+    said = (tmp_path / "process-2.log").read_text()
+    assert "[1/2] first" in said and "[2/2] first" in said
+    assert not (tmp_path / "here" / "site").exists()
+
+
+def test_only_evaluations_are_left_to_others(tmp_path, monkeypatch):
+    ran = []
+    stage = reproduce.Stage("both", "", (("train", "one"), ("evaluate", "two")))
+    monkeypatch.setattr(command_line, "main", lambda words: ran.append(tuple(words)) or 0)
+    list(reproduce._run(stage, tmp_path, ahead=True))
+    assert ran == [("train", "one"), ("evaluate", "two", "--no-wait")]
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
