@@ -75,9 +75,10 @@ def gates(
         found += noise_gates(noise.arrays, list(cells.values()), radius)
     for threat in threats:
         found += [*_black_box(cells, threat), *_gaining(cells, threat), *_files(cells, threat)]
-        if cells and not on_itself(list(cells.values()), threat):
-            text = f"{threat.label}: no attack on the model itself, only replayed images or larger changes"
-            found.append(Gate(Finding(UNTRIED, text), True, OWN))
+    untried = [each.label for each in threats if cells and not on_itself(list(cells.values()), each)]
+    if untried:
+        text = f"{', '.join(untried)}: no attack on the model itself, only replayed images or larger changes"
+        found.append(Gate(Finding(UNTRIED, text), True, OWN))
     if n < FEW:
         text = f"n = {n} is too few for a claim"
         found.append(Gate(Finding(SMALL, text), True, f"--n {FEW} or more"))
