@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from deepsec_jax.cli import InputError
 
 if TYPE_CHECKING:
+    import jax
+
     from deepsec_jax.defenses import ModelFolder
 
 
@@ -83,11 +85,22 @@ def placed(model: Any, devices: int | Literal["all"]) -> Any:
 
     from deepsec_jax.placement import on_devices
 
+    there = used(devices)
+    return model if len(jax.local_devices()) == 1 else on_devices(model, there)
+
+
+def used(devices: int | Literal["all"]) -> "list[jax.Device]":
+    """Return this many devices of the machine.
+
+    Raises:
+        InputError: the machine has fewer.
+    """
+    import jax
+
     there = jax.local_devices()
     if devices != "all" and devices > len(there):
         raise InputError(f"--devices is {devices}, but jax sees {len(there)} here: give fewer, or all")
-    used = there if devices == "all" else there[:devices]
-    return model if len(there) == 1 else on_devices(model, used)
+    return there if devices == "all" else there[:devices]
 
 
 def load_base(name: str, data: str | None) -> Loaded:
