@@ -1,6 +1,7 @@
 """Load and check a model by its command-line name."""
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,30 @@ def load(name: str, data: str | None) -> Loaded:
     return Loaded(found.model, about, data or found.saved.recipe.data, found)
 
 
-def placed(model: Any, devices: int | Literal["all"]) -> Any:
-    """Return the model on this many devices of the machine.
+def join_processes() -> None:
+    """Find the other processes of ``jax.distributed``.
+
+    On SLURM, TPU pods and other clusters that jax knows it finds them itself.  Elsewhere the environment names
+    them: JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
+
+    Raises:
+        InputError: there are no other processes to be found.
+    """
+    import jax
+
+    given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+    try:
+        jax.distributed.initialize(**{name: int(value) for name, value in given.items() if value is not None})
+    except (RuntimeError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(
+            f"--distributed finds no other processes ({line}): start it by srun or on a TPU pod, or set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from None
+
+
+def placed(model: Any, devices: int | Literal["all"], *, distributed: bool = False) -> Any:
+    """Return the model on this many devices of the machine, or on those of all processes.
 
     Raises:
         InputError: the machine has fewer.
@@ -85,8 +108,10 @@ def placed(model: Any, devices: int | Literal["all"]) -> Any:
 
     from deepsec_jax.placement import on_devices
 
-    there = used(devices)
-    return model if len(jax.local_devices()) == 1 else on_devices(model, there)
+    there = jax.devices() if distributed else used(devices)
+    return (
+        model if len(jax.devices() if distributed else jax.local_devices()) == 1 else on_devices(model, there)
+    )
 
 
 def used(devices: int | Literal["all"]) -> "list[jax.Device]":

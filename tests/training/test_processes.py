@@ -23,7 +23,9 @@ def train(folder):
     recipe = replace(training.recipe("digits-small"), epochs=2, batch_size=300)
     digits = data.load("digits")
     training.train(recipe, digits, folder / "plain")
-    training.train(recipe, digits, folder / "pat", objective=PAT(eps=0.1, step_size=0.05, steps=2).objective())
+    training.train(
+        recipe, digits, folder / "pat", objective=PAT(eps=0.1, step_size=0.05, steps=2).objective()
+    )
 
 
 def together(folder, port, number):
