@@ -79,23 +79,30 @@ def load(name: str, data: str | None) -> Loaded:
 def join_processes() -> None:
     """Find the other processes of ``jax.distributed``.
 
-    On SLURM, TPU pods and other clusters that jax knows it finds them itself.  Elsewhere the environment names
-    them: JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
+    On SLURM, TPU pods and other clusters jax finds them itself.  Elsewhere the environment names them:
+    JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
 
     Raises:
         InputError: there are no other processes to be found.
     """
     import jax
 
-    given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
     try:
-        jax.distributed.initialize(**{name: int(value) for name, value in given.items() if value is not None})
+        jax.distributed.initialize(
+            num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
+        )
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise InputError(
             f"--distributed finds no other processes ({line}): start it by srun or on a TPU pod, or set "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
+
+
+def _number(variable: str) -> int | None:
+    """Return a number of the environment; None if it is not set."""
+    text = os.environ.get(variable)
+    return None if text is None else int(text)
 
 
 def placed(model: Any, devices: int | Literal["all"], *, distributed: bool = False) -> Any:
@@ -108,10 +115,10 @@ def placed(model: Any, devices: int | Literal["all"], *, distributed: bool = Fal
 
     from deepsec_jax.placement import on_devices
 
-    there = jax.devices() if distributed else used(devices)
-    return (
-        model if len(jax.devices() if distributed else jax.local_devices()) == 1 else on_devices(model, there)
-    )
+    if distributed:
+        return on_devices(model, jax.devices())
+    there = used(devices)
+    return model if len(jax.local_devices()) == 1 else on_devices(model, there)
 
 
 def used(devices: int | Literal["all"]) -> "list[jax.Device]":
@@ -122,7 +129,7 @@ def used(devices: int | Literal["all"]) -> "list[jax.Device]":
     """
     import jax
 
-    there = jax.local_devices()
+    there: list[jax.Device] = jax.local_devices()
     if devices != "all" and devices > len(there):
         raise InputError(f"--devices is {devices}, but jax sees {len(there)} here: give fewer, or all")
     return there if devices == "all" else there[:devices]

@@ -1,8 +1,8 @@
 """One evaluation by all processes of ``jax.distributed``: the first one leads, the others follow.
 
 A computation on devices of several processes must be started by each of them, in the same order.  The leader
-carries out the plan as a single process would: it alone reads and writes the run directory.  Before it calls a
-function of a job it announces this to the others, which then call the same function of the same job.
+carries out the plan as a single process would: it alone reads and writes the run directory.  Before it calls
+a function of a job it announces this to the others, which then call the same function of the same job.
 
     leader     run_plan(leading(jobs)) ... finish()
     followers  follow(jobs)
@@ -53,7 +53,7 @@ def follow(jobs: Sequence[Job]) -> None:
 def _functions(job: Job) -> dict[str, Callable[..., Any]]:
     return {
         COMPUTE: lambda: job.compute(silent),
-        MEASURE: lambda *given: job.measure(*given, silent),
+        MEASURE: lambda environment, arrays, names: job.measure(environment, arrays, names, silent),
         NOTES: job.notes,
         READY: job.ready,
     }

@@ -353,7 +353,8 @@ def _keep_best(
     model_state: Any, optimizer_state: Any, before: TrainingState, figure: float, epoch: int
 ) -> TrainingState:
     def scalar(value: Any, like: jax.Array) -> jax.Array:
-        return put(np.asarray(value, like.dtype), like.sharding)
+        placed: Any = put(np.asarray(value, like.dtype), like.sharding)
+        return placed
 
     # In a tie the later epoch wins, as in the original. Both sides are rounded, or a tie could look lower.
     score = np.float32(figure)
