@@ -353,8 +353,7 @@ def _keep_best(
     model_state: Any, optimizer_state: Any, before: TrainingState, figure: float, epoch: int
 ) -> TrainingState:
     def scalar(value: Any, like: jax.Array) -> jax.Array:
-        placed: Any = put(np.asarray(value, like.dtype), like.sharding)
-        return placed
+        return put(jnp.asarray(value, like.dtype), like.sharding)
 
     # In a tie the later epoch wins, as in the original. Both sides are rounded, or a tie could look lower.
     score = np.float32(figure)
