@@ -24,7 +24,8 @@ class RunOptions:
         model: Model folder, or package.module:function that returns a pytree model in eval mode; or --model.
         data: Data set name or path of an .npz; default the set that the model folder was trained on.
         data_dir: Folder of TFDS sets; default TFDS's own.
-        batch_size: Images per call; auto is at most 64 on a CPU (fewer for large images), elsewhere as many as fit.
+        batch_size: Images per call; auto is at most 64 on a CPU (fewer for large images), elsewhere as
+            many as fit.
         devices: Devices to compute on; rows are split over them.
         run_dir: Run directory; default runs/evaluate/MODEL-DATA.
         wait: Wait for cells that other processes compute; --no-wait leaves these cells to them.

@@ -1,5 +1,6 @@
 """deepsec reproduce: plans, stages, several processes, the site."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from filelock import FileLock
 from subjects import MODULE, Models, make_npz
 
+from benchmarks.promises import reproduce_kills
 from deepsec_jax.cli import main as command_line
 from deepsec_jax.cli import reproduce
 from deepsec_jax.cli.main import main
@@ -118,6 +120,28 @@ def test_a_command_of_another_process_is_left_for_later(tmp_path, monkeypatch):
 
     monkeypatch.setattr(command_line, "main", run)
     assert [words[1] for words, _ in reproduce._run(stage, tmp_path)] == ["two", "one"] == ran
+
+
+def test_sites_that_differ_are_named():
+    site = {"index.html": b"a", "attacks.csv": b"b"}
+    assert reproduce_kills.differing(site, site) == []
+    assert reproduce_kills.differing({"index.html": b"a"}, site) == ["attacks.csv"]
+    assert reproduce_kills.differing(site | {"index.html": b"c"}, site) == ["index.html"]
+
+
+@pytest.mark.long  # six processes of some seconds each
+def test_killed_runs_write_the_same_site(tmp_path, monkeypatch):
+    (tmp_path / "killed_models.py").write_text(
+        "from conftest import make_linear\n\n\ndef linear():\n    return make_linear((4, 4, 1))\n"
+    )
+    make_npz(tmp_path / "own.npz")
+    text = TINY.partition('[[stage]]\nname = "second"')[0]
+    text = text.replace("deepsec_test_models", "killed_models").replace("own.npz", str(tmp_path / "own.npz"))
+    plan = tiny(tmp_path, text)
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path, tests, tests.parent))))
+    rows, facts = reproduce_kills.compare(str(plan), tmp_path / "runs", kills=1, seed=0)
+    assert [row[-2:] for row in rows] == [[0, "ok"], [0, "ok"]] and "attacks.csv" in facts["files"]
 
 
 def test_an_interruption_ends_the_work(tmp_path, monkeypatch):
