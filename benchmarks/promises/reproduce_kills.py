@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,24 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results")
     options = parser.parse_args()
     plan = str(Path(options.plan).resolve()) if options.plan.endswith(".toml") else options.plan
-    folder, rng = Path(options.folder), np.random.default_rng(options.seed)
-    undisturbed, started = folder / "undisturbed", time.perf_counter()
+    rows, facts = compare(plan, Path(options.folder), kills=options.kills, seed=options.seed)
+    write_json(options.out, "reproduce-kills", {**facts, "plan": options.plan, "rows": rows})
+    print(table(["processes", "directories", "kills", "files of a site", "files that differ", ""], rows))
+
+
+def compare(plan: str, folder: Path, *, kills: int, seed: int) -> tuple[list[list[Any]], dict[str, Any]]:
+    """Run the three and return the rows of the table, and further facts.
+
+    Args:
+        plan: name or absolute path of the plan.
+        folder: new folder for the runs.
+        kills: number of kills with one process, and again with two.
+        seed: of the moments.
+
+    Raises:
+        SystemExit: a process that was not killed has failed.
+    """
+    rng, undisturbed, started = np.random.default_rng(seed), folder / "undisturbed", time.perf_counter()
     if start(plan, undisturbed).wait():
         raise SystemExit(f"the undisturbed run failed: see {undisturbed}/log")
     length, rows = time.perf_counter() - started, []
@@ -48,20 +65,14 @@ def main() -> None:
     for processes in (1, 2):
         killed: list[float] = []
         runs: list[Path] = []
-        while len(killed) < options.kills:
+        while len(killed) < kills:
             runs.append(folder / f"killed-{processes}-{len(runs)}")
-            disturb(plan, runs[-1], processes, options.kills, length, killed, rng)
+            disturb(plan, runs[-1], processes, kills, length, killed, rng)
         different = [name for run in runs for name in differing(site(run), expected)]
         print(*different, sep="\n")
-        rows.append(
-            [processes, len(runs), len(killed), len(expected), len(different), verdict(not different)]
-        )
-        facts = {
-            "seconds_undisturbed": length,
-            "plan": Path(plan).read_text() if plan.endswith(".toml") else plan,
-        }
-        write_json(options.out, "reproduce-kills", {**facts, "files": sorted(expected), "rows": rows})
-    print(table(["processes", "directories", "kills", "files of a site", "files that differ", ""], rows))
+        counts = [processes, len(runs), len(killed), len(expected), len(different)]
+        rows.append([*counts, verdict(not different)])
+    return rows, {"seconds_undisturbed": length, "files": sorted(expected)}
 
 
 def start(plan: str, folder: Path) -> subprocess.Popen[bytes]:

@@ -60,8 +60,8 @@ class PDPGD(Struct):
 
     - In L0 Adam's first step is 1, the width of the box, not 0.1: a changed entry counts the same however far
       it moves.  With 0.1 no few entries can fool the model within a hundred steps, so most changes stay.
-    - With fewer than 500 steps the multiplier starts nearer to the distance, and in the norms but L0 it
-      changes more per step, so that it can move as far in all.
+    - With fewer than 500 steps the distance has ten times the first weight.  In L2 and L-inf the multiplier
+      also changes more per step, so that it can move as far in all; in L0 and L1 this makes images farther.
     - The proximal point in L0 is the exact minimum.  adv-lib's closed form, in float32, is NaN where the
       penalty is tiny beside the entry, and makes it 0.  At a first step of 0.1 these zeros make its images
       sparser; in float64 they vanish, and the advantage with them (docs/measured-strength.md).
@@ -73,8 +73,8 @@ class PDPGD(Struct):
         norm: "l0", "l1", "l2" or "linf", static.
         learning_rate: Adam's initial value; None takes 0.1, and 1 in L0.
         last_learning_rate: Adam's last value, as a share of the first.
-        dual_rate: first change of log(w / (1 - w)) per step; it decreases to a tenth.  None takes 0.1; with
-            fewer than 500 steps 50 / steps, except in L0.
+        dual_rate: first change of log(w / (1 - w)) per step; it decreases to a tenth.  None takes 0.1; in
+            L2 and L-inf with fewer than 500 steps 50 / steps.
         ratio: first value of (1 - w) / w; smaller values weigh the margin more.  None takes 0.01; in L0 and
             with fewer than 500 steps 0.1.
         average: weight of the past in the moving average of w.
@@ -176,9 +176,10 @@ def _stepped(attack: PDPGD, model: Classifier, state: _State) -> _State:
 def _values(attack: PDPGD) -> tuple[Scalar, Scalar, Scalar]:
     """Return Adam's first step size, the multiplier's first change and its first ratio, None replaced."""
     in_l0, few = attack.norm == "l0", attack.steps < ENOUGH_STEPS
+    sparse = attack.norm in ("l0", "l1")
     usual = (
         1.0 if in_l0 else 0.1,
-        0.1 * ENOUGH_STEPS / attack.steps if few and not in_l0 else 0.1,
+        0.1 * ENOUGH_STEPS / attack.steps if few and not sparse else 0.1,
         0.1 if in_l0 or few else 0.01,
     )
     given = (attack.learning_rate, attack.dual_rate, attack.ratio)

@@ -40,7 +40,7 @@ class Attack(Options):
         run = open_run(ATTACKS, self)
         attacks = presets(self.attacks, run, self.preset)
         jobs = jobs_of(attacks, run, n=self.n, seed=self.seed, preset=self.preset, metrics=self.metrics)
-        code = execute(jobs, run, unit=ATTACKS.unit, dry_run=self.dry_run)
+        code = execute(jobs, run, unit=ATTACKS.unit, wait=self.wait, dry_run=self.dry_run)
         if self.dry_run:
             return code
         write_page(run.store.folder, run.store.folder / "report")

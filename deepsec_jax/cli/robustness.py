@@ -39,7 +39,7 @@ class Robustness(Options):
 
         run = open_run(ROBUSTNESS_STUDY, self)
         jobs = ROBUSTNESS_STUDY.jobs(self, run)
-        code = execute(jobs, run, unit=ROBUSTNESS_STUDY.unit, dry_run=self.dry_run)
+        code = execute(jobs, run, unit=ROBUSTNESS_STUDY.unit, wait=self.wait, dry_run=self.dry_run)
         if self.dry_run:
             return code
         names = {job.name for job in jobs}

@@ -219,7 +219,7 @@ def test_a_hundred_steps_of_pdpgd_come_near(norm):
         return np.median(sizes(x, x_adv, norm) / best)
 
     attack = PDPGD(norm=norm, steps=100)
-    assert excess(attack) <= {"l0": 1.0, "l1": 1.3, "l2": 1.15, "linf": 1.1}[norm]
+    assert excess(attack) <= {"l0": 1.0, "l1": 1.1, "l2": 1.15, "linf": 1.1}[norm]
     assert excess(attack.replace(learning_rate=0.1, dual_rate=0.1, ratio=0.01)) > 1.15
 
 

@@ -14,7 +14,7 @@ from deepsec_jax.studies.verdict.jobs import ACCURACY
 from deepsec_jax.studies.verdict.options import Options
 from deepsec_jax.studies.verdict.sentences import CLEAN, ROBUST, verdict
 
-ELSEWHERE = {"model", "run_dir", "data_dir", "spec", "dry_run", "card", "batch_size", "devices"}
+ELSEWHERE = {"model", "run_dir", "data_dir", "spec", "dry_run", "card", "wait", "batch_size", "devices"}
 """Options that do not belong to the command of a card: they change places and times, and no figure."""
 
 
