@@ -9,6 +9,7 @@ from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.gating import gates as g
 from deepsec_jax.studies.security.gating import indicated as signs
 from deepsec_jax.studies.security.gating import invariants as inv
+from deepsec_jax.studies.security.gating.gate import above
 from deepsec_jax.studies.security.gating.noise import NOISE
 from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.worst import Threat, worst_case
@@ -131,6 +132,14 @@ def test_images_that_fall_only_as_floats_strike_the_figure():
     small = {(WHITE_BOX, name): cell(name, 0, eps=2 / 255, left_8bit=60) for name in names}
     found = g.gates(small, (Threat("linf", 2 / 255),), N, 10)
     assert not any(gate.closed for gate in found if gate.finding.label == g.ROUNDING)
+
+
+def test_two_images_of_a_hundred_are_no_gain():
+    assert not above(2, 100, 0.01) and above(4, 100, 0.01) and not above(0, 0, 0.01)
+    names = ("pgd", "apgd@linf:0.3", "square")
+    left = [*(cell(name, 82) for name in names), cell("fgsm", 200), cell("deepfool", 82, eps=None, far=0.4)]
+    assert g.GAINING not in closed([*left, cell("apgd@linf:0.3:more", 80)])
+    assert g.GAINING in closed([*left, cell("apgd@linf:0.3:more", 72)])
 
 
 def test_replayed_images_ahead_of_the_models_own():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.gate import Gate, above
 from deepsec_jax.studies.security.gating.indicated import UNAVAILABLE, indicated
 from deepsec_jax.studies.verdict.attacks import MORE, SEARCH
 from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, INDICATORS
@@ -49,7 +49,7 @@ def _too_weak(cell: Cell) -> list[Gate]:
     if felled[SEARCH] > max(1, 0.002 * n):
         text = f"{felled[SEARCH]} of n = {n} images fell to a search without gradients only"
         found.append(Gate(Finding("black box ahead of white box", text), True, SEARCH_REMEDY))
-    if felled[MORE] > max(1, 0.01 * n):
+    if above(felled[MORE], n, 0.01):
         text = f"{felled[MORE]} of n = {n} images fell only when the steps were doubled"
         found.append(Gate(Finding("more steps still gain", text), True, "--version standard"))
     if n < FEW:

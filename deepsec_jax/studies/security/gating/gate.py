@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass
 
+from scipy import stats
+
 from deepsec_jax.tables.table import Finding
+
+SURE = 0.025
+"""Largest p-value that closes a gate: one-sided, as the upper end of a 95 % interval."""
+
+
+def above(count: int, n: int, share: float) -> bool:
+    """Tell whether a count of n images is significantly more than a share of them, by an exact test."""
+    return bool(n and stats.binomtest(count, n, share, alternative="greater").pvalue < SURE)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from deepsec_jax.attacks.cost import uses_gradients
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.cells import MORE
-from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.gate import Gate, above
 from deepsec_jax.studies.security.gating.indicated import indicated
 from deepsec_jax.studies.security.gating.invariants import invariants
 from deepsec_jax.studies.security.gating.noise import noise_gates
@@ -178,7 +178,7 @@ def _black_box(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Ga
         groups[knowledge != REPLAYED and (kind is None or uses_gradients(kind()))].append(cell)
     first = tried(groups[True], threat)
     white, black = (worst_case(groups[key], threat, first=first) for key in (True, False))
-    if white is None or black is None:
+    if white is None or black is None or not on_itself(groups[True], threat):
         return []
     both = slice(min(len(white.robust), len(black.robust)))
     only = _taken(black)[both] & _clearly_left(white)[both]
@@ -201,7 +201,7 @@ def _gaining(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Gate
         return []
     both = slice(min(len(longer.robust), len(rest.robust)))
     only = _taken(longer)[both] & ~_taken(rest)[both]
-    if only.sum() <= max(1, 0.01 * len(only)):
+    if not above(int(only.sum()), len(only), 0.01):
         return []
     text = f"{threat.label}: {int(only.sum())} of n = {len(only)} images fall to twice the steps only"
     return [Gate(Finding(GAINING, text), True, "--preset strong, with more steps and restarts")]

@@ -26,8 +26,9 @@ def tried(cells: Sequence[Cell], threat: Threat) -> int:
     made = [cell for cell in on_itself(finished, threat) if not is_search(cell)]
     row = f"{EVERYWHERE}@{threat.norm}:{threat.eps:.4g}"
     own = [cell for cell in made if cell.config["attack"]["name"] == row]
-    numbers = [len(cell.arrays["clean"]) for cell in own or made or finished]
-    return max(numbers, default=0) if not made else min(numbers)
+    counted = own or made or [cell for cell in finished if within(cell, threat)]
+    every = max((len(cell.arrays["clean"]) for cell in finished), default=0)
+    return min((len(cell.arrays["clean"]) for cell in counted), default=every)
 
 
 def on_itself(cells: Sequence[Cell], threat: Threat) -> list[Cell]:
@@ -36,14 +37,15 @@ def on_itself(cells: Sequence[Cell], threat: Threat) -> list[Cell]:
     At least half of the changed images must lie inside, or the attack searches for the smallest change: a few
     images that happen to lie inside are no attack at this radius.
     """
-    found = []
-    for cell in cells:
-        changed = cell.arrays["linf"] > 0
-        near = cell.arrays[threat.norm] <= threat.eps + OUTSIDE
-        enough = 0.0 if is_search(cell) else 0.5
-        if cell.config.get("knowledge") != REPLAYED and (near & changed).sum() > enough * changed.sum():
-            found.append(cell)
-    return found
+    return [cell for cell in cells if cell.config.get("knowledge") != REPLAYED and within(cell, threat)]
+
+
+def within(cell: Cell, threat: Threat) -> bool:
+    """Tell whether most changed images of a cell lie inside a radius; of a search, whether one does."""
+    changed = cell.arrays["linf"] > 0
+    near = cell.arrays[threat.norm] <= threat.eps + OUTSIDE
+    enough = 0.0 if is_search(cell) else 0.5
+    return bool((near & changed).sum() > enough * changed.sum())
 
 
 def is_search(cell: Cell) -> bool:
