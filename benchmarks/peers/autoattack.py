@@ -145,15 +145,15 @@ def _in_torchs_layout(model: Network) -> dict[str, Any]:
 
 def compare(task: Task, options: argparse.Namespace) -> dict[str, Any]:
     """Return for each side what it found: lists over images, and seconds in all."""
-    stem = options.out / f"autoattack-{task.name}-{task.eps:.4g}-{len(task.labels)}-turns"
+    stem = f"autoattack-{task.name}-{task.eps:.4g}-{len(task.labels)}-turns"
     options.out.mkdir(parents=True, exist_ok=True)
     same = {
         "rows": hashlib.sha256(task.logits.tobytes() + task.labels.tobytes()).hexdigest(),
         "key": options.key, "turn": options.turn,
     }  # fmt: skip
-    log = stem.with_suffix(".json")
+    log = options.out / f"{stem}.json"
     turns: dict[str, Any] = json.loads(log.read_text()) if log.exists() else {}
-    archive = stem.with_suffix(".npz")
+    archive = options.out / f"{stem}.npz"
     np.savez(
         archive, images=task.images, labels=task.labels, logits=task.logits, eps=task.eps, **task.weights
     )

@@ -5,6 +5,7 @@ writes the archive and asks on stdin, one line of JSON a turn: the first image a
 """
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -86,7 +87,8 @@ def main() -> None:
         settings = {"version": "standard", "device": "cpu", "seed": 0, "verbose": False}
         attack = AutoAttack(network, norm="Linf", eps=float(arrays["eps"]), **settings)
         started = time.perf_counter()
-        x_adv = attack.run_standard_evaluation(x[start:stop], labels[start:stop], bs=stop - start)
+        with contextlib.redirect_stdout(sys.stderr):  # it prints warnings, and stdout is for our JSON
+            x_adv = attack.run_standard_evaluation(x[start:stop], labels[start:stop], bs=stop - start)
         seconds = time.perf_counter() - started
         calls = {"gradients": network.gradients, "forwards": network.forwards}
         with torch.no_grad():

@@ -212,6 +212,13 @@ def test_grey_images_are_invalid_at_small_radii():
 def test_radius_without_an_attack_and_few_images():
     assert g.UNTRIED in closed([], threats=(Threat("linf", 0.01),))
     assert g.SMALL in closed([], n=50)
+    # Replays are no attack on the model itself, and one image that was changed little is no attack either.
+    only = {(REPLAYED, "pgd"): cell("pgd", 100, knowledge=REPLAYED)}
+    assert g.UNTRIED in {gate.finding.label for gate in g.gates(only, THREATS, N, 10) if gate.closed}
+    wide = cell("pgd", 100, eps=0.5)
+    wide.arrays["linf"][-1] = 0.1
+    only = {(WHITE_BOX, "pgd"): wide}
+    assert g.UNTRIED in {gate.finding.label for gate in g.gates(only, THREATS, N, 10) if gate.closed}
 
 
 LABELS = {

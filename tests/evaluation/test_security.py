@@ -231,6 +231,9 @@ def test_every_format_has_the_tables(cells):
     for text in ("Replayed attacks", "White-box attacks", "Adaptive attacks", "Worst case"):
         assert text in files["security.html"]
     assert "no security claim" in files["security.html"]
+    (section,) = STUDIES["security"].sections(cells)
+    assert all(row.hits is None for kind in (WHITE_BOX, ADAPTIVE) for row in section.rows(kind))
+    assert all(row.hits is not None for row in section.rows(REPLAYED))
     assert "worst" in files["security.csv"] and r"\caption" in files["security.tex"]
     alone = [cell for cell in cells if cell.kind == "attack"]
     assert "security.html" not in render_run(alone)

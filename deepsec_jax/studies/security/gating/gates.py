@@ -11,9 +11,9 @@ from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.cells import MORE
 from deepsec_jax.studies.security.gating.gate import Gate
 from deepsec_jax.studies.security.gating.indicated import indicated
-from deepsec_jax.studies.security.gating.invariants import card_of, invariants
+from deepsec_jax.studies.security.gating.invariants import invariants
 from deepsec_jax.studies.security.gating.noise import noise_gates
-from deepsec_jax.studies.security.gating.tried import tried
+from deepsec_jax.studies.security.gating.tried import is_search, on_itself, tried
 from deepsec_jax.studies.security.worst import Threat, Worst, compared, robust, worst_case
 from deepsec_jax.tables.table import Finding
 
@@ -37,6 +37,7 @@ ROUGH = 4 / 255
 """Radius in L-inf below which half a grey level is a large part of the change, so rounding may undo it."""
 
 THROUGH = "--knowledge adaptive, through a surrogate of the defense"
+OWN = "--knowledge white_box adaptive with --attacks apgd, which is run at every radius"
 SEARCH = "--attacks square rays, with more queries"
 
 
@@ -74,10 +75,10 @@ def gates(
         found += noise_gates(noise.arrays, list(cells.values()), radius)
     for threat in threats:
         found += [*_black_box(cells, threat), *_gaining(cells, threat), *_files(cells, threat)]
-        worst = worst_case(list(cells.values()), threat)
-        if worst is not None and not worst.used:
-            text = f"{threat.label}: no attack changed an image so little"
-            found.append(Gate(Finding(UNTRIED, text), True, "--attacks apgd, which is run at every radius"))
+    untried = [each.label for each in threats if cells and not on_itself(list(cells.values()), each)]
+    if untried:
+        text = f"{', '.join(untried)}: no attack on the model itself, only replayed images or larger changes"
+        found.append(Gate(Finding(UNTRIED, text), True, OWN))
     if n < FEW:
         text = f"n = {n} is too few for a claim"
         found.append(Gate(Finding(SMALL, text), True, f"--n {FEW} or more"))
@@ -137,7 +138,7 @@ def _rounding(cells: Mapping[tuple[str, str], Cell]) -> list[Gate]:
             continue
         rounded = np.minimum(cell.arrays["clean"], cell.arrays["right_or_rejected_8bit"])
         points = 100 * float(np.mean(rounded - robust(cell)))
-        if not _closest(cell) and points > 10:
+        if not is_search(cell) and points > 10:
             lost.append(f"{name} {points:.0f}")
     if not lost:
         return []
@@ -151,7 +152,9 @@ def _files(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Gate]:
     Images of minimum-norm attacks lie at the boundary, and most are lost on any model, so they do not count.
     Neither does a radius below :data:`ROUGH`.
     """
-    made = [cell for cell in cells.values() if "right_or_rejected_8bit" in cell.arrays and not _closest(cell)]
+    made = [
+        cell for cell in cells.values() if "right_or_rejected_8bit" in cell.arrays and not is_search(cell)
+    ]
     as_floats = worst_case(made, threat)
     as_files = worst_case(made, threat, said="right_or_rejected_8bit")
     if as_floats is None or as_files is None or (threat.norm == "linf" and threat.eps < ROUGH):
@@ -165,11 +168,6 @@ def _files(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Gate]:
     )
     remedy = "attack the images as files: attacks.Rounded around each attack, in evaluation.evaluate"
     return [Gate(Finding(ROUNDING, text), True, remedy)]
-
-
-def _closest(cell: Cell) -> bool:
-    card = card_of(str(cell.config["attack"]["name"]))
-    return card is not None and card.kind == "minimum-norm"
 
 
 def _black_box(cells: Mapping[tuple[str, str], Cell], threat: Threat) -> list[Gate]:
