@@ -5,8 +5,8 @@ it stands ``jax.grad`` as it is, and the largest difference between the two, rel
 PyTorch runs in a child process (``torch_eps_attacks.py``), in its faster memory format; its logits must equal
 ours to 1e-4.  It sleeps while we compute, and the other way round.
 
-``--clock process_time`` counts the seconds of the processor instead of the clock's.  On one core (``taskset``)
-they are the time on an idle machine, also if other programs run beside it.
+``--clock process_time`` counts seconds of the processor.  On one core (``taskset``) they are the time on an
+idle machine, also if other programs run beside it.
 
 In each round all of them take the gradient of every batch size in turn.  Everyone's best batch size is the
 one with the least median; the ratio is the median over rounds of ours / PyTorch's at these.
