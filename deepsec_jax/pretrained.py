@@ -8,6 +8,9 @@ from typing import Any
 ENVIRONMENT = "DEEPSEC_PRETRAINED"
 """Variable that names another folder than the checkout's ``pretrained/``."""
 
+CARD = "card.json"
+"""File of a model's folder with its robust accuracy: ``deepsec robustness FOLDER --card`` writes it."""
+
 
 class PretrainedError(ValueError):
     """No such pretrained model; one line with the value and the remedy."""
@@ -24,15 +27,19 @@ def pretrained_names() -> list[str]:
 
 
 def pretrained_card(name: str) -> dict[str, Any]:
-    """Return what the folder says: ``recipe``, ``classes``, ``figures``; ``defense`` if the model has one.
+    """Return what the folder says: ``recipe``, ``classes``, ``figures``, ``digest``.
+
+    ``defense`` is there if the model has one, and ``card`` if its robust accuracy was measured.
 
     Raises:
         PretrainedError: no such model.
     """
     folder = pretrained_folder(name)
     card: dict[str, Any] = json.loads((folder / "recipe.json").read_text("utf-8"))
-    defense = folder / "defense.json"
-    return card | ({"defense": json.loads(defense.read_text("utf-8"))} if defense.is_file() else {})
+    for key, file in (("defense", "defense.json"), ("card", CARD)):
+        if (folder / file).is_file():
+            card[key] = json.loads((folder / file).read_text("utf-8"))
+    return card
 
 
 def pretrained_folder(name: str) -> Path:

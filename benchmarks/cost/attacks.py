@@ -7,8 +7,9 @@ a module at each call does not make the bare side slower.
 
 One pair = bare calls, one attack, bare calls; its ratio divides the attack's time by what the pair's own
 mean bare times predict.  Medians and quartiles are over the pairs, so slow drift of the machine cancels.
-An attack of s steps has s gradients and one forward pass (the last iterate's); ``illc`` has one forward
-pass more, for the least likely class.
+The calls are those that the attack declares: for s steps s gradients and one forward pass (the last
+iterate's), for ``illc`` one forward pass more (the least likely class), for ``apgd`` s + 1 gradients.  An
+attack that ends a row with its first success is measured without that, so that all rows make all calls.
 """
 
 import argparse
@@ -71,7 +72,9 @@ def main() -> None:
 def measure(subject: Subject, name: str, *, pairs: int, calls: int) -> dict[str, Any]:
     """Time ``pairs`` pairs of one attack and its bare calls; times in ms of one call."""
     attack: Any = attacks.preset(name, subject.presets)
-    gradients, forwards = attack.steps, 2 if name == "illc" else 1
+    attack = attack.replace(stops=False) if hasattr(attack, "stops") else attack
+    declared = attack.cost(subject.classes, int(np.prod(subject.images.shape[1:])))
+    gradients, forwards = int(declared.gradients), int(declared.forwards)
     x, labels = jnp.asarray(subject.images), jnp.asarray(subject.attack_labels(attack))
     key = jax.random.key(0)
     gradient, forward = bare_gradient(subject.model, attack.loss), bare_forward(subject.model)

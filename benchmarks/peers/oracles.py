@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--n", type=int, default=500, help="images where there is no verdict for single ones")
     parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--key", type=int, default=0, help="of all random numbers")
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--out", default="benchmarks/results")
     options = parser.parse_args()
@@ -51,13 +52,13 @@ def main() -> None:
         model = network(options.oracles, name, known[name])
         for case in cases(options.oracles, name, known[name], mnist, options.n):
             for attack in options.attacks:
-                rows.append([*case.about(), attack, *score(model, case, attack, options.batch)])
+                rows.append([*case.about(), attack, *score(model, case, attack, options.batch, options.key)])
                 print(rows[-1], flush=True)
     head = [
         "network", "eps", "n", "proven robust", "proven breakable", "said of it", "attack", "robust broken",
         "breakable found", "others fallen", "clean, %", "robust, %", "gradients", "forwards",
     ]  # fmt: skip
-    write_json(options.out, "oracles", {"head": head, "rows": rows})
+    write_json(options.out, "oracles", {"head": head, "rows": rows, "key": options.key})
     print(table(head, rows))
     if any(row[7] for row in rows):
         raise SystemExit("an image that is proven robust was broken: an attack or the judge is wrong")
@@ -141,11 +142,12 @@ def cases(folder: Path, name: str, about: dict[str, Any], mnist: Mnist, n: int) 
     ]  # fmt: skip
 
 
-def score(model: Any, case: Case, attack: str, batch: int) -> list[Any]:
-    """Return the last columns of a row."""
+def score(model: Any, case: Case, attack: str, batch: int, key: int) -> list[Any]:
+    """Return the last columns of a row; the random numbers are those of ``key``."""
     made = run_cascade(
-        attacks_of(attack, case.eps), model, case.images, case.labels, key=jax.random.key(0), batch_size=batch
-    )
+        attacks_of(attack, case.eps), model, case.images, case.labels,
+        key=jax.random.key(key), batch_size=batch,
+    )  # fmt: skip
     if float(np.abs(made.x_adv - case.images).max()) > case.eps + 1e-6:
         raise SystemExit(f"{attack} left the ball of {case.eps}")
     fell, wrong = made.fooled >= 1, made.by == -2

@@ -155,6 +155,27 @@ class APGD(Struct):
         )
         return Trace(last.best.x, losses, success)
 
+    def reaches(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> jax.Array:
+        """Return bool [B]: whether an iterate of the :meth:`trace` succeeds.
+
+        The run ends as soon as every row has had a success.
+        """
+        search = _search(self, model, x, labels, keys)
+
+        def unfinished(carry: tuple[_State, jax.Array, jax.Array]) -> jax.Array:
+            _, met, taken = carry
+            return (taken < search.runs * (self.steps + 1)) & ~jnp.all(met)
+
+        def body(carry: tuple[_State, jax.Array, jax.Array]) -> tuple[_State, jax.Array, jax.Array]:
+            state, met, taken = carry
+            moved, (_, success) = _stepped(self, model, state)
+            live = search.live(state)
+            return rows_where(live, moved, state), met | (live & success), taken + 1
+
+        nobody = jnp.zeros(x.shape[0], bool)
+        met: jax.Array = lax.while_loop(unfinished, body, (search.first, nobody, jnp.int32(0)))[1]
+        return met
+
 
 class _Search(NamedTuple):
     """The start of all runs, and when a row ends."""

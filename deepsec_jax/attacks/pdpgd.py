@@ -28,7 +28,7 @@ from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.proximal import proximal
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
-from deepsec_jax.field_checks import count, not_negative, positive, share
+from deepsec_jax.field_checks import count, not_negative, optional, positive, share
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, field, static
 
@@ -40,6 +40,9 @@ SETTLED = 0.01
 
 LEAST_WEIGHT = 1e-6
 """Smallest ratio of the two multipliers, either way (the authors' value)."""
+
+ENOUGH_STEPS = 500
+"""The number of steps for which the usual rates were chosen (the default of adv-lib)."""
 
 
 class PDPGD(Struct):
@@ -53,15 +56,27 @@ class PDPGD(Struct):
     step uses a moving average of w.  In L0 the proximal step is that of the sum of |delta|^(2/3).  The step
     size of Adam decreases exponentially, that of the multiplier linearly.
 
+    Differences from adv-lib, which has one set of rates for all norms and any number of steps:
+
+    - In L0 Adam's first step is 1, the width of the box, not 0.1: a changed entry counts the same however far
+      it moves.  With 0.1 no few entries can fool the model within a hundred steps, so most changes stay.
+    - With fewer than 500 steps the distance has ten times the first weight.  In L2 and L-inf the multiplier
+      also changes more per step, so that it can move as far in all; in L0 and L1 this makes images farther.
+    - The proximal point in L0 is the exact minimum.  adv-lib's closed form, in float32, is NaN where the
+      penalty is tiny beside the entry, and makes it 0.  At a first step of 0.1 these zeros make its images
+      sparser; in float64 they vanish, and the advantage with them (docs/measured-strength.md).
+
     Returns the closest success of all iterates, or the clean image. ``steps`` gradients per example.
 
     Attributes:
         steps: number of steps, static.
         norm: "l0", "l1", "l2" or "linf", static.
-        learning_rate: Adam's initial value.
+        learning_rate: Adam's initial value; None takes 0.1, and 1 in L0.
         last_learning_rate: Adam's last value, as a share of the first.
-        dual_rate: first change of log(w / (1 - w)) per step; it decreases to a tenth.
-        ratio: first value of (1 - w) / w; smaller values weigh the margin more.
+        dual_rate: first change of log(w / (1 - w)) per step; it decreases to a tenth.  None takes 0.1; in
+            L2 and L-inf with fewer than 500 steps 50 / steps.
+        ratio: first value of (1 - w) / w; smaller values weigh the margin more.  None takes 0.01; in L0 and
+            with fewer than 500 steps 0.1.
         average: weight of the past in the moving average of w.
         targeted: ``labels`` are targets to reach, static.
 
@@ -72,10 +87,10 @@ class PDPGD(Struct):
 
     steps: int = static(500, check=count)
     norm: Norm = static("l1", check=norm_of(*BALLS))
-    learning_rate: Scalar = 0.1
+    learning_rate: Scalar | None = field(None, check=optional(not_negative))
     last_learning_rate: Scalar = field(0.01, check=positive)
-    dual_rate: Scalar = field(0.1, check=not_negative)
-    ratio: Scalar = field(0.01, check=positive)
+    dual_rate: Scalar | None = field(None, check=optional(not_negative))
+    ratio: Scalar | None = field(None, check=optional(positive))
     average: Scalar = field(0.9, check=share)
     targeted: bool = static(False)
 
@@ -85,6 +100,7 @@ class PDPGD(Struct):
         reference="Matyasko, Chau, arXiv:2106.01538",
         goal="untargeted",
         kind="minimum-norm",
+        version=2,
     )
     targets = label_targets
 
@@ -97,7 +113,8 @@ class PDPGD(Struct):
     def __call__(self, model: Classifier, x: Images, labels: Labels, keys: Keys | None) -> Counted:
         rows = x.shape[0]
         nothing = jnp.zeros(x.shape, jnp.float32)
-        dual = jnp.broadcast_to(-jnp.log(jnp.asarray(self.ratio, jnp.float32)), (rows,))
+        ratio = _values(self)[2]
+        dual = jnp.broadcast_to(-jnp.log(jnp.asarray(ratio, jnp.float32)), (rows,))
         state = _State(
             x=x, labels=labels, model_keys=split_keys(keys).model, steps=jnp.zeros(rows, jnp.int32),
             delta=nothing, moments=jax.vmap(optax.scale_by_adam().init)(nothing),
@@ -139,20 +156,35 @@ def _stepped(attack: PDPGD, model: Classifier, state: _State) -> _State:
     with jax.numpy_dtype_promotion("standard"):
         update, moments = jax.vmap(optax.scale_by_adam().update)(gradient, state.moments)
     done = state.steps.astype(jnp.float32) / attack.steps
-    rate = attack.learning_rate * attack.last_learning_rate**done
+    first, dual_rate, _ = _values(attack)
+    rate = first * attack.last_learning_rate**done
     ahead = jnp.clip(clean + state.delta - per_row(rate) * update, min=0.0, max=1.0) - clean
     second = moments.nu / per_row(1.0 - 0.999 ** (state.steps.astype(jnp.float32) + 1.0))
     delta = _shrunk(attack.norm, clean, ahead, jnp.sqrt(second) + 1e-8, rate, state.weight)
 
     # From the first to a tenth of it in the last step.
     left = 1.0 - state.steps.astype(jnp.float32) / max(attack.steps - 1, 1)
-    change = jnp.where(reached, -1.0, 1.0) * attack.dual_rate * (0.1 + 0.9 * left)
+    change = jnp.where(reached, -1.0, 1.0) * dual_rate * (0.1 + 0.9 * left)
     limit = -jnp.log(LEAST_WEIGHT)
     dual = jnp.clip(state.dual + change, min=-limit, max=limit)
     weight = attack.average * state.weight + (1.0 - attack.average) * jax.nn.sigmoid(dual)
     return state._replace(
         steps=state.steps + 1, delta=delta, moments=moments, dual=dual, weight=weight, best=best
     )
+
+
+def _values(attack: PDPGD) -> tuple[Scalar, Scalar, Scalar]:
+    """Return Adam's first step size, the multiplier's first change and its first ratio, None replaced."""
+    in_l0, few = attack.norm == "l0", attack.steps < ENOUGH_STEPS
+    sparse = attack.norm in ("l0", "l1")
+    usual = (
+        1.0 if in_l0 else 0.1,
+        0.1 * ENOUGH_STEPS / attack.steps if few and not sparse else 0.1,
+        0.1 if in_l0 or few else 0.01,
+    )
+    given = (attack.learning_rate, attack.dual_rate, attack.ratio)
+    first, dual_rate, ratio = (value if own is None else own for own, value in zip(given, usual, strict=True))
+    return first, dual_rate, ratio
 
 
 def _shrunk(

@@ -53,7 +53,7 @@ class Attack(Options):
                 return 0  # the first process writes what follows
             code = together
         else:
-            code = execute(jobs, run, unit=ATTACKS.unit, dry_run=self.dry_run)
+            code = execute(jobs, run, unit=ATTACKS.unit, wait=self.wait, dry_run=self.dry_run)
         if self.dry_run:
             return code
         write_page(run.store.folder, run.store.folder / "report")

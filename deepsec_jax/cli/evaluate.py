@@ -47,7 +47,7 @@ def evaluate(options: RunOptions) -> int:
     study = next(study for study in STUDIES.values() if study.options is type(options))
     options.check()
     run = open_run(study, options)
-    return execute(study.jobs(options, run), run, unit=study.unit, dry_run=options.dry_run)
+    return execute(study.jobs(options, run), run, unit=study.unit, wait=options.wait, dry_run=options.dry_run)
 
 
 def execute_together(jobs: "Sequence[Job]", run: "Run", *, unit: str) -> int | None:
@@ -68,13 +68,16 @@ def execute_together(jobs: "Sequence[Job]", run: "Run", *, unit: str) -> int | N
         finish()
 
 
-def execute(jobs: "Sequence[Job]", run: "Run", *, unit: str = "cells", dry_run: bool = False) -> int:
+def execute(
+    jobs: "Sequence[Job]", run: "Run", *, unit: str = "cells", wait: bool = True, dry_run: bool = False
+) -> int:
     """Compute the missing cells and print the tables.
 
     Args:
         jobs: of all cells.
         run: model, data and run directory.
         unit: plural name of a cell.
+        wait: whether to wait for cells that other processes compute.
         dry_run: print the plan and its estimated time, and write nothing.
 
     Returns:
@@ -98,7 +101,7 @@ def execute(jobs: "Sequence[Job]", run: "Run", *, unit: str = "cells", dry_run: 
         for job in waiting:
             job.ready()
     run.store.add_to_plan(job.config for job in jobs)
-    return _carry_out(run.store, jobs, todo, unit)
+    return _carry_out(run.store, jobs, todo, unit, wait)
 
 
 def open_run(study: "Study", options: RunOptions, *, distributed: bool = False) -> "Run":
@@ -139,18 +142,20 @@ def open_run(study: "Study", options: RunOptions, *, distributed: bool = False) 
     )
 
 
-def _carry_out(store: "Store", jobs: "Sequence[Job]", todo: Stages, unit: str) -> int:
+def _carry_out(store: "Store", jobs: "Sequence[Job]", todo: Stages, unit: str, wait: bool) -> int:
     """Compute the missing cells, print failures and tables, and return the exit code."""
     from deepsec_jax.progress import progress
-    from deepsec_jax.runs.runner import run_plan, work
+    from deepsec_jax.runs.runner import missing, run_plan, work
 
     waiting = [job for job in jobs if todo[job.name]]
     with progress("evaluate, in gradients", sum(work(job, todo[job.name]) for job in waiting)) as advance:
-        failures = run_plan(store, waiting, advance=advance)
+        failures = run_plan(store, waiting, advance=advance, **({} if wait else {"wait": None}))
     for failure in failures:
         line = f"failed: {failure.name} ({failure.stage}): {failure.error}"
         print(f"{line}; see {store.folder}/failed/{failure.name}", file=sys.stderr)
-    finished = len(todo) - len({failure.name for failure in failures})
+    failed = {failure.name for failure in failures}
+    left = sum(1 for job in waiting if job.name not in failed and missing(store, job.name, job.groups))
+    finished = len(todo) - len(failed) - left
     _print_tables(store, todo.keys())
     print(f"{store.folder}: {finished} of {len(todo)} {unit} finished; deepsec report {store.folder}")
     return 1 if failures else 0

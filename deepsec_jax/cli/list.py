@@ -10,6 +10,7 @@ from deepsec_jax import declared
 from deepsec_jax.pretrained import pretrained_card, pretrained_names
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 What = Literal["all", "attacks", "defenses", "metrics", "models", "recipes", "data", "pretrained"]
@@ -110,8 +111,14 @@ def _data() -> "Table":
     return table
 
 
-def _pretrained() -> "Table":
-    table = _table("pretrained models", "name", "network", "data", "defense", "test accuracy")
+def _pretrained() -> "Group":
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _table(
+        "pretrained models", "name", "network", "data", "defense", "test accuracy", "robust accuracy", "gates"
+    )
+    lines = []
     for name in pretrained_names():
         card = pretrained_card(name)
         accuracy = card["figures"].get("test_accuracy")
@@ -120,5 +127,38 @@ def _pretrained() -> "Table":
             name, card["recipe"]["model"], card["recipe"]["data"],
             f"{defense['class']}, preset {defense['preset']}" if defense else "",
             "" if accuracy is None else f"{100 * accuracy:.2f} % of n = {card['figures']['test_images']}",
+            *_robust(card),
         )  # fmt: skip
-    return table
+        again = card["card"]["command"] if "card" in card else f"deepsec robustness pretrained/{name} --card"
+        lines += [
+            f"{name} is made, and its robust accuracy measured again, by",
+            f"  {made_by(card)}",
+            f"  {again}",
+        ]
+    return Group(table, *(Text(line, no_wrap=True, overflow="ignore") for line in lines))
+
+
+def _robust(card: dict[str, Any]) -> tuple[str, str]:
+    """Return the robust accuracy of a pretrained model and its gates as text."""
+    found = card.get("card")
+    if found is None:
+        return "not measured", ""
+    if found["digest"] != card["digest"]:
+        return "measured on other weights", ""
+    norm, share = {"linf": "L\N{INFINITY}", "l2": "L2"}[found["norm"]], found["robust"]
+    gates = "; ".join(gate.partition(":")[0] for gate in found["gates"])
+    said = (
+        f"{100 * share['mean']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f}) "
+        f"at {norm} {found['eps']:.3g}, n = {found['n']}"
+    )
+    return said, f"closed: {gates}" if gates else "all hold"
+
+
+def made_by(card: dict[str, Any]) -> str:
+    """Return the command that made a pretrained model."""
+    defense = card.get("defense")
+    if defense is None:
+        return f"deepsec train {card['recipe']['name']}"
+    base = defense["base"]
+    folder = f"pretrained/{base}" if base in pretrained_names() else f"runs/models/{base}"
+    return f"deepsec defend {defense['name']} {folder} --preset {defense['preset']}"

@@ -42,11 +42,13 @@ class Plan:
         title: of the site.
         note: what its figures may be taken for.
         stages: in the order of the work.
+        processes: how many processes share the work on one machine, unless the user says otherwise.
     """
 
     title: str
     note: str
     stages: tuple[Stage, ...]
+    processes: int = 1
 
 
 def plans() -> list[str]:
@@ -109,4 +111,7 @@ def _plan(spec: Mapping[str, Any], here: Path, data_dir: Path | None, preset: st
             if not isinstance(value, _FIELDS[field]):
                 raise ValueError(f"{field} = {value!r}")
         stages.append(Stage(stage["name"], stage["purpose"], tuple(commands(stage)), stage.get("hours")))
-    return Plan(spec["title"], " ".join(spec["note"].split()), tuple(stages))
+    processes = spec.get("processes", 1)
+    if not isinstance(processes, int) or processes < 1:
+        raise ValueError(f"processes = {processes!r}")
+    return Plan(spec["title"], " ".join(spec["note"].split()), tuple(stages), processes)

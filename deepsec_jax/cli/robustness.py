@@ -1,7 +1,11 @@
 """``deepsec robustness``: the robustness study, its sentences, and its page."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
+from deepsec_jax.cli import InputError
+from deepsec_jax.pretrained import CARD
 from deepsec_jax.studies.verdict.options import Options
 
 
@@ -12,11 +16,21 @@ class Robustness(Options):
     AutoAttack is run on random test images at one radius, and FMN looks for the smallest change that fools
     the model. The folder of a defended model is attacked through its surrogate. The same command
     continues an interrupted run.
+
+    Attributes:
+        card: Also write what was found to card.json in the model's folder, for deepsec list pretrained.
     """
+
+    card: bool = False
 
     def run(self) -> int:
         """Attack, print the sentences, and write the page; return 1 if something failed."""
         self.check()
+        recipe = Path(self.model) / "recipe.json"
+        if self.card and not recipe.is_file():
+            raise InputError(
+                f"--card needs the folder of a model, and {self.model} is none: leave out --card"
+            )
         from deepsec_jax.cli.attack import write_page
         from deepsec_jax.cli.evaluate import execute, open_run
         from deepsec_jax.runs.store import read_cells
@@ -25,7 +39,7 @@ class Robustness(Options):
 
         run = open_run(ROBUSTNESS_STUDY, self)
         jobs = ROBUSTNESS_STUDY.jobs(self, run)
-        code = execute(jobs, run, unit=ROBUSTNESS_STUDY.unit, dry_run=self.dry_run)
+        code = execute(jobs, run, unit=ROBUSTNESS_STUDY.unit, wait=self.wait, dry_run=self.dry_run)
         if self.dry_run:
             return code
         names = {job.name for job in jobs}
@@ -34,4 +48,10 @@ class Robustness(Options):
         for topic, text in verdict(cells).items():
             print(f"  {topic}: {text}")
         write_page(run.store.folder, run.store.folder / "report")
+        if self.card and not code:
+            from deepsec_jax.studies.verdict.card import card_of, command_of, write_card
+
+            digest = json.loads(recipe.read_text("utf-8"))["digest"]
+            write_card(recipe.with_name(CARD), card_of(cells, command_of(self), digest))
+            print(f"card {recipe.with_name(CARD)}")
         return code

@@ -27,7 +27,7 @@ from deepsec_jax.metrics.detection_record import DetectionRecord
 from deepsec_jax.metrics.detection_table import DETECTION_METRICS, summarise_detection
 from deepsec_jax.metrics.measure import measure
 from deepsec_jax.metrics.record import Answers, AttackRecord, Column, classify, success_on
-from deepsec_jax.metrics.summary import Summary, summarise
+from deepsec_jax.metrics.summary import Summary, average, summarise
 from deepsec_jax.metrics.table import METRICS
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "DefenseRecord",
     "DetectionRecord",
     "Summary",
+    "average",
     "both_correct",
     "classify",
     "defense_record_of",

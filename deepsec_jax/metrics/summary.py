@@ -1,6 +1,7 @@
 """The only place that averages: mean, number of examples, 95 % interval; NaN without examples."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,19 @@ def summarise(column: Column, values: np.ndarray, success: np.ndarray) -> Summar
         return Summary(math.nan, 0, math.nan, math.nan)
     low, high = _interval(column, chosen)
     return Summary(float(chosen.mean()), n, low, high)
+
+
+def average(summaries: Sequence[Summary]) -> Summary:
+    """Return the mean of means, e.g. over attacks, as the paper prints it; n counts the means.
+
+    The means are often over the same images, so they may err together.  The ends of the interval are
+    therefore the means of the ends, as if they did.  A mean without an interval leaves none.
+    """
+    if not summaries:
+        return Summary(math.nan, 0, math.nan, math.nan)
+    ends = [[each.mean, each.low, each.high] for each in summaries]
+    mean, low, high = (float(value) for value in np.mean(np.asarray(ends, np.float64), axis=0))
+    return Summary(mean, len(summaries), low, high)
 
 
 def _interval(column: Column, values: np.ndarray) -> tuple[float, float]:

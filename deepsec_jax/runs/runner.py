@@ -112,19 +112,19 @@ def run_plan(
     jobs: Sequence[Job],
     *,
     advance: Advance,
-    wait: Callable[[], Any] = lambda: time.sleep(1.0),
+    wait: Callable[[], Any] | None = lambda: time.sleep(1.0),
 ) -> list[Failure]:
     """Compute the missing stages of the jobs, in order, and return the failures.
 
     Any number of processes may run on one directory.  A cell that another process holds is postponed, and so
     are cells computed from it.  At the end the process waits for them, and takes them over if their process
-    dies.  Failures of another process during this run are not tried again.
+    dies; or, without ``wait``, leaves them.  Failures of another process during this run are not tried again.
 
     Args:
         store: the run directory; its plan has the jobs' cells.
         jobs: all cells of the plan.
         advance: called with the :func:`work` done, by any process.
-        wait: called before the next try if other processes hold all remaining cells.
+        wait: called before the next try if other processes hold all remaining cells; None leaves these cells.
 
     Raises:
         StoreError: the directory cannot be written; finished cells are kept.
@@ -149,6 +149,8 @@ def run_plan(
             unfinished.discard(job.name)
             meter.close(job.name)
         if len(held_elsewhere) == len(waiting):
+            if wait is None:
+                break
             wait()
         waiting = held_elsewhere
     store.sweep()

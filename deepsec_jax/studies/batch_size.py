@@ -19,8 +19,8 @@ _SMALLEST, _LARGEST = 16, 4096
 def choose(size: int | Literal["auto"], model: Any, image_shape: Sequence[int], n: int) -> int:
     """Return images per call.
 
-    ``auto`` is :func:`on_cpu` if jax computes on the CPU.  Elsewhere it is half of the largest batch for
-    which one gradient fits into memory.
+    ``auto`` is at most :func:`on_cpu` if jax computes on the CPU, in batches of equal size.  Elsewhere it is
+    half of the largest batch for which one gradient fits into memory.
 
     Args:
         size: a number, or ``auto``.
@@ -33,13 +33,21 @@ def choose(size: int | Literal["auto"], model: Any, image_shape: Sequence[int], 
     import jax
 
     if jax.default_backend() == "cpu":
-        return min(n, on_cpu(image_shape))
+        return equal_parts(n, on_cpu(image_shape))
     return largest_fitting(lambda rows: _gradient_fits(model, image_shape, rows), n)
 
 
 def on_cpu(image_shape: Sequence[int]) -> int:
     """Return 64 for images of up to 32 x 32 x 3 values, proportionally fewer for larger ones, at least 1."""
     return max(1, min(_CPU_BATCH, _CPU_BATCH * _CPU_VALUES // math.prod(image_shape)))
+
+
+def equal_parts(n: int, most: int) -> int:
+    """Return a size of at most ``most`` with which the last batch needs little padding.
+
+    100 images in batches of at most 64 are two of 50, not two of 64.
+    """
+    return math.ceil(n / math.ceil(n / most)) if n else 1
 
 
 def largest_fitting(fits: Callable[[int], bool], n: int) -> int:

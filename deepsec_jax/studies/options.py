@@ -24,9 +24,11 @@ class RunOptions:
         model: Model folder, or package.module:function that returns a pytree model in eval mode; or --model.
         data: Data set name or path of an .npz; default the set that the model folder was trained on.
         data_dir: Folder of TFDS sets; default TFDS's own.
-        batch_size: Images per call; auto is 64 on a CPU (fewer for large images), elsewhere as many as fit.
+        batch_size: Images per call; auto is at most 64 on a CPU (fewer for large images), elsewhere as
+            many as fit.
         devices: Devices to compute on; rows are split over them.
         run_dir: Run directory; default runs/evaluate/MODEL-DATA.
+        wait: Wait for cells that other processes compute; --no-wait leaves these cells to them.
         spec: TOML file with these options, by these names; the command line takes precedence.
         dry_run: Check everything, print the plan and its estimated time, and write nothing.
     """
@@ -37,6 +39,7 @@ class RunOptions:
     batch_size: BatchSize = "auto"
     devices: Devices = "all"
     run_dir: Path | None = None
+    wait: bool = True
     spec: Path | None = None
     dry_run: bool = False
 

@@ -25,8 +25,8 @@ class Block:
     """One block of a page.
 
     Attributes:
-        kind: ``fields`` (hyperparameters with sources), ``facts``, ``charts``, ``pictures``, ``figures``,
-            ``table``, ``findings`` or ``model_inputs``.
+        kind: ``fields`` (hyperparameters with sources), ``facts``, ``lines``, ``charts``, ``pictures``,
+            ``figures``, ``table``, ``findings`` or ``model_inputs``.
         content: input of the template of that kind.
         title: heading; empty for none.
         intro: one or two sentences.
@@ -149,7 +149,9 @@ def table_view(table: Table, anchors: Mapping[str, str]) -> dict[str, Any]:
         "table": table,
         "spans": [(span, anchors.get(span.key)) for span in table.spans],
         "labelled": any(span.label for span in table.spans),
-        "blocks": len({span.key for span in table.spans}) > 1,
+        # Cards of a phone have a line per span, unless each span is one figure.
+        "blocks": len({span.key for span in table.spans}) > 1
+        and max(len(span.columns) for span in table.spans) > 1,
         "width": sum(len(span.columns) for span in table.spans),
         "findings": any(row.findings for row in table.rows),
         "groups": [

@@ -13,6 +13,7 @@ They are in ``paper/STUDY.toml``, with one schema:
     [tables.DATA] table, data, recipe    title; DATA is a data set, or two words, e.g. ``mnist sweep``
     [tables.DATA.rows] NAME = [...]      nan: the paper prints none; or {SPAN = [...], examples = 608}
     [tables.DATA.absent.NAME] COLUMN = TEXT     reason for a nan
+    [tables.DATA.averages] ...           averages that it prints, in percent: studies/security/averages.py
     [[notes]] text, data | columns       note on a table or a column
     [[reasons]] label, text              most specific first; data, rows, spans, columns: where
 """

@@ -160,6 +160,7 @@ class Table:
         page_title: heading on a page.
         intro: text above it on a page.
         findings: heading of the column of findings on a page.
+        alarming: whether a finding says that something is wrong; then the page colours it.
     """
 
     kind: str
@@ -181,6 +182,7 @@ class Table:
     page_title: str = ""
     intro: str = ""
     findings: str = "Inconsistencies"
+    alarming: bool = True
 
     @property
     def columns(self) -> tuple[Column, ...]:

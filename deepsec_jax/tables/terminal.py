@@ -65,11 +65,16 @@ def _table(table: Table, span: Span) -> RichTable:
 
 
 def explanations(section: Section) -> list[str]:
-    """Return the reasons for differences, a line for each row and span with a difference."""
+    """Return the reasons for differences, a line for each row and span with a difference.
+
+    They are of the first table with the explained column.
+    """
+    named = (table for table in section.tables if section.explained in (each.name for each in table.columns))
+    explained = next(named, None)
     return [
         line
         for key, span in section.spans().items()
-        for row in section.tables[0].rows
+        for row in (explained.rows if explained else ())
         if (figure := row.figures.get(key, {}).get(section.explained)) is not None
         and (line := numbers.explanation(
             f"{', '.join(filter(None, (span.label if key else '', row.name)))}: {figure.column.title}", figure

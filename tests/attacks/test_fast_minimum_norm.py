@@ -207,6 +207,22 @@ def test_proximal_points_are_minima(norm):
     assert (found[5] == 0).all() and np.allclose(found[0], flat[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("norm", ["l0", "l1", "l2", "linf"])
+def test_a_hundred_steps_of_pdpgd_come_near(norm):
+    """Planted: the authors' rates, which are for 500 steps of any norm."""
+    model, x, labels = problem()
+    best = optimum(model, x, labels, (labels + 1) % 2, CLOSEST[norm])
+
+    def excess(attack):
+        x_adv = attack(model, x, labels)
+        assert np.asarray(judge(model, x, x_adv, labels).success).all()
+        return np.median(sizes(x, x_adv, norm) / best)
+
+    attack = PDPGD(norm=norm, steps=100)
+    assert excess(attack) <= {"l0": 1.0, "l1": 1.1, "l2": 1.15, "linf": 1.1}[norm]
+    assert excess(attack.replace(learning_rate=0.1, dual_rate=0.1, ratio=0.01)) > 1.15
+
+
 class Ellipsoid(Struct):
     """Class 0 inside an ellipsoid, class 1 outside: a curved boundary."""
 

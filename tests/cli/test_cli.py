@@ -200,6 +200,25 @@ def test_list_shows_every_name(capsys):
     assert "digits-small" not in capsys.readouterr().out
 
 
+def test_list_pretrained_says_what_was_measured_and_how_to_measure_it_again(tmp_path, monkeypatch, capsys):
+    share = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    recipe = {"recipe": {"name": "r", "model": "cnn", "data": "d"}, "figures": {}, "digest": "new"}
+    card = {
+        "command": "deepsec robustness pretrained/mine --card", "digest": "new", "norm": "linf", "eps": 0.3,
+        "n": 7, "robust": share, "gates": ["few images: n = 7 is too few. Next: more."],
+    }  # fmt: skip
+    for name, digest in (("mine", "new"), ("stale", "old")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.json").write_text(json.dumps(recipe))
+        (tmp_path / name / "card.json").write_text(json.dumps(card | {"digest": digest}))
+    monkeypatch.setenv("DEEPSEC_PRETRAINED", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list", "pretrained"]) == 0
+    said = capsys.readouterr().out
+    assert "50.0 % (40.0 to 60.0) at L\N{INFINITY} 0.3, n = 7" in said and "closed: few images" in said
+    assert "measured on other weights" in said and card["command"] in said and "deepsec train r" in said
+
+
 def test_prepare_says_what_is_missing(monkeypatch, capsys):
     assert main(["prepare", "digits"]) == 0
     assert "nothing to prepare" in capsys.readouterr().out

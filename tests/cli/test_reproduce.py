@@ -1,16 +1,20 @@
 """deepsec reproduce: plans, stages, several processes, the site."""
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from subjects import MODULE, Models, make_npz
 
+from benchmarks.promises import reproduce_kills
 from deepsec_jax.cli import main as command_line
 from deepsec_jax.cli import reproduce
 from deepsec_jax.cli.main import main
 from deepsec_jax.cli.plan import InputError, plans, read
+from deepsec_jax.cli.processes import INTERRUPTED, beside
 
 HERE = Path("runs/here")
 
@@ -32,6 +36,18 @@ run = ["evaluate attacks {model} --data own.npz --attacks {name} --n 8 --metrics
 name = "second"
 purpose = "A command that cannot work."
 run = ["evaluate attacks {model} --data own.npz --attacks nonsense --run-dir {here}/run"]
+"""
+
+SHARED = """
+title = "A plan for two"
+note = "Two lists."
+model = "nothing"
+processes = 2
+
+[[stage]]
+name = "first"
+purpose = "Two commands that take no time."
+run = ["list data", "list models"]
 """
 
 
@@ -106,12 +122,67 @@ def test_a_command_of_another_process_is_left_for_later(tmp_path, monkeypatch):
     assert [words[1] for words, _ in reproduce._run(stage, tmp_path)] == ["two", "one"] == ran
 
 
+def test_sites_that_differ_are_named():
+    site = {"index.html": b"a", "attacks.csv": b"b"}
+    assert reproduce_kills.differing(site, site) == []
+    assert reproduce_kills.differing({"index.html": b"a"}, site) == ["attacks.csv"]
+    assert reproduce_kills.differing(site | {"index.html": b"c"}, site) == ["index.html"]
+
+
+@pytest.mark.long  # six processes of some seconds each
+def test_killed_runs_write_the_same_site(tmp_path, monkeypatch):
+    (tmp_path / "killed_models.py").write_text(
+        "from conftest import make_linear\n\n\ndef linear():\n    return make_linear((4, 4, 1))\n"
+    )
+    make_npz(tmp_path / "own.npz")
+    text = TINY.partition('[[stage]]\nname = "second"')[0]
+    text = text.replace("deepsec_test_models", "killed_models").replace("own.npz", str(tmp_path / "own.npz"))
+    plan = tiny(tmp_path, text)
+    tests = Path(__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path, tests, tests.parent))))
+    rows, facts = reproduce_kills.compare(str(plan), tmp_path / "runs", kills=1, seed=0)
+    assert [row[-2:] for row in rows] == [[0, "ok"], [0, "ok"]] and "attacks.csv" in facts["files"]
+
+
 def test_an_interruption_ends_the_work(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(command_line, "main", lambda words: ran.append(words) or reproduce.INTERRUPTED)
     work = reproduce.Reproduce(str(tiny(tmp_path)), run_dir=tmp_path / "here")
     assert work.run() == reproduce.INTERRUPTED and len(ran) == 1
     assert not (tmp_path / "here" / "site").exists()
+
+
+def test_a_further_process_ends_with_its_parent(tmp_path):
+    """The lock keeps it waiting for ever; only the closed pipe can end it."""
+    text = TINY.replace("evaluate attacks {model} --data own.npz --attacks {name}", "defend {name}")
+    plan, locks = tiny(tmp_path, text), tmp_path / "here" / "locks"
+    with FileLock(locks / "first-0.lock"), FileLock(locks / "first-1.lock"):
+        with beside(["reproduce", str(plan), "--run-dir", str(tmp_path / "here")], 1, tmp_path) as more:
+            (process,) = more.started
+            while "[1/2] first" not in (tmp_path / "process-2.log").read_text():
+                assert process.poll() is None
+                time.sleep(0.1)
+            more.close()
+        assert process.returncode == INTERRUPTED
+
+
+def test_a_further_process_goes_through_the_stages_twice_and_writes_no_site(tmp_path):
+    work = reproduce.Reproduce(str(tiny(tmp_path, SHARED)), run_dir=tmp_path / "here", processes=2)
+    (tmp_path / "here" / "run").mkdir(parents=True)
+    with beside(work._words(tmp_path / "here"), 1, tmp_path) as more:
+        more.wait()
+    assert [process.returncode for process in more.started] == [0]
+    said = (tmp_path / "process-2.log").read_text()
+    assert "[1/2] first" in said and "[2/2] first" in said
+    assert not (tmp_path / "here" / "site").exists()
+
+
+def test_only_evaluations_are_left_to_others(tmp_path, monkeypatch):
+    ran = []
+    stage = reproduce.Stage("both", "", (("train", "one"), ("evaluate", "two")))
+    monkeypatch.setattr(command_line, "main", lambda words: ran.append(tuple(words)) or 0)
+    list(reproduce._run(stage, tmp_path, ahead=True))
+    assert ran == [("train", "one"), ("evaluate", "two", "--no-wait")]
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
@@ -127,6 +198,7 @@ def test_dry_run_writes_nothing(tmp_path, capsys):
         (TINY.replace("{name}", "{nobody}"), "nobody"),
         (TINY.replace('each = ["attacks"]', 'each = ["nobody"]'), "nobody"),
         (TINY.replace('each = ["attacks"]', 'each = "attacks"'), "each = 'attacks'"),
+        (TINY.replace("model =", "processes = 0\nmodel ="), "processes = 0"),
         ("title =", "Invalid value"),
     ],
 )

@@ -104,7 +104,8 @@ def fitted(images, labels, *, keep=0, seed=0, steps=300):
         (jax.random.normal(key, shape) * (2.0 / shape[0]) ** 0.5, jnp.zeros(shape[1]))
         for key, shape in zip(keys, shapes, strict=True)
     )
-    return _trained(MLP(first, last, keep), jnp.asarray(images), jnp.asarray(labels), steps=steps)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam mixes kinds of numbers
+        return _trained(MLP(first, last, keep), jnp.asarray(images), jnp.asarray(labels), steps=steps)
 
 
 @partial(jax.jit, static_argnames=("steps",))

@@ -18,6 +18,8 @@ from deepsec_jax.runs.cell_files import cell_name
 from deepsec_jax.runs.cells import CLEAN, DETECTION, SWEEP
 from deepsec_jax.runs.store import Store, read_cells
 from deepsec_jax.studies.detectors.cumulative_best import cumulative_best
+from deepsec_jax.studies.detectors.jobs import _wanted
+from deepsec_jax.studies.detectors.options import Options
 from deepsec_jax.studies.detectors.tables import sections
 
 
@@ -237,3 +239,14 @@ def test_what_fails_is_recorded_and_the_rest_stands(tmp_path, watchers):
 
 def test_scoring_is_timed(watchers):
     assert 0 < scoring_seconds(watchers[0], make_dataset().test.images[:32], repeats=2) < 1
+
+
+def test_rows_of_other_studies_are_scored_only_by_name():
+    """Else the cells would depend on which study was run first."""
+    of = {"n": 8, "seed": 0}
+    every, named = Options("m", detectors=("d",)), Options("m", detectors=("d",), attacks=("apgd@linf:0.1",))
+    usual, other = (
+        {"attack": {"name": name, "preset": "paper"}, **of} for name in ("fgsm@0.5", "apgd@linf:0.1")
+    )
+    assert [_wanted(every, config) for config in (usual, other)] == [True, False]
+    assert [_wanted(named, config) for config in (usual, other)] == [False, True]

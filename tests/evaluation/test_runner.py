@@ -126,6 +126,13 @@ def test_a_cell_that_another_process_holds_is_waited_for(store):
     assert store.has_cell(jobs[0].name)
 
 
+def test_without_waiting_a_held_cell_is_left_with_what_is_computed_from_it(store):
+    first, second = fake_run.job(0), replace(fake_run.job(1), after=(fake_run.job(0).name,))
+    with store.lock(first.name):
+        assert go(store, [first, second, fake_run.job(2)], wait=None) == []
+    assert [store.has_cell(job.name) for job in (first, second, fake_run.job(2))] == [False, False, True]
+
+
 def test_what_is_computed_from_a_cell_comes_after_it_whoever_makes_it(store):
     first, second = fake_run.job(0), replace(fake_run.job(1), after=(fake_run.job(0).name,))
     assert go(store, [replace(second, groups={}), first]) == []

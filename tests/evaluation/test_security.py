@@ -22,13 +22,13 @@ from deepsec_jax.studies.security import cells as security_cells
 from deepsec_jax.studies.security import jobs as security_jobs
 from deepsec_jax.studies.security.budget import numbers_of, place_of, shares
 from deepsec_jax.studies.security.cells import Attacked, Makers
-from deepsec_jax.studies.security.gates import BLACK_BOX, BLIND, MASKED, SMALL, WEAK
-from deepsec_jax.studies.security.indicated import KIND
+from deepsec_jax.studies.security.gating.gates import BLACK_BOX, BLIND, MASKED, SMALL, WEAK
+from deepsec_jax.studies.security.gating.indicated import KIND
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.tables import PAPER
 from deepsec_jax.studies.security.worst import Threat, usual_threats, worst_case
 from deepsec_jax.studies.table import STUDIES
-from deepsec_jax.tables import checks
+from deepsec_jax.tables import checks, terminal
 
 N = 50
 AWAY = Linear(-RAW.weights, -RAW.bias)  # its worst images are RAW's best
@@ -231,37 +231,81 @@ def test_every_format_has_the_tables(cells):
     for text in ("Replayed attacks", "White-box attacks", "Adaptive attacks", "Worst case"):
         assert text in files["security.html"]
     assert "no security claim" in files["security.html"]
+    (section,) = STUDIES["security"].sections(cells)
+    assert all(row.hits is None for kind in (WHITE_BOX, ADAPTIVE) for row in section.rows(kind))
+    assert all(row.hits is not None for row in section.rows(REPLAYED))
     assert "worst" in files["security.csv"] and r"\caption" in files["security.tex"]
     alone = [cell for cell in cells if cell.kind == "attack"]
     assert "security.html" not in render_run(alone)
 
 
-AVERAGES = {
-    "mnist": (682.1, (90.7, 89.8, 92.6, 79.1, 85.0, 74.4, 33.8, 35.3, 91.3)),
-    "cifar10": (891.1, (82.2, 76.8, 72.6, 39.5, 75.6, 78.4, 29.2, 34.1, 69.8, 26.1)),
-}
-"""Last row of Tables XV and V: number of examples, then each defense; RC has no average in Table XV."""
-
-
 def test_the_papers_rows_have_the_papers_averages():
     """Table V's row of R+LLC is missing from our copy; the averages say what it must have held."""
-    for data, (examples, averages) in AVERAGES.items():
-        rows = PAPER.rows(data)
+    for data, examples in (("mnist", 682.1), ("cifar10", 891.1)):
+        rows, averages = PAPER.rows(data), PAPER.said(data, "averages")
         assert len(rows) == 19
         assert np.mean([PAPER.examples(data, row) for row in rows]) == pytest.approx(examples, abs=0.1)
-        for defense, printed in zip(PAPER.labels(), averages, strict=False):
-            values = [100 * PAPER.printed(data, row, "replayed_hits", defense).value for row in rows]
-            if data == "mnist":
-                assert np.mean(values) == pytest.approx(printed, abs=0.06), defense
-            else:
+        printed = np.array(
+            [[100 * PAPER.printed(data, row, "replayed_hits", name).value for name in PAPER.labels()]
+             for row in rows]
+        )  # fmt: skip
+        for row, values in zip(rows, printed, strict=True):
+            if row in averages["attacks"]:
+                assert np.mean(values) == pytest.approx(averages["attacks"][row], abs=0.07), row
+        assert set(rows) - set(averages["attacks"]) == {"jsma" if data == "mnist" else "rllc"}
+        for name, values in zip(PAPER.labels(), printed.T, strict=True):
+            if name in averages["defenses"] and data == "mnist":
+                assert np.mean(values) == pytest.approx(averages["defenses"][name], abs=0.06), name
+            elif data == "cifar10":
                 (gone,) = np.flatnonzero(np.isnan(values))
-                missing = 19 * printed - np.nansum(values)
+                missing = 19 * averages["defenses"][name] - np.nansum(values)
                 # R+LLC lies near R+FGSM, the other single step from a random start.
                 alike = values[rows.index("rfgsm")]
-                assert rows[gone] == "rllc" and abs(missing - alike) < 10, defense
+                assert rows[gone] == "rllc" and abs(missing - alike) < 10, name
     assert PAPER.printed("mnist", "pgd", "replayed_hits", "pat").value == pytest.approx(0.982)
     assert PAPER.examples("mnist", "pgd") == 824
     assert PAPER.printed("cifar10", "rllc", "replayed_hits", "nat").absent.startswith("the row is missing")
+
+
+def test_averages_of_the_paper_are_beside_ours(cells):
+    (section,) = STUDIES["security"].sections(cells)
+    rows = {row.label: row.figures[""] for row in section.rows("averages")}
+    replayed = {row.name: row for row in section.rows(REPLAYED)}
+    keys = {model.name: model.key for model in section.subjects}
+    assert set(rows) == {
+        *(f"{name}, all attacks" for name in ("NAT", "DD", "TE", "IGR", "RT")),
+        *(f"{name}, all defenses" for name in ("PGD", "T-MI-FGSM", "DF")), "All attacks, all defenses",
+    }  # fmt: skip
+    shares = [replayed[name].figures[keys["nat"]]["replayed_hits"] for name in ("pgd", "tmifgsm", "deepfool")]
+    found, same = rows["NAT, all attacks"]["average"], rows["NAT, all attacks"]["average_of_same"]
+    assert found.summary.n == 3
+    for end in ("mean", "low", "high"):
+        wanted = np.mean([getattr(share.summary, end) for share in shares])
+        assert getattr(found.summary, end) == pytest.approx(wanted)
+    assert found.printed.absent == "the paper's 90.7 % is over 19 figures, ours over 3"  # square is not there
+    assert same.printed.value == pytest.approx(np.mean([0.954, 0.984, 0.996]))
+    assert "no robust accuracy" in found.column.formula
+    said = render_run(cells)["security.html"]
+    assert "they are no robust accuracy" in said and "Averages over attacks" in said
+
+
+def test_complete_averages_are_compared_with_the_printed_ones(monkeypatch, cells):
+    """The paper's table is cut to what was measured, so that its averages are over the same figures."""
+    rows, names = ("pgd", "tmifgsm", "deepfool"), ("nat", "dd", "te", "igr", "rt")
+    monkeypatch.setattr(type(PAPER), "rows", lambda self, data: rows)
+    monkeypatch.setattr(type(PAPER), "labels", lambda self: names)
+    (section,) = STUDIES["security"].sections(cells)
+    (table,) = [table for table in section.tables if table.kind == "averages"]
+    found = {row.label: row.figures[""]["average"] for row in table.rows}
+    assert found["PGD, all defenses"].printed.value == pytest.approx(0.654)
+    assert found["NAT, all attacks"].printed.value == pytest.approx(0.907)
+    assert found["All attacks, all defenses"].printed.absent == "our copy of the paper has no such average"
+
+
+def test_the_terminal_explains_differences_from_the_paper(cells):
+    (section,) = STUDIES["security"].sections(cells)
+    lines = terminal.explanations(section)
+    assert any(line.startswith("NAT, pgd: On hits") and "transfer, not attack" in line for line in lines)
 
 
 def test_a_cell_of_fewer_images_holds_the_first_ones(cells, tmp_path):

@@ -12,6 +12,7 @@ from deepsec_jax.studies.options import InputError
 from deepsec_jax.studies.report import render_run
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.verdict.attacks import short_name
+from deepsec_jax.studies.verdict.card import card_of, command_of
 from deepsec_jax.studies.verdict.gates import gates
 from deepsec_jax.studies.verdict.jobs import jobs
 from deepsec_jax.studies.verdict.options import Options, radius_of
@@ -132,3 +133,14 @@ def test_inputs_that_no_run_can_use(tmp_path):
 def test_short_names():
     assert short_name("Within(attack=FAB(steps=9), eps=0.1)") == "FAB"
     assert short_name("APGD(eps=0.1, aims=9)") == "APGD (targeted)"
+
+
+def test_a_card_has_the_figures_and_the_command_that_measures_them_again(cells):
+    options = Options("pretrained/mine", n=N, eps=str(EPS), version="fast", steps=40)
+    card = card_of(cells, command_of(options), "0123")
+    assert card["robust"]["mean"] == cells[0].columns["robust"].mean()
+    assert card["robust"]["low"] < card["robust"]["mean"] < card["robust"]["high"]
+    assert (card["n"], card["eps"], card["digest"]) == (N, EPS, "0123")
+    assert [gate.partition(":")[0] for gate in card["gates"]] == ["few images"]
+    said = "deepsec robustness pretrained/mine --eps 0.05 --n 60 --version fast --steps 40 --card"
+    assert card["command"] == said

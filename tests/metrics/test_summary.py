@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deepsec_jax.metrics import DEFENSE_METRICS, METRICS, summarise
+from deepsec_jax.metrics import DEFENSE_METRICS, METRICS, Summary, average, summarise
 from deepsec_jax.tables.numbers import interval
 
 SUCCESS = np.array([1, 0, 1, 1, 0], np.float32)
@@ -83,3 +83,11 @@ def test_half_of_the_draws_is_enough_to_count_as_a_success():
     values, success = np.array([1.0, 2.0, 4.0]), np.array([0.4, 0.5, 0.6], np.float32)
     found = summarise(METRICS["l2"], values, success)
     assert (found.mean, found.n) == (3.0, 2)
+
+
+def test_an_average_of_means_is_as_uncertain_as_means_that_err_together():
+    parts = [Summary(0.2, 10, 0.1, 0.4), Summary(0.6, 30, 0.5, 0.7)]
+    assert average(parts) == Summary(pytest.approx(0.4), 2, pytest.approx(0.3), pytest.approx(0.55))
+    without = average([*parts, Summary(0.5, 1, math.nan, math.nan)])
+    assert without.n == 3 and math.isnan(without.low) and without.mean == pytest.approx(1.3 / 3)
+    assert average([]).n == 0 and math.isnan(average([]).mean)

@@ -67,8 +67,14 @@ def _attacks(options: Options, run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _wanted(options: Options, config: Mapping[str, Any]) -> bool:
+    """Tell whether an attack is one of --attacks, or without it a row of ``deepsec evaluate attacks``.
+
+    Rows of other studies have a colon (``apgd@linf:0.1``).  They do not count by default, so that the cells
+    do not depend on which study came first.
+    """
+    name = str(config["attack"]["name"])
     return (
-        (not options.attacks or config["attack"]["name"] in options.attacks)
+        (name in options.attacks if options.attacks else ":" not in name)
         and options.n in (None, config["n"])
         and options.seed in (None, config["seed"])
         and options.preset in (None, config["attack"]["preset"])

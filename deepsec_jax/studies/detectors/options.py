@@ -18,7 +18,8 @@ class Options(RunOptions):
 
     Attributes:
         detectors: Folders that deepsec defend has written from this model for lid, fs, magnet.
-        attacks: Names, e.g. fgsm pgd; default every finished attack on this model in the run directory.
+        attacks: Names, e.g. fgsm pgd; default every attack of deepsec evaluate attacks that is
+            finished on this model in the run directory.
         n: Only attacks on this number of candidates; default any. A sweep uses theirs, or 1000.
         seed: Only attacks of this seed; default any. A sweep uses theirs, or 0.
         preset: Only attacks of this kind of hyperparameters; default any.

@@ -19,7 +19,7 @@ from deepsec_jax.studies.ensembles.figures import (
     WORST_MEMBER,
 )
 from deepsec_jax.studies.ensembles.known import Known, Rule
-from deepsec_jax.studies.security.gates import FEW, SMALL, UNTRIED
+from deepsec_jax.studies.security.gating.gates import FEW, SMALL, UNTRIED
 from deepsec_jax.studies.security.worst import Threat, usual_threats, worst_case
 from deepsec_jax.tables import build
 from deepsec_jax.tables.published import Printed, Published, Reason

@@ -69,6 +69,7 @@ def _section(evidence: Evidence, cells: list[Cell], times: bool) -> Section:
     counts = build.grouped(found, lambda verdict: verdict.text)
     table = Table(
         kind="remarks", title=title, heading="Claim", base="n", intro=_INTRO, findings="Verdict",
+        alarming=False,
         rows=tuple(_row(verdict, used) for verdict in found), spans=(Span((ESTIMATE,)),),
     )  # fmt: skip
     return Section(

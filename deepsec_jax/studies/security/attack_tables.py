@@ -48,7 +48,8 @@ class Maker:
         rows = [row for group in build.grouped(rows, lambda row: row.group).values() for row in group]
         words = knowledge.replace("_", "-")
         return Table(
-            kind=knowledge, title=title, about=words, heading="Attack", base="n/hits", note=self.note,
+            kind=knowledge, title=title, about=words, heading="Attack", note=self.note,
+            base="n/hits" if knowledge == REPLAYED else "n",
             rows=tuple(rows),
             spans=tuple(Span(columns, model.label, model.key, fields={"defense": model.label})
                         for model in self.models),
@@ -61,7 +62,11 @@ class Maker:
     def _row(self, knowledge: str, name: str, columns: Sequence[Column]) -> Row:
         source = self.sources.get(name)
         success = np.zeros(0) if source is None else source.arrays.get("success", np.zeros(0))
+        replayed = knowledge == REPLAYED
         n, hits = len(success), int((success >= 0.5).sum())
+        if not replayed:  # the attack is on the defended models, some perhaps with fewer images
+            made = (cell for model in self.models if (cell := model.cells.get((knowledge, name))) is not None)
+            n = max((int(cell.config["n"]) for cell in made), default=n)
         asked = (model.cells.get((knowledge, name)) for model in self.models)
         known = source or next(cell for cell in asked if cell is not None)
         goal, objective = goal_and_objective(known, name)
@@ -74,8 +79,9 @@ class Maker:
         examples = PAPER.examples(self.dataset, name) if self.preset == "paper" else None
         every = (*columns, ROBUST)
         return Row(
-            key=f"{knowledge} {name}", name=name, label=label, group=(goal, objective), n=n, hits=hits,
-            base=f"{n}/{hits}", cells=cells, printed_n=examples if knowledge == REPLAYED else None,
+            key=f"{knowledge} {name}", name=name, label=label, group=(goal, objective), n=n,
+            hits=hits if replayed else None, base=f"{n}/{hits}" if replayed else str(n), cells=cells,
+            printed_n=examples if replayed else None,
             fields={"attack": name, "goal": goal, "objective": objective},
             figures={
                 model.key: {
@@ -84,7 +90,8 @@ class Maker:
                 for model in self.models
             },
             record={
-                "attack": name, "label": label, "goal": goal, "objective": objective, "n": n, "hits": hits
+                "attack": name, "label": label, "goal": goal, "objective": objective, "n": n,
+                **({"hits": hits} if replayed else {}),
             },
             records={
                 model.key: {

@@ -1,21 +1,24 @@
 """What the page shows of each defense in the security evaluation: curves, who took the images, gates."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.indicated import means
-from deepsec_jax.studies.security.worst import SYMBOLS, robust
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.indicated import means
+from deepsec_jax.studies.security.gating.noise import DRAWS
+from deepsec_jax.studies.security.gating.tried import tried
+from deepsec_jax.studies.security.model import attack_label
+from deepsec_jax.studies.security.worst import SYMBOLS, Threat, robust
 from deepsec_jax.studies.settings import described
 from deepsec_jax.tables import plots
 from deepsec_jax.tables.page import Block, Detail
 from deepsec_jax.tables.plots import Curve
-from deepsec_jax.tables.table import Section
+from deepsec_jax.tables.table import Finding, Section
 
 _CURVES = (
     "For each distance r, the share of the images on which some attack succeeded with a change of at most "
@@ -23,14 +26,26 @@ _CURVES = (
 )
 
 
-def _said(gates: Sequence[Gate]) -> dict[str, str]:
-    """Return label -> sentences and remedies of its gates."""
-    said: dict[str, str] = {}
-    for gate in gates:
-        remedy = f" Next: {gate.remedy}." if gate.remedy else ""
-        earlier = f"{said[gate.finding.label]} " if gate.finding.label in said else ""
-        said[gate.finding.label] = f"{earlier}{gate.finding.text}.{remedy}"
-    return said
+def _findings(gates: Sequence[Gate]) -> list[Finding]:
+    """Return the gates as paragraphs, those that strike figures through first."""
+    ordered = sorted(gates, key=lambda gate: not gate.closed)
+    return [
+        Finding(
+            gate.finding.label if gate.closed else f"{gate.finding.label}, a note",
+            gate.finding.text + (f". Next: {gate.remedy}" if gate.remedy else ""),
+        )
+        for gate in ordered
+    ]
+
+
+def _by_attack(taken: Mapping[str, int]) -> str:
+    """Return which attacks took how many images, the first six."""
+    said = []
+    for place, count in list(taken.items())[:6]:
+        knowledge, _, name = place.rpartition(" ")
+        words = knowledge.replace("_", "-")
+        said.append(f"{attack_label(name)}{f', {words}' if words else ''}: {count}")
+    return "; ".join(said) or "none"
 
 
 def overview(section: Section, anchor: str) -> list[Block]:
@@ -51,16 +66,19 @@ def overview(section: Section, anchor: str) -> list[Block]:
 
 
 def _envelope(cells: Sequence[Cell], norm: str) -> tuple[np.ndarray, int] | None:
-    """Return the smallest distance of a success of each image that has one, and the number of images."""
+    """Return the smallest distance of a success of each image that has one, and the number of images.
+
+    Only images that every attack with a radius has tried count, so that none seems robust for want of trying.
+    """
     if not cells:
         return None
     longest = max(cells, key=lambda cell: len(cell.arrays["labels"]))
-    n = len(longest.arrays["labels"])
+    n = tried(cells, Threat(norm, math.inf))
     least = np.full(n, np.inf)
     for cell in cells:
-        fooled = np.flatnonzero(robust(cell) < 0.5)
+        fooled = np.flatnonzero(robust(cell)[:n] < 0.5)
         least[fooled] = np.minimum(least[fooled], cell.arrays[norm][fooled])
-    least[np.asarray(longest.arrays["clean"]) < 0.5] = 0.0
+    least[np.asarray(longest.arrays["clean"])[:n] < 0.5] = 0.0
     return least[np.isfinite(least)], n
 
 
@@ -72,13 +90,10 @@ def details(section: Section, anchor: str, times: bool) -> list[Detail]:
     found = []
     for model in section.subjects:
         row = rows[f"worst {model.key}"]
-        facts: dict[str, Any] = {}
-        for radius, taken in row.record["taken_by"].items():
-            most = list(taken.items())[:6]
-            facts[radius] = ", ".join(f"{name} {count}" for name, count in most) or "none"
-        blocks = [Block("facts", facts, "Images taken, by attack")]
+        facts = {radius: _by_attack(taken) for radius, taken in row.record["taken_by"].items()}
+        blocks = [Block("lines", facts, "Images taken, by attack")]
         if model.gates:
-            blocks.append(Block("facts", _said(model.gates), "Gates"))
+            blocks.append(Block("findings", _findings(model.gates), "Gates"))
         if model.signs is not None:
             shares = {
                 name.replace("_", " "): f"{100 * value:.0f} %"
@@ -86,11 +101,20 @@ def details(section: Section, anchor: str, times: bool) -> list[Detail]:
             }
             n = len(model.signs.arrays["rows"])
             blocks.append(Block("facts", shares, f"Indicators of attack failure, n = {n}"))
+        if model.noise is not None and len(model.noise.arrays["rows"]):
+            arrays, eps = model.noise.arrays, float(model.noise.config["attack"]["eps"])
+            shares = {
+                f"fooled by the worst of {DRAWS} random noises": f"{100 * arrays['noise'].mean():.0f} %",
+                "fooled by one step of FGSM": f"{100 * arrays['one_step'].mean():.0f} %",
+            }
+            radius = Threat("linf", eps).label
+            blocks.append(Block("facts", shares, f"Random noise, {radius}, n = {len(arrays['rows'])}"))
         failed = ((place, cell) for place, cell in model.cells.items() if cell.error)
         errors = tuple(f"{' '.join(place)}: {cell.error}" for place, cell in failed)
         found.append(
             Detail(
-                key=model.key, label=model.label, aside=model.name if model.label != model.name else "",
+                key=model.key, label=model.label,
+                aside="" if model.label.lower() == model.name.lower() else model.name,
                 about=described(DEFENSES.get(model.name.partition("@")[0])), errors=errors,
                 blocks=tuple(blocks),
             )

@@ -17,7 +17,8 @@ from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.budget import numbers_of, place, seconds_of_job
 from deepsec_jax.studies.security.cells import MORE, Attacked, Makers
 from deepsec_jax.studies.security.detection import detection_jobs
-from deepsec_jax.studies.security.indicated import indicator_job
+from deepsec_jax.studies.security.gating.indicated import indicator_job
+from deepsec_jax.studies.security.gating.noise import noise_job
 from deepsec_jax.studies.security.options import Options
 from deepsec_jax.studies.security.worst import largest_linf, usual_threats
 
@@ -78,8 +79,8 @@ def _made(
     )  # fmt: skip
     on_itself = set(options.knowledge) != {REPLAYED}  # only then is a defended model attacked
     found = [*sources.values(), *(
-        indicator_job(makers, run, each, n=most, seed=seed, preset=options.preset)
-        for each in (None, *(defended if on_itself else ()))
+        made(makers, run, each, n=most, seed=seed, preset=options.preset)
+        for made in (indicator_job, noise_job) for each in (None, *(defended if on_itself else ()))
     )]  # fmt: skip
     guards = [
         folder for folder, model in zip(options.defenses, defended, strict=True) if rejects(model.classifier)

@@ -10,8 +10,8 @@ from deepsec_jax.metrics import Column
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.attacks.tables import PAPER as ATTACKS
 from deepsec_jax.studies.security.cells import MORE
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.invariants import card_of
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.invariants import card_of
 from deepsec_jax.studies.security.worst import SYMBOLS, Threat, robust
 from deepsec_jax.tables.published import Published
 
@@ -61,6 +61,7 @@ class Model:
         cells: (knowledge, attack row) -> cell.
         gates: findings about its figures.
         signs: finished cell of its indicators of attack failure; None without one.
+        noise: finished cell of random noise; None without one.
     """
 
     key: str
@@ -69,3 +70,4 @@ class Model:
     cells: Mapping[tuple[str, str], Cell]
     gates: tuple[Gate, ...] = ()
     signs: Cell | None = None
+    noise: Cell | None = None

@@ -6,6 +6,7 @@ images; a cell of fewer images has the first ones.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from deepsec_jax.defenses import DEFENSES as KNOWN
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, UNDEFENDED, WHITE_BOX
@@ -15,8 +16,13 @@ from deepsec_jax.studies.defenses.robustness import defense_key
 from deepsec_jax.studies.paper_title import Used, changed_hyperparameters, changed_settings, why_untitled
 from deepsec_jax.studies.security import details
 from deepsec_jax.studies.security.attack_tables import Maker
-from deepsec_jax.studies.security.gates import gates
-from deepsec_jax.studies.security.indicated import KIND as INDICATORS
+from deepsec_jax.studies.security.averages import KIND as AVERAGES
+from deepsec_jax.studies.security.averages import averages_table
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.gates import gates
+from deepsec_jax.studies.security.gating.indicated import KIND as INDICATORS
+from deepsec_jax.studies.security.gating.invariants import known_success
+from deepsec_jax.studies.security.gating.noise import KIND as NOISE
 from deepsec_jax.studies.security.jobs import jobs
 from deepsec_jax.studies.security.model import HITS, PAPER, Model, defense_label
 from deepsec_jax.studies.security.options import Options
@@ -27,6 +33,9 @@ from deepsec_jax.tables import build
 from deepsec_jax.tables.checks import Check, failed_cells, model_findings
 from deepsec_jax.tables.table import Section
 
+SIGNS = (INDICATORS, NOISE)
+"""Kinds of the cells that say how far attacks may be trusted."""
+
 
 def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
     """Group the cells into sections, in the order of first occurrence.
@@ -36,7 +45,7 @@ def sections(cells: Iterable[Cell], *, times: bool = True) -> list[Section]:
         times: whether to keep values that depend on the clock and the machine's load.
     """
     every = list(cells)
-    groups = build.grouped((cell for cell in every if cell.kind in (SECURITY, INDICATORS)), _shared)
+    groups = build.grouped((cell for cell in every if cell.kind in (SECURITY, *SIGNS)), _shared)
     raw = build.grouped((cell for cell in every if cell.kind == ATTACK), _shared)
     return [
         _section(group, raw.get(key, []), times)
@@ -63,26 +72,31 @@ def _section(cells: Sequence[Cell], raw: Sequence[Cell], times: bool) -> Section
     channels = next((cell.arrays["x"].shape[3] for cell in raw if cell.error is None), 1)
     threats = usual_threats(channels)
     classes = next((cell.arrays["probabilities"].shape[1] for cell in raw if cell.error is None), 10)
-    signs = {_defense_of(cell): cell for cell in cells if cell.kind == INDICATORS and cell.error is None}
-    models = _models(attacked, signs, threats, n, classes)
+    signs = {
+        (cell.kind, _defense_of(cell)): cell for cell in cells if cell.kind in SIGNS and cell.error is None
+    }
     note = _why_untitled(attacked, dataset, preset)
     title = f"Attacks against defenses of {base}, {dataset}, {preset} settings" if note else (
         f"{PAPER.title(dataset)} and ours"
     )  # fmt: skip
     finished = {(UNDEFENDED, name): as_security(cell) for name, cell in sources.items()}
+    raw_cells = {place: cell for place, cell in finished.items() if cell.error is None}
+    # An attack that fails on the undefended network is too weak for every model.
+    known = known_success(raw_cells, dataset) if _is_undefended(config["model"], dataset) else []
+    models = _models(attacked, signs, threats, n, classes, known)
     undefended = Model(
         "", UNDEFENDED, "Undefended", finished,
-        tuple(gates({place: cell for place, cell in finished.items() if cell.error is None}, threats, n,
-                    classes, signs.get(""))) if finished else (),
-        signs.get(""),
+        (*known, *gates(raw_cells, threats, n, classes, *_signs_of("", signs))) if finished else (),
+        signs.get((INDICATORS, "")), signs.get((NOISE, "")),
     )  # fmt: skip
     made = Maker(models, sources, dataset, preset, note, times)
     worst = worst_table((undefended, *models), threats, title=title, note=note, n=n)
     tables = [made.attacks(knowledge, title) for knowledge in (REPLAYED, WHITE_BOX, ADAPTIVE)]
+    averages = averages_table(tables[0], models, dataset, title=title, note=note)
     return Section(
         title=title, note=note, fields={"data": dataset, "base": base, "preset": preset},
-        tables=(worst, *(table for table in tables if table.rows)),
-        cells=(*raw, *cells), kinds=("worst", REPLAYED, WHITE_BOX, ADAPTIVE), explained=HITS.name,
+        tables=(worst, *(table for table in (*tables, averages) if table is not None and table.rows)),
+        cells=(*raw, *cells), kinds=("worst", REPLAYED, WHITE_BOX, ADAPTIVE, AVERAGES), explained=HITS.name,
         subjects=(undefended, *models),
         facts=build.facts(cells, {
             "Hyperparameters": f"{preset} settings of attacks",
@@ -106,8 +120,26 @@ def _defense_of(cell: Cell) -> str:
     return defense_key(cell) if "defense" in cell.config else ""
 
 
+def _is_undefended(model: Any, data: str) -> bool:
+    """Tell whether a model's config says that it was trained on this data without a defense."""
+    if not isinstance(model, Mapping) or isinstance(model.get("defense"), Mapping):
+        return False
+    recipe = model.get("recipe")
+    return isinstance(recipe, Mapping) and recipe.get("data") == data
+
+
+def _signs_of(key: str, signs: Mapping[tuple[str, str], Cell]) -> tuple[Cell | None, ...]:
+    """Return a model's cells of indicators and of noise; None for a missing one."""
+    return tuple(signs.get((kind, key)) for kind in SIGNS)
+
+
 def _models(
-    cells: Sequence[Cell], signs: Mapping[str, Cell], threats: Sequence[Threat], n: int, classes: int
+    cells: Sequence[Cell],
+    signs: Mapping[tuple[str, str], Cell],
+    threats: Sequence[Threat],
+    n: int,
+    classes: int,
+    known: Sequence[Gate],
 ) -> list[Model]:
     found = []
     for key, group in build.grouped(cells, defense_key).items():
@@ -123,8 +155,9 @@ def _models(
                 name,
                 defense_label(name),
                 by,
-                tuple(gates(finished, threats, n, classes, signs.get(key))),
-                signs.get(key),
+                (*known, *gates(finished, threats, n, classes, *_signs_of(key, signs))),
+                signs.get((INDICATORS, key)),
+                signs.get((NOISE, key)),
             )
         )
     found.sort(key=lambda model: PAPER.position(model.name))
@@ -172,7 +205,7 @@ CHECKS = (
 )  # fmt: skip
 
 SECURITY_STUDY = Study(
-    name="security", options=Options, jobs=jobs, of_network=True, kinds=(SECURITY, INDICATORS),
+    name="security", options=Options, jobs=jobs, of_network=True, kinds=(SECURITY, *SIGNS),
     beside=(ATTACK,),
     title="Security evaluation", sections=sections, checks=CHECKS, paper=PAPER,
     overview=details.overview, details=details.details,

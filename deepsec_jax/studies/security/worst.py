@@ -73,32 +73,43 @@ class Worst:
     used: tuple[int, ...]
 
 
-def worst_case(cells: Sequence[Cell], threat: Threat) -> Worst | None:
+def inside(cell: Cell, threat: Threat) -> bool:
+    """Tell whether a finished cell has an image that was changed within the radius."""
+    arrays = cell.arrays
+    return bool(((arrays[threat.norm] <= threat.eps + OUTSIDE) & (arrays["linf"] > 0)).any())
+
+
+def worst_case(
+    cells: Sequence[Cell], threat: Threat, *, first: int | None = None, said: str = "right_or_rejected"
+) -> Worst | None:
     """Return the worst case over finished cells of one model on the same images; None without cells.
 
     A cell of fewer images holds the first ones; the others count as not attacked by it.  An image counts for
     an attack only if it lies inside the radius.  The attacker may also leave an image unchanged, so a clean
     error is never robust.
+
+    Args:
+        cells: of one model.
+        threat: the radius.
+        first: number of images; default that of the largest cell.
+        said: the array that says in which share of draws the model is right or rejects.
     """
     found = [cell for cell in cells if cell.error is None]
     if not found:
         return None
     longest = max(found, key=lambda cell: len(cell.arrays["clean"]))
-    clean = np.asarray(longest.arrays["clean"], np.float64)
+    clean = np.asarray(longest.arrays["clean"][:first], np.float64)
     robust, by = clean.copy(), np.where(clean <= 0, len(cells), -1)
     used = []
     for index, cell in enumerate(cells):
         if cell.error is not None:
             continue
-        inside = cell.arrays[threat.norm] <= threat.eps + OUTSIDE
-        moved = inside & (cell.arrays["linf"] > 0)
-        if moved.any():
+        if inside(cell, threat):
             used.append(index)
         here = clean.copy()
-        first = slice(len(inside))
-        here[first] = np.where(
-            inside, np.minimum(clean[first], cell.arrays["right_or_rejected"]), clean[first]
-        )
+        both = slice(min(len(clean), len(cell.arrays["clean"])))
+        near = cell.arrays[threat.norm][both] <= threat.eps + OUTSIDE
+        here[both] = np.where(near, np.minimum(clean[both], cell.arrays[said][both]), clean[both])
         better = here < robust
         by = np.where(better, index, by)
         robust = np.minimum(robust, here)

@@ -9,6 +9,7 @@ import numpy as np
 
 from deepsec_jax.metrics import Column, summarise
 from deepsec_jax.runs.cells import Cell
+from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.model import CLEAN, ROBUST, Model
 from deepsec_jax.studies.security.worst import Threat, distances, worst_case
 from deepsec_jax.tables import build
@@ -17,7 +18,8 @@ from deepsec_jax.tables.table import Figure, Row, Span, Table
 
 WORST_INTRO = (
     "The share of images that survive every attack, with any knowledge, whose change is within the radius. "
-    "It is taken image by image, never as an average over attacks. A figure that fails a gate is struck "
+    "It is taken image by image, never as an average over attacks, on the first n images that the strongest "
+    "attack at this radius has tried. A figure that fails a gate is struck "
     "through: it may not be called robust accuracy. The gate says why."
 )
 
@@ -38,14 +40,14 @@ def worst_table(
         kind="worst", title=title, about="worst case", heading="Model", note=note,
         rows=tuple(_row(model, threats, n) for model in models),
         spans=(Span((CLEAN, *map(_column, threats))),),
-        page_title="Worst case", intro=WORST_INTRO, fields={"table": "worst"},
+        page_title="Worst case", findings="Gates", intro=WORST_INTRO, fields={"table": "worst"},
         caption=" (worst case). Per model: share of images that survive all attacks within the radius.",
     )  # fmt: skip
 
 
 def _row(model: Model, threats: Sequence[Threat], n: int) -> Row:
     cells = list(model.cells.values())
-    cases = {threat: worst_case(cells, threat) for threat in threats}
+    cases = {threat: worst_case(cells, threat, first=tried(cells, threat)) for threat in threats}
     first = next((case for case in cases.values() if case is not None), None)
     figures = {CLEAN.name: _share(CLEAN, None if first is None else first.clean)}
     for threat, case in cases.items():
@@ -78,7 +80,10 @@ def _row(model: Model, threats: Sequence[Threat], n: int) -> Row:
 
 def _column(threat: Threat) -> Column:
     """Return the column of one radius."""
-    return replace(ROBUST, name=f"robust_{threat.norm}_{threat.eps:.4g}", title=threat.label)
+    formula = (
+        f"share of n images on which the model is correct or rejects after all attacks with {threat.label}"
+    )
+    return replace(ROBUST, name=f"robust_{threat.norm}_{threat.eps:.4g}", title=threat.label, formula=formula)
 
 
 def _share(column: Column, values: np.ndarray | None) -> Figure:
@@ -107,4 +112,6 @@ def as_security(cell: Cell) -> Cell:
     arrays = cell.arrays
     right = (arrays["predicted"] == arrays["labels"]).astype(np.float32)
     added = {"clean": np.ones(len(right), np.float32), "right_or_rejected": right}
+    if "mr_8bit" in cell.columns and (arrays["targets"] < 0).all():
+        added["right_or_rejected_8bit"] = 1 - np.asarray(cell.columns["mr_8bit"], np.float32)
     return replace(cell, arrays={**arrays, **added, **distances(arrays["x"], arrays["x_adv"])})

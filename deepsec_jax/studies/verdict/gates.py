@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.indicated import UNAVAILABLE, indicated
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.indicated import UNAVAILABLE, indicated
 from deepsec_jax.studies.verdict.attacks import MORE, SEARCH
 from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, INDICATORS
 from deepsec_jax.tables.table import Finding

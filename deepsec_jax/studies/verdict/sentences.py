@@ -6,7 +6,7 @@ import numpy as np
 
 from deepsec_jax.metrics import Column, Summary, summarise
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.indicated import means
+from deepsec_jax.studies.security.gating.indicated import means
 from deepsec_jax.studies.verdict.attacks import short_name
 from deepsec_jax.studies.verdict.gates import gates
 from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, INDICATORS

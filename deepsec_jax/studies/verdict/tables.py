@@ -110,10 +110,10 @@ def details(section: Section, anchor: str, times: bool) -> list[Detail]:
         if cell.error is not None:
             found.append(Detail(key=row.key, label=row.label, errors=(cell.error,)))
             continue
-        attacks = {f"Attack {number + 1}": text for number, text in enumerate(cell.environment["attacks"])}
+        attacks = "; ".join(f"{number}. {text}" for number, text in enumerate(cell.environment["attacks"], 1))
         blocks = (
             Block("pictures", {"examples": _examples(cell), "success": "fooled", "failure": "not fooled"}),
-            Block("facts", attacks, "Attacks, in order"),
+            Block("facts", {"Attacks, in order": attacks}),
         )
         found.append(Detail(key=row.key, label=row.label, figure=f"n = {row.n}", blocks=blocks))
     return found

@@ -16,7 +16,7 @@ from deepsec_jax.randomness import example_keys, root_key
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Makers
-from deepsec_jax.studies.security.gate import Gate
+from deepsec_jax.studies.security.gating.gate import Gate
 from deepsec_jax.studies.security.worst import largest_linf
 from deepsec_jax.tables.table import Finding
 

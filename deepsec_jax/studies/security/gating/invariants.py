@@ -9,9 +9,11 @@ import numpy as np
 from deepsec_jax.attacks import ATTACKS
 from deepsec_jax.catalog import Card
 from deepsec_jax.evaluation.defense_cells import REPLAYED
+from deepsec_jax.metrics.bounded_mean import bounded_mean_interval
 from deepsec_jax.runs.cells import Cell
-from deepsec_jax.studies.security.gate import Gate
-from deepsec_jax.studies.security.worst import OUTSIDE, compared, robust
+from deepsec_jax.studies.defenses.inconsistencies import paired
+from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.worst import OUTSIDE, SYMBOLS, compared, robust
 from deepsec_jax.tables.table import Finding
 
 BEYOND = "outside the ball"
@@ -19,6 +21,24 @@ INVALID = "invalid images"
 ORDER = "weaker attack ahead of a stronger one"
 RADIUS = "larger radius fools fewer images"
 UNBOUNDED = "unbounded attack fails"
+FARTHER = "search ends farther away"
+KNOWN = "weak on the undefended network"
+
+NEARER = (
+    ("deepfool", "fgsm", "l2"), ("fmn", "deepfool", "l2"), ("ddn", "deepfool", "l2"),
+    ("cw2", "deepfool", "l2"), ("cw2", "cw2@k20", "l2"),
+    ("ead@l1", "cw2", "l1"), ("ead", "cw2", "l1"), ("ead@l1", "ead", "l1"),
+)  # fmt: skip
+"""(Attack, other, norm): the median change of the first must not be larger; only with equal goals."""
+
+FURTHER = 1.05
+"""Factor by which a change counts as larger."""
+
+FLOORS = {
+    "mnist": {"pgd": (0.3, 0.99), "bim": (0.3, 0.99), "fgsm": (0.3, 0.6)},
+    "cifar10": {"pgd": (8 / 255, 0.99)},
+}
+"""Data -> attack -> radius and the least success on a network that was trained without a defense."""
 
 Cells = Mapping[tuple[str, str], Cell]
 
@@ -38,9 +58,44 @@ def invariants(cells: Cells, *, closed: bool) -> list[Gate]:
         (ORDER, closed, "--preset strong, or more steps for the stronger attack", _order(made)),
         (RADIUS, closed, "--preset strong, or more steps at the larger radius", _radius(made)),
         (UNBOUNDED, False, "--preset strong: the search was stopped too early", _unbounded(made)),
+        (
+            FARTHER,
+            closed,
+            "--preset strong, or more search steps for the attack that ends farther away",
+            _farther(made),
+        ),
     ):
         if said := ", ".join(sentences):
             gates.append(Gate(Finding(label, said), close, remedy))
+    return gates
+
+
+def known_success(cells: Cells, data: str) -> list[Gate]:
+    """Return the attacks that fool an undefended network too seldom, of which every figure suffers.
+
+    A weak FGSM closes no gate: the worst case rests on the attacks with many steps.
+
+    Args:
+        cells: (knowledge, attack row) -> finished cell on a network that was trained without a defense.
+        data: name of its data set.
+    """
+    gates = []
+    for name, (radius, floor) in FLOORS.get(data, {}).items():
+        for (_, row), cell in cells.items():
+            used = _used(cell)
+            eps = used.get("eps")
+            same = row.partition("@")[0] == name and used.get("norm", "linf") == "linf"
+            if not same or not isinstance(eps, int | float) or eps < radius - OUTSIDE:
+                continue
+            left = robust(cell)
+            least = bounded_mean_interval(left, 0.0, 1.0)[0]
+            if least > 1 - floor:
+                text = (
+                    f"{row} at eps = {eps:.4g} fools {100 * (1 - left.mean()):.0f} % of n = {len(left)} "
+                    f"images of the undefended network, where {100 * floor:.0f} % are known to fall"
+                )
+                remedy = "--preset strong, or --attacks apgd autoattack, which must fool nearly all"
+                gates.append(Gate(Finding(KNOWN, text), name != "fgsm", remedy))
     return gates
 
 
@@ -116,3 +171,23 @@ def _unbounded(cells: Cells) -> Iterator[str]:
         card, left = card_of(name), float(robust(cell).mean())
         if card is not None and card.unbounded and left > 0 and not cell.environment.get("zero_gradient"):
             yield f"{knowledge.replace('_', '-')} {name} leaves {100 * left:.0f} %"
+
+
+def _farther(cells: Cells) -> Iterator[str]:
+    """Yield the searches that end farther away than a search that should, on images that both fool."""
+    for knowledge, name in cells:
+        for strong, weak, norm in NEARER:
+            if name != strong or (knowledge, weak) not in cells:
+                continue
+            first, second = cells[knowledge, strong], cells[knowledge, weak]
+            if _used(first).get("targeted") != _used(second).get("targeted"):
+                continue
+            both = slice(min(len(first.arrays["clean"]), len(second.arrays["clean"])))
+            fooled = (robust(first)[both] < 0.5) & (robust(second)[both] < 0.5)
+            fooled &= (first.arrays["linf"][both] > 0) & (second.arrays["linf"][both] > 0)
+            far, near = (cell.arrays[norm][both][fooled] for cell in (first, second))
+            if not fooled.any() or np.median(far) <= FURTHER * np.median(near):
+                continue
+            if paired((far > FURTHER * near).astype(float), (near > FURTHER * far).astype(float)).above:
+                ends = f"{strong} ends at {SYMBOLS[norm]} {np.median(far):.3g}"
+                yield f"{ends}, {weak} at {np.median(near):.3g}, medians of n = {int(fooled.sum())}"

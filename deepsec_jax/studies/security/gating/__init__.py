@@ -1,0 +1,1 @@
+"""Gates: what must hold before a figure may be called robust accuracy."""
