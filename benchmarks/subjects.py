@@ -17,7 +17,10 @@ from jax import lax
 
 from deepsec_jax import data, defenses, models
 
-SHAPES = {"mnist_cnn": (28, 28, 1), "small_cnn": (8, 8, 1), "resnet20": (32, 32, 3), "resnet56": (32, 32, 3)}
+SHAPES = {
+    "mnist_cnn": (28, 28, 1), "small_cnn": (8, 8, 1), "resnet20": (32, 32, 3), "resnet56": (32, 32, 3),
+    "alexnet": (28, 28, 1), "densenet": (32, 32, 3),
+}  # fmt: skip
 _forward = jax.jit(lambda model, x: model(x))
 
 

@@ -77,7 +77,7 @@ def put(tree: T, sharding: jax.sharding.Sharding) -> T:
         if is_key(leaf):
             words = parts(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-        host = np.asarray(leaf)
+        host = np.asarray(leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf))
         return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
     result: T = jax.tree.map(parts, tree)
@@ -89,6 +89,17 @@ def on_host(array: Any) -> np.ndarray:
     if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
         return np.asarray(multihost_utils.process_allgather(array, tiled=True))
     return np.asarray(array)
+
+
+def leads() -> bool:
+    """Tell whether this process writes files that all processes share; always true for a single one."""
+    return jax.process_index() == 0
+
+
+def together(place: str) -> None:
+    """Wait until all processes have come to this place of the program."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(place)
 
 
 def everywhere(sharding: NamedSharding) -> NamedSharding:

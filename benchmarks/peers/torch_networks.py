@@ -141,7 +141,72 @@ class ResNet(nn.Module):
         return self.out(x.mean((2, 3)))
 
 
-NETWORKS = {"mnist_cnn": MnistCNN, "small_cnn": SmallCNN, "resnet20": ResNet, "resnet56": ResNet}
+class AlexNet(nn.Module):
+    """The package's AlexNet: five convolutions, three padded pools, three dense layers."""
+
+    def __init__(self, weights: Weights):
+        super().__init__()
+        self.convs = nn.ModuleList(Conv(weights, f"convs/{i}", same=True) for i in range(5))
+        self.dense1 = _dense(weights, "dense1", channels=self.convs[-1].out_channels)
+        self.dense2, self.out = _dense(weights, "dense2"), _dense(weights, "out")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output; images and maps are channels first."""
+        for index, conv in enumerate(self.convs):
+            x = F.relu(conv(x))
+            if index in (0, 1, 4):
+                # As flax's SAME: an odd side is padded on both sides, an even one at its end.
+                x = F.max_pool2d(x, 3, 2, padding=x.shape[-1] % 2, ceil_mode=x.shape[-1] % 2 == 0)
+        return self.out(F.relu(self.dense2(F.relu(self.dense1(x.flatten(1))))))
+
+
+class NormConv(nn.Module):
+    """Batch norm, ReLU, convolution."""
+
+    def __init__(self, weights: Weights, name: str):
+        super().__init__()
+        self.norm, self.conv = Norm(weights, f"{name}/norm"), Conv(weights, f"{name}/conv", same=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output; images and maps are channels first."""
+        return self.conv(F.relu(self.norm(x)))
+
+
+class DenseNet(nn.Module):
+    """DenseNet-BC with three blocks, of whatever depth the weights have."""
+
+    def __init__(self, weights: Weights):
+        super().__init__()
+        self.stem, self.norm = Conv(weights, "stem", same=True), Norm(weights, "norm")
+        count = 1 + max(int(name.split("/")[2]) for name in weights if name.startswith("blocks/0/"))
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                nn.Sequential(
+                    NormConv(weights, f"blocks/{block}/{layer}/bottleneck"),
+                    NormConv(weights, f"blocks/{block}/{layer}/conv"),
+                )
+                for layer in range(count)
+            )
+            for block in range(3)
+        )
+        self.transitions = nn.ModuleList(NormConv(weights, f"transitions/{i}") for i in range(2))
+        self.out = _dense(weights, "out")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output; images and maps are channels first."""
+        x = self.stem(x)
+        for index, block in enumerate(self.blocks):
+            if index:
+                x = F.avg_pool2d(self.transitions[index - 1](x), 2)
+            for layer in block:
+                x = torch.cat((x, layer(x)), 1)
+        return self.out(F.relu(self.norm(x)).mean((2, 3)))
+
+
+NETWORKS = {
+    "mnist_cnn": MnistCNN, "small_cnn": SmallCNN, "resnet20": ResNet, "resnet56": ResNet,
+    "alexnet": AlexNet, "densenet": DenseNet,
+}  # fmt: skip
 
 
 def load_network(name: str, weights: Weights) -> nn.Module:

@@ -1,9 +1,11 @@
-"""Faster operations in the jaxpr of a gradient, for a CPU; the results are equal bit for bit.
+"""Faster operations in the jaxpr of a gradient, for a CPU.
+
+The results are equal bit for bit, but gradients with respect to images may be rounded differently.
 
 **Convolutions.**  XLA:CPU compiles a convolution to its fast kernel only if images are channels-last and the
 kernel has the order height, width, in, out.  In the entry computation a layout pass ensures this.  Inside the
 body of a loop or branch it does not, and the same call is several times slower.  So the operands are
-transposed explicitly.
+transposed explicitly.  With few channels they are sums and products, see ``thin_convolutions.py``.
 
 **Max-pooling** is written as slices and comparisons, see ``max_pooling.py``.
 
@@ -21,6 +23,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jax.extend.core.primitives import conv_general_dilated_p
 
 from deepsec_jax.attacks.max_pooling import max_pool, max_pool_gradient, windows_of
+from deepsec_jax.attacks.thin_convolutions import (
+    from_few_channels,
+    sum_of_places,
+    sum_of_products,
+    to_few_channels,
+)  # fmt: skip
 from deepsec_jax.platforms import on_cpu
 
 UNCHANGED = ("shard_map", "xla_pmap")
@@ -135,7 +143,12 @@ def _convolution(images: jax.Array, kernel: jax.Array, *, dimension_numbers: Any
     ordered = lax.ConvDimensionNumbers(channels_last, (rank - 1, rank - 2, *range(rank - 2)), channels_last)
     images = _transposed(images, (images_spec[0], *images_spec[2:], images_spec[1]))
     kernel = _transposed(kernel, (*kernel_spec[2:], kernel_spec[1], kernel_spec[0]))
-    result = conv_general_dilated_p.bind(images, kernel, dimension_numbers=ordered, **params)
+    if from_few_channels(images, kernel, params):
+        result = sum_of_places(images, kernel, params)
+    elif to_few_channels(images, kernel, params):
+        result = sum_of_products(images, kernel, params)
+    else:
+        result = conv_general_dilated_p.bind(images, kernel, dimension_numbers=ordered, **params)
     order = (out_spec[0], *out_spec[2:], out_spec[1])
     return _transposed(result, tuple(order.index(axis) for axis in range(rank)))
 

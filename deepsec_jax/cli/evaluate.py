@@ -50,6 +50,24 @@ def evaluate(options: RunOptions) -> int:
     return execute(study.jobs(options, run), run, unit=study.unit, wait=options.wait, dry_run=options.dry_run)
 
 
+def execute_together(jobs: "Sequence[Job]", run: "Run", *, unit: str) -> int | None:
+    """Compute the missing cells with all processes of ``jax.distributed``; see ``evaluation/processes.py``.
+
+    Returns:
+        As :func:`execute`; None in a process that does not lead.
+    """
+    from deepsec_jax.evaluation.processes import finish, follow, leading
+    from deepsec_jax.placement import leads
+
+    if not leads():
+        follow(jobs)
+        return None
+    try:
+        return execute(leading(jobs), run, unit=unit)
+    finally:
+        finish()
+
+
 def execute(
     jobs: "Sequence[Job]", run: "Run", *, unit: str = "cells", wait: bool = True, dry_run: bool = False
 ) -> int:
@@ -86,8 +104,13 @@ def execute(
     return _carry_out(run.store, jobs, todo, unit, wait)
 
 
-def open_run(study: "Study", options: RunOptions) -> "Run":
+def open_run(study: "Study", options: RunOptions, *, distributed: bool = False) -> "Run":
     """Return the checked model, data and run directory of a study.
+
+    Args:
+        study: what is evaluated.
+        options: its options.
+        distributed: compute on the devices of all processes.
 
     Raises:
         ValueError: no such model or data set, they do not match, or the run directory is invalid.
@@ -99,6 +122,8 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     from deepsec_jax.studies.column_versions import column_versions
     from deepsec_jax.studies.run import Run
 
+    if distributed:
+        models.join_processes()
     load = models.load_base if study.of_network else models.load
     loaded = load(options.model, options.data)
     dataset = data.load(loaded.data, data_dir=options.data_dir, size=loaded.size)
@@ -111,7 +136,7 @@ def open_run(study: "Study", options: RunOptions) -> "Run":
     store.check()
     defended = None if loaded.folder is None else loaded.folder.defended
     surrogate = None if defended is None or defended.surrogate is loaded.model else defended.surrogate
-    model = models.placed(loaded.model, options.devices)
+    model = models.placed(loaded.model, options.devices, distributed=distributed)
     return Run(
         model, loaded.about, dataset, classes, store, options.batch_size, surrogate=beside(surrogate, model)
     )

@@ -1,6 +1,7 @@
 """Load and check a model by its command-line name."""
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from deepsec_jax.cli import InputError
 
 if TYPE_CHECKING:
+    import jax
+
     from deepsec_jax.defenses import ModelFolder
 
 
@@ -73,8 +76,37 @@ def load(name: str, data: str | None) -> Loaded:
     return Loaded(found.model, about, data or found.saved.recipe.data, found)
 
 
-def placed(model: Any, devices: int | Literal["all"]) -> Any:
-    """Return the model on this many devices of the machine.
+def join_processes() -> None:
+    """Find the other processes of ``jax.distributed``.
+
+    On SLURM, TPU pods and other clusters jax finds them itself.  Elsewhere the environment names them:
+    JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
+
+    Raises:
+        InputError: there are no other processes to be found.
+    """
+    import jax
+
+    try:
+        jax.distributed.initialize(
+            num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
+        )
+    except (RuntimeError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise InputError(
+            f"--distributed finds no other processes ({line}): start it by srun or on a TPU pod, or set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from None
+
+
+def _number(variable: str) -> int | None:
+    """Return a number of the environment; None if it is not set."""
+    text = os.environ.get(variable)
+    return None if text is None else int(text)
+
+
+def placed(model: Any, devices: int | Literal["all"], *, distributed: bool = False) -> Any:
+    """Return the model on this many devices of the machine, or on those of all processes.
 
     Raises:
         InputError: the machine has fewer.
@@ -83,11 +115,24 @@ def placed(model: Any, devices: int | Literal["all"]) -> Any:
 
     from deepsec_jax.placement import on_devices
 
-    there = jax.local_devices()
+    if distributed:
+        return on_devices(model, jax.devices())
+    there = used(devices)
+    return model if len(jax.local_devices()) == 1 else on_devices(model, there)
+
+
+def used(devices: int | Literal["all"]) -> "list[jax.Device]":
+    """Return this many devices of the machine.
+
+    Raises:
+        InputError: the machine has fewer.
+    """
+    import jax
+
+    there: list[jax.Device] = jax.local_devices()
     if devices != "all" and devices > len(there):
         raise InputError(f"--devices is {devices}, but jax sees {len(there)} here: give fewer, or all")
-    used = there if devices == "all" else there[:devices]
-    return model if len(there) == 1 else on_devices(model, used)
+    return there if devices == "all" else there[:devices]
 
 
 def load_base(name: str, data: str | None) -> Loaded:

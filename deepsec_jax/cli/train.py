@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from deepsec_jax.studies.options import at_least
+from deepsec_jax.studies.options import Devices, at_least, check_devices
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
@@ -22,6 +22,7 @@ class Train:
         data: Another data set than the recipe's: a name, a path of an .npz, or a folder of images.
         image_size: Height and width to which a folder of images is resized; stored in the recipe.
         data_dir: Folder of TFDS sets; default TFDS's own.
+        devices: Devices to train on; batches are split over them if their number divides the batch.
         run_dir: Model folder to write; default runs/models/RECIPE.
         spec: TOML file with these options, by these names; the command line takes precedence.
         dry_run: Print the remaining training and its estimated time, and write nothing.
@@ -31,13 +32,16 @@ class Train:
     data: str | None = None
     image_size: tuple[int, int] | None = None
     data_dir: Path | None = None
+    devices: Devices = "all"
     run_dir: Path | None = None
     spec: Path | None = None
     dry_run: bool = False
 
     def run(self) -> None:
         """Train and print the model's folder and accuracy."""
+        check_devices(self.devices)
         from deepsec_jax import data, training
+        from deepsec_jax.cli.models import used
         from deepsec_jax.runs.atomic import check_room
 
         recipe = _on_other_data(training.recipe(self.recipe), self.data, self.image_size)
@@ -48,7 +52,7 @@ class Train:
             return
         if not folder.exists():
             check_room(folder.parent)
-        saved = training.train(recipe, dataset, folder)
+        saved = training.train(recipe, dataset, folder, devices=used(self.devices))
         figures = saved.figures
         print(
             f"{folder}: {recipe.model} on {recipe.data}, "

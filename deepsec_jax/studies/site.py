@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deepsec_jax.runs.cells import ATTACK, TRANSFER, Cell, kind_of
 from deepsec_jax.runs.store import read_cells
 from deepsec_jax.studies.column_versions import column_versions
 from deepsec_jax.studies.remarks.tables import REMARKS
@@ -27,6 +28,23 @@ class Page:
 
     study: Study
     views: Sequence[tuple[str, View]]
+
+
+def shown_by(study: Study, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of a study's page.
+
+    Attacks that another study has made for itself are left to its page: rows with a colon
+    (``bim@steps:5``), and attacks on other models than the one whose images are judged on others.
+    """
+    originals = {str(cell.config["original"]) for cell in cells if kind_of(cell.config) == TRANSFER}
+
+    def is_own(cell: Cell) -> bool:
+        if study.kinds != (ATTACK,) or kind_of(cell.config) != ATTACK:
+            return True
+        usual = ":" not in str(cell.config["attack"]["name"])
+        return usual and (not originals or str(cell.config["model"]["name"]) in originals)
+
+    return [cell for cell in cells if is_own(cell)]
 
 
 def write_site(
@@ -56,7 +74,7 @@ def write_site(
     """
     cells = read_cells(run_dir, column_versions())
     studies = (study for study in (REMARKS, *STUDIES.values()) if study.of(cells))
-    every = (Page(study, views_of(study, cells, times=times)) for study in studies)
+    every = (Page(study, views_of(study, shown_by(study, cells), times=times)) for study in studies)
     pages = [page for page in every if page.views]
     index = template("site.html").render(title=title, note=note, pages=pages, stages=stages, times=times)
     texts = {INDEX: index}

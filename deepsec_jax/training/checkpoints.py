@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from deepsec_jax import models
+from deepsec_jax.placement import leads, together
 from deepsec_jax.randomness import root_key
 from deepsec_jax.training.recipe import Recipe
 
@@ -90,24 +91,43 @@ def save_model(
     classes: int,
     figures: dict[str, Any],
 ) -> None:
-    """Write a model folder; an existing folder is an error and never overwritten."""
+    """Write a model folder; an existing folder is an error and never overwritten.
+
+    Several processes call this together, with the same folder.
+    """
     folder = Path(folder).absolute()
     if folder.exists():
         raise CheckpointError(f"{folder} exists already: choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    aside = _aside(folder)
     try:
         written = aside / "model-folder"
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(written / "model", nnx.state(model, KEPT))
-        card = {
-            "recipe": recipe.to_dict(), "image_shape": list(image_shape), "classes": classes,
-            "figures": figures, "digest": _digest(written / "model"),
-        }  # fmt: skip
-        (written / "recipe.json").write_text(json.dumps(card, indent=1) + "\n")
-        written.rename(folder)
+        together("weights are written")
+        if leads():
+            card = {
+                "recipe": recipe.to_dict(), "image_shape": list(image_shape), "classes": classes,
+                "figures": figures, "digest": _digest(written / "model"),
+            }  # fmt: skip
+            (written / "recipe.json").write_text(json.dumps(card, indent=1) + "\n")
+            written.rename(folder)
+        together("the model folder is there")
     finally:
+        if leads():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    """Return a temporary folder beside a model folder; several processes get the same one."""
+    if jax.process_count() == 1:
+        return Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    aside = folder.with_name(f".{folder.name}-written-together")
+    if leads():
         shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+    together("the temporary folder is there")
+    return aside
 
 
 def load_model(folder: str | os.PathLike[str], *, build: Build | None = None) -> Saved:

@@ -7,7 +7,7 @@ weights as an uninterrupted one.
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from deepsec_jax.batches import in_batches
 from deepsec_jax.data.datasets import DataError, Dataset, Split, unit_images
 from deepsec_jax.hashing import hash_tree
 from deepsec_jax.jit import jit_per_class
-from deepsec_jax.placement import place_rows
+from deepsec_jax.placement import leads, place_rows, put, together
 from deepsec_jax.progress import progress
 from deepsec_jax.protocols import Classifier, Images, Key, Labels
 from deepsec_jax.randomness import example_keys, is_key, reseed, root_key
@@ -178,11 +178,15 @@ def train(
     in_channels: int | None = None,
     tested: Mapping[str, Score] | None = None,
     notes: Mapping[str, Any] | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Saved:
     """Train, or resume after the last finished epoch, and return the best epoch's model.
 
     The model folder is written to ``folder`` when training is finished.  Until then the state after every
     epoch is in ``folder`` + ``.partial``.  A finished folder of the same recipe is loaded.
+
+    A batch is split over the devices.  They may be those of several processes (``jax.distributed``): all
+    call this with the same arguments, and see the same folder.
 
     Args:
         recipe: what to train and how.
@@ -195,6 +199,7 @@ def train(
         in_channels: channels of the network's input; default those of the images.
         tested: figures of the kept model on the test part; default ``test_accuracy``, on plain images.
         notes: JSON-ready facts to keep among the figures.
+        devices: to train on; default all.  If they do not divide a batch, the first one is used.
 
     Raises:
         CheckpointError: the folder holds a model, or an unfinished training, of another recipe, or a
@@ -236,9 +241,9 @@ def train(
         initial, recipe.transformation(steps).init(params), initial, jnp.array(-jnp.inf), jnp.array(-1)
     )
     key = root_key(recipe.seed)
-    batches, everywhere = _shardings(recipe.batch_size)
+    batches, everywhere = _shardings(recipe.batch_size, devices or jax.devices())
     traced = objective if not jax.tree_util.all_leaves([objective]) else jax.tree_util.Partial(objective)
-    state, streams, key, traced = jax.device_put((state, streams, key, traced), everywhere)
+    state, streams, key, traced = put((state, streams, key, traced), everywhere)
     partial_folder = folder.with_name(folder.name + ".partial")
     _check_same_training(partial_folder, {"recipe": recipe.to_dict(), **trained_on})
     history: list[dict[str, float]] = []
@@ -247,7 +252,7 @@ def train(
         done = manager.latest_step()
         if done is not None:
             restored = _restore(manager, done, state, partial_folder)
-            state, history = jax.device_put(restored["state"], everywhere), restored["history"]
+            state, history = put(restored["state"], everywhere), restored["history"]
         first = 0 if done is None else done + 1
         with progress(f"train {recipe.name}", recipe.epochs * steps, done_before=first * steps) as advance:
             for epoch in range(first, recipe.epochs):
@@ -258,13 +263,13 @@ def train(
                 carried = None
                 if hasattr(objective, "replays"):  # starts again with every epoch, so that resuming is exact
                     nothing = np.zeros((recipe.batch_size, *data.image_shape), np.float32)
-                    carried = jax.device_put(nothing, batches)
+                    carried = put(nothing, batches)
                 for step in range(steps):
                     first_row = step // replays * recipe.batch_size
                     rows = order[first_row : first_row + recipe.batch_size]
                     model_state, optimizer_state, carried, loss = _step(
                         graph, model_state, streams, optimizer_state,
-                        *jax.device_put((unit_images(fit.images[rows]), fit.labels[rows]), batches),
+                        *put((unit_images(fit.images[rows]), fit.labels[rows]), batches),
                         jax.random.fold_in(key, epoch * steps + step), carried,
                         np.float32((epoch * steps + step) / (recipe.epochs * steps)), traced,
                         recipe=recipe, steps_per_epoch=steps,
@@ -292,13 +297,15 @@ def train(
         **(notes or {}),
     }  # fmt: skip
     save_model(folder, best, recipe, image_shape=seen_shape, classes=data.classes, figures=figures)
-    shutil.rmtree(partial_folder)
+    if leads():
+        shutil.rmtree(partial_folder)
     return load_network(folder, build=build)
 
 
-def _shardings(batch_size: int) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
-    """Shard batches over all devices if they divide evenly, else use one; replicate the weights."""
-    devices = jax.devices()
+def _shardings(
+    batch_size: int, devices: Sequence[jax.Device]
+) -> tuple[jax.sharding.Sharding, jax.sharding.Sharding]:
+    """Shard batches over the devices if they divide evenly, else use one; replicate the weights."""
     used = devices if batch_size % len(devices) == 0 else devices[:1]
     mesh = jax.sharding.Mesh(np.array(used), ("batch",))
     return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
@@ -330,11 +337,12 @@ def _check_same_training(partial_folder: Path, training: dict[str, Any]) -> None
     partial_folder.mkdir(parents=True, exist_ok=True)
     note = partial_folder / "training.json"
     wanted = json.dumps(training, sort_keys=True)
-    if not note.exists():
+    if leads() and not note.exists():
         aside = note.with_suffix(".tmp")
         aside.write_text(wanted)
         aside.rename(note)  # atomic: half a note would look like another training
-    elif note.read_text() != wanted:
+    together("the training's settings are there")
+    if note.read_text() != wanted:
         raise CheckpointError(
             f"{partial_folder} holds an unfinished training of another recipe, data set or objective: finish "
             "it, remove it, or choose another folder"
@@ -344,10 +352,16 @@ def _check_same_training(partial_folder: Path, training: dict[str, Any]) -> None
 def _keep_best(
     model_state: Any, optimizer_state: Any, before: TrainingState, figure: float, epoch: int
 ) -> TrainingState:
+    def scalar(value: Any, like: jax.Array) -> jax.Array:
+        return put(jnp.asarray(value, like.dtype), like.sharding)
+
     # In a tie the later epoch wins, as in the original. Both sides are rounded, or a tie could look lower.
     score = np.float32(figure)
     if score >= np.float32(before.best_score):
-        return TrainingState(model_state, optimizer_state, model_state, jnp.array(score), jnp.array(epoch))
+        return TrainingState(
+            model_state, optimizer_state, model_state,
+            scalar(score, before.best_score), scalar(epoch, before.best_epoch),
+        )  # fmt: skip
     return before._replace(model=model_state, optimizer=optimizer_state)
 
 

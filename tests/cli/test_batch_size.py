@@ -24,9 +24,14 @@ class Memory:
 )
 def test_on_the_cpu_the_image_size_decides(shape, size):
     assert batch_size.on_cpu(shape) == size
-    assert batch_size.choose("auto", None, shape, 1000) == size
+    assert batch_size.choose("auto", None, shape, 1024) == size
     assert batch_size.choose("auto", None, shape, 1) == 1
     assert batch_size.choose(7, None, shape, 1000) == 7
+
+
+@pytest.mark.parametrize(("n", "size"), [(100, 50), (64, 64), (65, 33), (200, 50), (1, 1), (0, 1)])
+def test_batches_on_the_cpu_have_equal_sizes(n, size):
+    assert batch_size.equal_parts(n, 64) == size
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -15,6 +16,8 @@ from deepsec_jax.cli import reproduce
 from deepsec_jax.cli.main import main
 from deepsec_jax.cli.plan import InputError, plans, read
 from deepsec_jax.cli.processes import INTERRUPTED, beside
+from deepsec_jax.studies.site import shown_by
+from deepsec_jax.studies.table import STUDIES
 
 HERE = Path("runs/here")
 
@@ -120,6 +123,18 @@ def test_a_command_of_another_process_is_left_for_later(tmp_path, monkeypatch):
 
     monkeypatch.setattr(command_line, "main", run)
     assert [words[1] for words, _ in reproduce._run(stage, tmp_path)] == ["two", "one"] == ran
+
+
+def test_the_page_of_attacks_leaves_out_what_other_studies_made_for_themselves():
+    def cell(name, model="mine", **more):
+        return SimpleNamespace(config={"attack": {"name": name}, "model": {"name": model}, **more})
+
+    usual, curve, matrix = cell("fgsm@0.5"), cell("bim@steps:5"), cell("pgd", "another")
+    judged = cell("pgd", kind="transfer", original="mine")
+    assert shown_by(STUDIES["attacks"], [usual, curve, matrix, judged]) == [usual, judged]
+    assert shown_by(STUDIES["attacks"], [usual, matrix]) == [usual, matrix]
+    every = [usual, curve, matrix, judged]
+    assert shown_by(STUDIES["transferability"], every) == every
 
 
 def test_sites_that_differ_are_named():

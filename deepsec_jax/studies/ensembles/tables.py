@@ -66,7 +66,7 @@ def _section(cells: Sequence[Cell], attacks: Sequence[Cell], times: bool) -> Sec
         cells=(*known.sources.values(), *cells), kinds=("replayed", "whole", "worst"),
         facts=build.facts(cells, {
             "Ensembles": "; ".join(_in_words(each) for each in known.ensembles),
-            "Draw": f"seed {next((cell.config['draw'] for cell in cells if cell.kind == DRAWN), 0)}, from "
+            "Draw": f"seed {next((cell.config['draw'] for cell in cells if cell.kind == DRAWN), 0)}; used: "
                     + ", ".join(dict.fromkeys(
                         DEFENSES.label(str(cell.config["defense"]["name"])) for cell in asked)),
             "Hyperparameters": f"{preset} settings of attacks",
@@ -128,11 +128,17 @@ def _missing_best(section: Section) -> list[str]:
 
 
 def _findings(section: Section) -> list[str]:
-    return [
-        f"{row.label}: {finding.label}: {finding.text}."
-        for row in section.rows("worst")
-        for finding in row.findings
-    ]
+    """Return each finding once, with the rows that it is about."""
+    rows = list(section.rows("worst"))
+    about = build.grouped(
+        ((row.label, finding) for row in rows for finding in row.findings), lambda pair: str(pair[1].text)
+    )
+    found = []
+    for pairs in about.values():
+        names = list(dict.fromkeys(label for label, _ in pairs))
+        who = "All rows" if len(names) == len(rows) > 1 else "; ".join(names)
+        found.append(f"{who}: {pairs[0][1].label}: {pairs[0][1].text}.")
+    return found
 
 
 def _asked(cell: Cell) -> str:
