@@ -51,12 +51,12 @@ def evaluate(options: RunOptions) -> int:
 
 
 def execute_together(jobs: "Sequence[Job]", run: "Run", *, unit: str) -> int | None:
-    """Compute the missing cells with all processes of ``jax.distributed``; see ``cli/processes.py``.
+    """Compute the missing cells with all processes of ``jax.distributed``; see ``cli/together.py``.
 
     Returns:
         As :func:`execute`; None in a process that does not lead.
     """
-    from deepsec_jax.cli.processes import finish, follow, leading
+    from deepsec_jax.cli.together import finish, follow, leading
     from deepsec_jax.placement import leads
 
     if not leads():
