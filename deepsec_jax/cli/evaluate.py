@@ -51,20 +51,12 @@ def evaluate(options: RunOptions) -> int:
 
 
 def execute_together(jobs: "Sequence[Job]", run: "Run", *, unit: str) -> int | None:
-<<<<<<< HEAD
-    """Compute the missing cells with all processes of ``jax.distributed``; see ``runs/together.py``.
-=======
     """Compute the missing cells with all processes of ``jax.distributed``; see ``cli/together.py``.
->>>>>>> h/speed2
 
     Returns:
         As :func:`execute`; None in a process that does not lead.
     """
-<<<<<<< HEAD
-    from deepsec_jax.runs.together import finish, follow, leading
-=======
     from deepsec_jax.cli.together import finish, follow, leading
->>>>>>> h/speed2
     from deepsec_jax.placement import leads
 
     if not leads():
