@@ -132,6 +132,9 @@ def _run(stage: Stage, locks: Path, *, ahead: bool = False) -> Iterator[tuple[tu
         for number, command in waiting:
             # Cells have locks of their own, so that processes share an evaluation.
             lock = FileLock(locks / f"{stage.name}-{number}.lock") if command[0] != "evaluate" else None
+            if lock is None and left:  # it needs what an earlier command of another process writes
+                left.append((number, command))
+                continue
             try:
                 if lock is not None:
                     lock.acquire(blocking=False)

@@ -113,7 +113,7 @@ def noise_and_step(
 
     start = (x, jnp.full(x.shape[0], -jnp.inf, x.dtype))
     (noisy, _), _ = lax.scan(one, start, jnp.arange(DRAWS))
-    stepped = FGSM(eps=eps)(at_step(surrogate, of_model, 0), x, labels)
+    stepped = FGSM(eps=eps)(surrogate, x, labels, key=of_model)
     fooled = [fools(model, each, labels, asked).astype(jnp.float32) for each in (noisy, stepped)]
     return fooled[0], fooled[1]
 
