@@ -128,7 +128,7 @@ def _run(stage: Stage, locks: Path, *, ahead: bool = False) -> Iterator[tuple[tu
     locks.mkdir(parents=True, exist_ok=True)
     waiting = list(enumerate(stage.commands))
     while waiting:
-        left = []
+        left: list[tuple[int, tuple[str, ...]]] = []
         for number, command in waiting:
             # Cells have locks of their own, so that processes share an evaluation.
             lock = FileLock(locks / f"{stage.name}-{number}.lock") if command[0] != "evaluate" else None

@@ -192,6 +192,23 @@ def test_a_further_process_goes_through_the_stages_twice_and_writes_no_site(tmp_
     assert not (tmp_path / "here" / "site").exists()
 
 
+def test_an_evaluation_waits_for_the_models_of_its_stage(tmp_path, monkeypatch):
+    """Planted: a training that another process holds; the evaluation needs what it writes."""
+    ran = []
+    stage = reproduce.Stage("both", "", (("train", "one"), ("train", "two"), ("evaluate", "three")))
+    held = FileLock(tmp_path / "both-0.lock")
+    held.acquire()
+
+    def run(words):
+        ran.append(words[1])
+        held.release()
+        return 0
+
+    monkeypatch.setattr(command_line, "main", run)
+    list(reproduce._run(stage, tmp_path, ahead=True))
+    assert ran == ["two", "one", "three"]
+
+
 def test_only_evaluations_are_left_to_others(tmp_path, monkeypatch):
     ran = []
     stage = reproduce.Stage("both", "", (("train", "one"), ("evaluate", "two")))

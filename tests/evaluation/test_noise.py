@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import Linear
+from conftest import Linear, Noisy
 from defended import RAW, Misleading, make_dataset
 from planted import fitted
 
@@ -45,6 +45,20 @@ def test_a_misleading_gradient_is_behind_noise():
     (gate,) = noise_gates(found, [], Threat("linf", eps))
     assert gate.finding.label == NOISE and gate.remedy
     assert noise_gates(arrays_of(RAW, x, labels, eps), [], Threat("linf", eps)) == []
+
+
+def test_a_randomised_model_has_noise_and_a_step_too():
+    """Noise that is tiny beside the logits gives the figures of the model without noise."""
+    dataset, eps = make_dataset(), 0.05
+    x, labels = np.asarray(dataset.test.images), np.asarray(dataset.test.labels)
+    clean = (np.asarray(RAW(x)).argmax(1) == labels).astype(np.float32)
+    drawn, plain = (
+        noise_arrays(model, None, x, labels, clean, eps=eps, key=KEY, batch_size=50)
+        for model in (Noisy(RAW, jax.random.split(KEY, 4), 1e-6), RAW)
+    )
+    for name in ("noise", "one_step"):
+        assert plain[name].any() and not plain[name].all()
+        np.testing.assert_array_equal(drawn[name], plain[name])
 
 
 @pytest.fixture(scope="module")

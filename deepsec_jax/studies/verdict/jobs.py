@@ -18,7 +18,8 @@ from deepsec_jax.randomness import example_keys, reseed, root_key
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.options import InputError
 from deepsec_jax.studies.run import Run
-from deepsec_jax.studies.security.gating.indicated import ROWS, attack_at, indicator_arrays
+from deepsec_jax.studies.security.gating.indicated import attack_at, indicator_arrays
+from deepsec_jax.studies.security.gating.sign import ROWS
 from deepsec_jax.studies.verdict.attacks import MORE_STEPS, members, surrogate_of, told
 from deepsec_jax.studies.verdict.options import Options, radius_of
 

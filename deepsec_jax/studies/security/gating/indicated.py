@@ -10,18 +10,16 @@ import numpy as np
 from deepsec_jax.attacks import APGD, INDICATORS, indicators
 from deepsec_jax.attacks.settings import described
 from deepsec_jax.batches import OnBatch, in_batches, silent
-from deepsec_jax.evaluation.defense_cells import DefendedModel, is_exact
+from deepsec_jax.evaluation.defense_cells import DefendedModel
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.randomness import example_keys, root_key
+from deepsec_jax.randomness import example_keys
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Makers
 from deepsec_jax.studies.security.gating.gate import Gate
+from deepsec_jax.studies.security.gating.sign import ROWS, sign_job
 from deepsec_jax.studies.security.worst import largest_linf
 from deepsec_jax.tables.table import Finding
-
-ROWS = 100
-"""Number of images on which the indicators are measured: they cost two runs of APGD without early end."""
 
 STEPS = 100
 
@@ -170,34 +168,11 @@ def indicator_job(
     """
     threat = largest_linf(run.channels)
     attack = attack_at(threat.norm, threat.eps)
-    n = min(n, ROWS)
-    surrogate = None
-    if defended is not None and not is_exact(defended):
-        surrogate = defended.surrogate
-
-    def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        chosen = makers.candidates(n)
-        model = run.model if defended is None else defended.classifier
-        clean = np.ones(len(chosen)) if defended is None else makers.clean(defended, n).correct
-        batch_size = min(makers.batch_size, n)
-        arrays = indicator_arrays(
-            attack, model, surrogate, chosen.images, chosen.labels, clean,
-            key=root_key(seed), batch_size=batch_size, on_batch=on_batch,
-        )  # fmt: skip
-        return {"batch_size": batch_size, "surrogate": surrogate is not None}, arrays
-
-    about: dict[str, Any] = {}
-    if defended is not None:
-        weights = {"defended": defended.weights, "surrogate": defended.surrogate_weights}
-        about = {"defense": defended.about, "weights": weights}
-    name = "undefended" if defended is None else str(defended.about["name"])
-    config = {
-        "kind": KIND, "version": 1, "row": name, "data": run.dataset.name, "model": run.about,
-        "images": run.images(), "n": n, "seed": seed, "candidates": makers.candidates_name(n),
-        "attack": {"name": "apgd", "preset": preset, **described(attack)}, "threat": threat.key, **about,
+    about = {
+        "kind": KIND, "version": 1, "threat": threat.key,
+        "attack": {"name": "apgd", "preset": preset, **described(attack)},
     }  # fmt: skip
-    notes = run.notes if defended is None else partial(makers.notes, defended)
-    return Job(
-        config, compute, images=n, gradients=3 * STEPS, notes=notes, ready=partial(makers.candidates, n),
-        bytes=n * 32 + 65536,
+    return sign_job(
+        makers, run, defended, partial(indicator_arrays, attack), about,
+        n=n, seed=seed, gradients=3 * STEPS, bytes_per_image=32,
     )  # fmt: skip

@@ -16,17 +16,17 @@ from deepsec_jax.attacks.indicators import fools
 from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.batches import OnBatch, in_batches, silent
-from deepsec_jax.evaluation.defense_cells import DefendedModel, is_exact
+from deepsec_jax.evaluation.defense_cells import DefendedModel
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
-from deepsec_jax.randomness import example_keys, root_key
+from deepsec_jax.randomness import example_keys
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.runs.runner import Job
 from deepsec_jax.studies.defenses.inconsistencies import paired
 from deepsec_jax.studies.run import Run
 from deepsec_jax.studies.security.cells import Makers
 from deepsec_jax.studies.security.gating.gate import Gate
-from deepsec_jax.studies.security.gating.indicated import ROWS
+from deepsec_jax.studies.security.gating.sign import ROWS, sign_job
 from deepsec_jax.studies.security.gating.tried import tried
 from deepsec_jax.studies.security.worst import Threat, largest_linf, worst_case
 from deepsec_jax.tables.table import Finding
@@ -127,38 +127,16 @@ def noise_job(
         makers: of the other jobs.
         run: the undefended model and its data.
         defended: the defended model; None for the undefended one.
-        n: number of images, of which at most :data:`~.indicated.ROWS` are used.
+        n: number of images, of which at most :data:`ROWS` are used.
         seed: of images and noise.
         preset: of the section's attacks.
     """
-    threat, n = largest_linf(run.channels), min(n, ROWS)
-    surrogate = None if defended is None or is_exact(defended) else defended.surrogate
-
-    def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        chosen = makers.candidates(n)
-        model = run.model if defended is None else defended.classifier
-        clean = np.ones(len(chosen)) if defended is None else makers.clean(defended, n).correct
-        batch_size = min(makers.batch_size, n)
-        arrays = noise_arrays(
-            model, surrogate, chosen.images, chosen.labels, clean, eps=threat.eps, key=root_key(seed),
-            batch_size=batch_size, on_batch=on_batch,
-        )  # fmt: skip
-        return {"batch_size": batch_size}, arrays
-
-    about: dict[str, Any] = {}
-    if defended is not None:
-        weights = {"defended": defended.weights, "surrogate": defended.surrogate_weights}
-        about = {"defense": defended.about, "weights": weights}
-    name = "undefended" if defended is None else str(defended.about["name"])
-    config = {
-        "kind": KIND, "version": 1, "row": name, "data": run.dataset.name, "model": run.about,
-        "images": run.images(), "n": n, "seed": seed, "candidates": makers.candidates_name(n),
-        "attack": {"name": "noise", "preset": preset, "draws": DRAWS, "eps": threat.eps}, **about,
-    }  # fmt: skip
-    notes = run.notes if defended is None else partial(makers.notes, defended)
-    return Job(
-        config, compute, images=n, gradients=DRAWS + 2, notes=notes, ready=partial(makers.candidates, n),
-        bytes=n * 12 + 65536,
+    threat = largest_linf(run.channels)
+    attack = {"name": "noise", "preset": preset, "draws": DRAWS, "eps": threat.eps}
+    about = {"kind": KIND, "version": 1, "attack": attack}
+    return sign_job(
+        makers, run, defended, partial(noise_arrays, eps=threat.eps), about,
+        n=n, seed=seed, gradients=DRAWS + 2, bytes_per_image=12,
     )  # fmt: skip
 
 
