@@ -1,7 +1,6 @@
 """Eight devices: everything that takes images for a model follows it, and results equal those of one."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from children import free_address, run_together
 
 from deepsec_jax.cli import InputError, models
 from deepsec_jax.placement import place_rows, rows_sharding, whole_parts
@@ -90,7 +90,7 @@ print("fine")
 PROCESS = """
 import sys
 import jax
-jax.distributed.initialize(f"localhost:{sys.argv[1]}", num_processes=2, process_id=int(sys.argv[2]))
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 import jax.numpy as jnp, numpy as np
 from attacks.small import small
 from conftest import Noisy, make_images, make_linear
@@ -127,23 +127,11 @@ def environment(devices):
 
 
 def test_two_processes_give_the_results_of_one():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, port, str(number)], env=environment(1), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
-        for number in range(2)
-    ]  # fmt: skip
-    try:
-        said = [child.communicate(timeout=300) for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    for out, error in said:
-        assert out.strip().splitlines()[-1:] == ["fine"], error[-3000:]
+    address = free_address()
+    said = run_together([
+        ([sys.executable, "-c", PROCESS, address, str(number)], environment(1)) for number in range(2)
+    ])  # fmt: skip
+    assert [out.strip().splitlines()[-1:] for out in said] == [["fine"]] * 2
 
 
 def test_eight_devices_give_the_results_of_one():

@@ -1,13 +1,12 @@
 """``deepsec attack --distributed``: two processes write the run directory that one writes."""
 
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from children import free_address, run_together
 from cli.subjects import make_npz
 
 from deepsec_jax import attacks
@@ -31,9 +30,7 @@ def command(folder, name):
 def test_two_processes_attack_as_one(tmp_path):
     make_npz(tmp_path / "own.npz")
     (tmp_path / "the_model.py").write_text(MODEL)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     paths = (str(tmp_path), str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", ""))
     plain = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
     both = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
@@ -41,18 +38,8 @@ def test_two_processes_attack_as_one(tmp_path):
         ([*command(tmp_path, "two"), "--distributed"], {**both, "JAX_PROCESS_ID": number})
         for number in ("0", "1")
     ]
-    children = [
-        subprocess.Popen(line, env=plain | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for line, more in started
-    ]
-    try:
-        said = [child.communicate(timeout=300) for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    for child, (_, error) in zip(children, said, strict=True):
-        assert child.returncode == 0, error[-3000:]
-    assert "attacks.html" in said[1][0] and "attacks.html" not in said[2][0], "only the first one reports"
+    said = run_together([(line, plain | more) for line, more in started])
+    assert "attacks.html" in said[1] and "attacks.html" not in said[2], "only the first one reports"
     one, two = (read_cells(tmp_path / name, column_versions()) for name in ("one", "two"))
     assert [cell.name for cell in one] == [cell.name for cell in two] and len(one) == 2
     for mine, theirs in zip(one, two, strict=True):

@@ -1,8 +1,6 @@
 """Data-parallel training over two processes: the weights of one, and one folder written by both."""
 
 import os
-import socket
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from children import free_address, run_together
 from flax import nnx
 
 from deepsec_jax import data, training
@@ -28,10 +27,10 @@ def train(folder):
     )
 
 
-def together(folder, port, number):
+def together(folder, address, number):
     """One of two processes; without a number the only one."""
     if number:
-        jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(number))
+        jax.distributed.initialize(address, num_processes=2, process_id=int(number))
         assert jax.device_count() == 2 and jax.local_device_count() == 1
     train(Path(folder))
     print("fine")
@@ -44,26 +43,15 @@ def weights(folder):
 
 @pytest.mark.long
 def test_two_processes_train_the_weights_of_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
+    address = free_address()
     program = "import sys; from training.test_processes import together; together(*sys.argv[1:])"
     path = os.pathsep.join((str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")))
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / ("two" if number else "one")), port, number],
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    said = run_together([
+        ([sys.executable, "-c", program, str(tmp_path / ("two" if number else "one")), address, number], env)
         for number in ("0", "1", "")
-    ]  # fmt: skip
-    try:
-        said = [child.communicate(timeout=300) for child in children]
-    finally:
-        for child in children:
-            child.kill()
-    for out, error in said:
-        assert out.strip().splitlines()[-1:] == ["fine"], error[-3000:]
+    ])  # fmt: skip
+    assert [out.strip().splitlines()[-1:] for out in said] == [["fine"]] * 3
     for name in ("plain", "pat"):
         for one, two in zip(weights(tmp_path / "one" / name), weights(tmp_path / "two" / name), strict=True):
             np.testing.assert_allclose(two, one, rtol=1e-6, atol=1e-6)

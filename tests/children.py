@@ -1,0 +1,31 @@
+"""Several processes at once, for tests of ``jax.distributed`` on loopback."""
+
+import socket
+import subprocess
+from collections.abc import Sequence
+
+
+def free_address():
+    """Return an address on this machine that nobody listens to."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+def run_together(programs: Sequence[tuple[Sequence[str], dict[str, str]]]) -> list[str]:
+    """Run commands, each with its environment, at the same time; return what they print.
+
+    A command that fails, or takes more than five minutes, fails the test.
+    """
+    children = [
+        subprocess.Popen(words, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for words, env in programs
+    ]
+    try:
+        said = [child.communicate(timeout=300) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    for child, (_, error) in zip(children, said, strict=True):
+        assert child.returncode == 0, error[-3000:]
+    return [out for out, _ in said]
