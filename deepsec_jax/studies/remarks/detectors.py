@@ -9,6 +9,8 @@ from deepsec_jax.metrics.detection_record import ordered
 from deepsec_jax.studies.remarks.claims import (
     Claim,
     Verdict,
+    known_least,
+    known_mean,
     not_measured,
     resampled,
     spearman,
@@ -51,11 +53,11 @@ def _by_attack(evidence: Evidence) -> list[Verdict]:
     each = np.stack(
         [resampled_areas([evidence.detection[name, attack] for attack in attacks]) for name in names], axis=1
     )  # [R, detectors, attacks]
-    mean = np.nanmean(each, axis=2)
+    mean = known_mean(each, axis=2)
     over, order = f"{', '.join(names)}; {len(attacks)} attacks", np.argsort(mean[0])
     reversed_gap = np.max(
         [
-            np.nanmax(each[:, worse] - each[:, better], axis=1)
+            -known_least(each[:, better] - each[:, worse], axis=1)
             for place, worse in enumerate(order)
             for better in order[place + 1 :]
         ],
