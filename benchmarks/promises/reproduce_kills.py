@@ -6,9 +6,9 @@
 3. The same with two processes on each directory. One of them is killed each time.
 
 The sites are written with ``--no-times`` and must be equal byte for byte, file by file. So the models that
-were trained, too, are those of the undisturbed run: their hashes are in the site. Moments are drawn evenly
-over the time of the fastest run so far: the first one also compiles. If a directory is finished before enough
-kills, the next one follows.
+were trained, too, are those of the undisturbed run: their hashes are in the site. The time between
+two kills has an exponential distribution, whose mean is a third of the fastest run so far (the first one also
+compiles). If a directory is finished before enough kills, the next one follows.
 
     python -m benchmarks.promises.reproduce_kills --folder NEW
 
@@ -98,7 +98,7 @@ def disturb(
         folder: in which the processes run.
         processes: number of processes.
         kills: number of kills that are enough.
-        length: seconds in which the moments lie.
+        length: seconds of a run; three kills are expected in this time.
         killed: seconds after which processes were killed; new ones are appended.
         rng: draws moments and victims.
 
@@ -109,7 +109,7 @@ def disturb(
     alive = [start(plan, folder) for _ in range(processes)]
     with progress(f"kills, {processes} processes", kills, done_before=len(killed)) as advance:
         while len(killed) < kills:
-            victim, moment = int(rng.integers(processes)), rng.uniform(0, length)
+            victim, moment = int(rng.integers(processes)), rng.exponential(length / 3)
             try:
                 alive[victim].wait(timeout=moment)
             except subprocess.TimeoutExpired:
