@@ -1,8 +1,18 @@
 """Several processes at once, for tests of ``jax.distributed`` on loopback."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
+
+
+def environment(devices: int) -> dict[str, str]:
+    """Return the environment of a child with this many devices."""
+    tests = Path(__file__).parent
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}".strip()
+    path = os.pathsep.join((str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")))
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
 def free_address():

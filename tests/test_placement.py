@@ -1,14 +1,12 @@
 """Eight devices: everything that takes images for a model follows it, and results equal those of one."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from children import free_address, run_together
+from children import environment, free_address, run_together
 
 from deepsec_jax.cli import InputError, models
 from deepsec_jax.placement import place_rows, rows_sharding, whole_parts
@@ -116,14 +114,6 @@ for p, q in ((one, both), (Noisy(one, jax.random.split(key, 1)), Noisy(both, jax
         np.testing.assert_allclose(c[name], d[name], rtol=1e-6, atol=1e-6, err_msg=name)
 print("fine")
 """
-
-
-def environment(devices):
-    """Return the environment of a child with this many devices."""
-    tests = Path(__file__).parent
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}".strip()
-    path = os.pathsep.join((str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")))
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
 def test_two_processes_give_the_results_of_one():
