@@ -1,4 +1,4 @@
-"""``deepsec ... --distributed``: two processes write the run directories and model folders that one writes."""
+"""``deepsec ... --distributed``: two processes write the same run directories and models as one."""
 
 import contextlib
 import os
@@ -41,12 +41,12 @@ def environment(folder: Path, address: str = "", number: int = 0) -> dict[str, s
 
 def program(function: str, *words: str) -> list[str]:
     """Return the command that calls a function of this file."""
-    return [sys.executable, "-c", f"import sys; from cli.test_distributed import {function} as f; f(*sys.argv[1:])",
-            *words]  # fmt: skip
+    call = f"import sys; from cli.test_distributed import {function} as f; f(*sys.argv[1:])"
+    return [sys.executable, "-c", call, *words]
 
 
 def alone_and_together(function: str, folder: Path, *words: str) -> list[str]:
-    """Call a function in a process alone and in two together, each with its folder; return what they print."""
+    """Call a function in one process, and in two together in another folder; return what they print."""
     address = free_address()
     return run_together([
         (program(function, str(folder / "one"), *words), environment(folder)),
