@@ -52,7 +52,9 @@ def _explicit_mesh(tree: Any) -> Mesh | None:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return None
     meshes = [leaf.sharding.mesh for leaf in leaves if isinstance(leaf.sharding, NamedSharding)]
-    return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+    return next(
+        (mesh for mesh in meshes if isinstance(mesh, Mesh) and AxisType.Explicit in mesh.axis_types), None
+    )
 
 
 def _moved(tree: T, before: Mesh, after: Mesh) -> T:

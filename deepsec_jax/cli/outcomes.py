@@ -52,10 +52,10 @@ def agree(call: Callable[[], T]) -> T:
     number = _Calls.begun
     _Calls.begun += 1
     _watch()
-    result: Any = None
+    result: list[T] = []
     mine: Exception | None = None
     try:
-        result = call()
+        result.append(call())
     except Exception as error:
         mine = error
     told = _FINE if mine is None else f"{type(mine).__name__}: {' '.join(str(mine).split())}"[:500]
@@ -68,7 +68,7 @@ def agree(call: Callable[[], T]) -> T:
     for process, line in enumerate(outcomes):
         if line != _FINE:
             raise OtherProcessError(f"process {process} of {processes} failed ({line})")
-    return result
+    return result[0]
 
 
 def _outcome(number: int, process: int) -> str:
