@@ -99,13 +99,15 @@ def _end_if_stuck() -> None:
     processes = jax.process_count()
     while True:
         time.sleep(_POLL)
+        if (client := _client()) is None:
+            return
         try:
-            failures = _client().key_value_dir_get("deepsec/failed/")
+            failures = client.key_value_dir_get("deepsec/failed/")
             for name, line in failures:
                 number, process = name.rsplit("/", 2)[1:]
                 if time.monotonic() - seen.setdefault(number, time.monotonic()) < GRACE:
                     continue
-                told = _client().key_value_dir_get(f"deepsec/outcome/{number}/")
+                told = client.key_value_dir_get(f"deepsec/outcome/{number}/")
                 if len(told) < processes:
                     _end(f"process {process} of {processes} failed alone ({line})")
         except jax.errors.JaxRuntimeError:  # the service has ended, and with it the run
@@ -122,7 +124,7 @@ def _end(reason: str) -> None:
 
 
 def _client() -> Any:
-    """Return the client of jax's coordination service; jax has no public name for it."""
+    """Return the client of jax's coordination service, None after its end; jax has no public name for it."""
     from jax._src import distributed
 
     return distributed.global_state.client

@@ -66,11 +66,12 @@ def collectives_in_loops(hlo: str) -> list[str]:
 
     def called(lines: list[str], loops_only: bool) -> set[str]:
         return {
-            name.strip(" %,")
+            name.strip(" %")
             for line in lines
             if not loops_only or " while(" in line
             for _, names in CALLED.findall(line)
             for name in names.split(",")
+            if name.strip()
         }
 
     waiting = {name for lines in computations.values() for name in called(lines, loops_only=True)}

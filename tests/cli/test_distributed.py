@@ -170,7 +170,7 @@ def test_two_processes_train_and_defend_as_one(tmp_path):
 
 
 def attack_and_fail(run_dir: str, when: str, *more: str) -> None:
-    """Attack; the second process fails alone in the second attack, before or after all its computations."""
+    """Attack; the second process fails or dies alone in the second attack, before or after it computes."""
     outcomes.GRACE = 3.0
     whole = attack_jobs.attacked
 
@@ -178,6 +178,8 @@ def attack_and_fail(run_dir: str, when: str, *more: str) -> None:
         fails = jax.process_index() == 1 and type(attack).__name__ == "DeepFool"
         if fails and when == "before":
             raise MemoryError("planted")
+        if fails and when == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         result = whole(attack, *given, **named)
         if fails:
             raise MemoryError("planted")
@@ -209,6 +211,18 @@ def test_a_process_that_fails_alone_ends_all(linear):
     assert [code for code, _, _ in said] == [2, 2]
     for _, _, error in said:
         assert "error: process 1 of 2 failed alone (MemoryError: planted): the run ends" in error
+    store = Store(linear / "run", column_versions())
+    assert len([name for name in store.plan() if store.has_cell(name)]) == 1, "the first cell is kept"
+
+
+@pytest.mark.long
+def test_a_process_that_is_killed_ends_all(linear):
+    address = free_address()
+    words = program("attack_and_fail", str(linear / "run"), "killed", "--distributed")
+    started = time.monotonic()
+    said = ended_together([(words, environment(linear, address, number)) for number in range(2)])
+    assert said[1][0] == -signal.SIGKILL and said[0][0] not in (0, 1), said[0]
+    assert time.monotonic() - started < 300
     store = Store(linear / "run", column_versions())
     assert len([name for name in store.plan() if store.has_cell(name)]) == 1, "the first cell is kept"
 
