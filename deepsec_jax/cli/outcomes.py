@@ -6,6 +6,7 @@ which needs no device.  If all have come to the end of a call, one failure is a 
 others hang: a thread of each process ends it, with one line.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -25,6 +26,7 @@ GRACE = 10.0
 _POLL = 1.0  # seconds between two looks at the failures
 _WAIT = 60_000  # milliseconds of one call to the coordination service
 _FINE = "fine"
+_ENDED = "deepsec/ended/"
 
 
 class OtherProcessError(InputError):
@@ -64,6 +66,8 @@ def agree(call: Callable[[], T]) -> T:
     _client().key_value_set(_outcome(number, jax.process_index()), told)
     outcomes = [_get(_outcome(number, process)) for process in range(processes)]
     if mine is not None:
+        if ended := _client().key_value_dir_get(_ENDED):  # the error is that of a lost connection
+            _end(ended[0][1])
         raise mine
     for process, line in enumerate(outcomes):
         if line != _FINE:
@@ -116,6 +120,8 @@ def _end_if_stuck() -> None:
 
 def _end(reason: str) -> None:
     """End this process although its main thread waits in a collective operation."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the service may have ended
+        _client().key_value_set(f"{_ENDED}{jax.process_index()}", reason)
     print(f"error: {reason}: the run ends, finished cells and epochs are kept", file=sys.stderr, flush=True)
     sys.stdout.flush()
     if jax.process_index() == 0:
