@@ -34,10 +34,11 @@ class OtherProcessError(InputError):
 
 
 class _Calls:
-    """The calls of this process: how many were begun, and whether the thread watches."""
+    """This process: how many calls were begun, whether the thread watches, whether it is about to end."""
 
     begun = 0
     watched = False
+    ending = False
 
 
 def agree(call: Callable[[], T]) -> T:
@@ -120,6 +121,9 @@ def _end_if_stuck() -> None:
 
 def _end(reason: str) -> None:
     """End this process although its main thread waits in a collective operation."""
+    if _Calls.ending:  # by the other thread
+        time.sleep(60 * _POLL)
+    _Calls.ending = True
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # the service may have ended
         _client().key_value_set(f"{_ENDED}{jax.process_index()}", reason)
     print(f"error: {reason}: the run ends, finished cells and epochs are kept", file=sys.stderr, flush=True)
