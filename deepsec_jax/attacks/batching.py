@@ -197,7 +197,7 @@ def _per_shard(
 
     try:
         return made(checked=True)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         if VARYING not in str(error):
             raise
         return made(checked=False)  # a loop of the caller's model or attack begins with zeros, say
