@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 
 T = TypeVar("T")
 
@@ -41,8 +41,9 @@ def on_automatic_mesh(function: Callable[..., T]) -> Callable[..., T]:
     return call
 
 
-def automatic_mesh(mesh: Mesh) -> Mesh:
-    """Return the mesh with automatic axes only."""
+def automatic_mesh(mesh: Mesh | AbstractMesh) -> Mesh:
+    """Return the mesh of devices with automatic axes only."""
+    assert isinstance(mesh, Mesh), "arrays lie on a mesh of devices"
     return Mesh(mesh.devices, mesh.axis_names)
 
 

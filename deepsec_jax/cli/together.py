@@ -134,7 +134,7 @@ def _read(read: Callable[[], Any]) -> Any:
             answer = read(), None
         except Exception as error:
             answer = None, error
-    value, error = of_leader(answer)
-    if error is not None:
-        raise error
+    value, failure = of_leader(answer)
+    if failure is not None:
+        raise failure
     return value
