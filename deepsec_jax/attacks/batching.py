@@ -207,7 +207,7 @@ def _check_per_image(attack: Attack, rows: int) -> None:
     """Raise ValueError for an attack with values per image for another number of images."""
 
     def check(values: Any) -> Any:
-        if values.shape != (rows,):
+        if len(values) != rows:
             raise ValueError(
                 f"{type(attack).__name__} has {values.shape[0]} values in the place of a number, "
                 f"x has {rows} images: give one number, or one per image"
