@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from children import environment
 from conftest import make_images, make_linear
+from jax.sharding import AxisType
 
 from attacks.small import small
 from deepsec_jax.attacks import (
@@ -141,7 +142,7 @@ def test_every_attack_on_eight_devices_equals_one_and_does_not_talk_in_loops(par
 
 def in_shards(attack: Any, model: Any, x: Any, labels: Any, keys: Any) -> jax.stages.Traced:
     """Return the attack traced in a caller's ``jax.shard_map``, which checks what varies over devices."""
-    mesh = jax.make_mesh((1,), ("rows",))
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,))
     split, whole = jax.P("rows"), jax.P()
     mapped = jax.shard_map(
         lambda *given: call_and_count(*given[:4], key=given[4]),
@@ -201,7 +202,7 @@ def test_planted_carries_fail_the_check_and_run_without_it():
     with pytest.raises(TypeError, match=batching.VARYING):
         in_shards(Counting(), *arguments)
     x = np.asarray(arguments[1])
-    sharding = jax.NamedSharding(jax.make_mesh((1,), ("rows",)), jax.P("rows"))
+    sharding = jax.NamedSharding(jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,)), jax.P("rows"))
     found = run_in_batches(
         Counting(), make_linear(), x, np.zeros(16, np.int32), batch_size=16, sharding=sharding
     )
