@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
+from deepsec_jax.explicit_meshes import call_automatic
 from deepsec_jax.nnx_modules import copied_at_call
 
 T = TypeVar("T")
@@ -17,7 +18,8 @@ def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...
 
     For functions with a model of the caller: jax may confuse two dataclass nodes of jax or flax, see
     :class:`deepsec_jax.pytree.Struct`.  The hash of the classes becomes a static argument.  The function gets
-    modules of nnx as :class:`~deepsec_jax.nnx_modules.CopiedAtCall`.
+    modules of nnx as :class:`~deepsec_jax.nnx_modules.CopiedAtCall`, and arrays on explicit meshes as on
+    automatic ones (``explicit_meshes.py``).
 
     Args:
         function: to compile.
@@ -34,7 +36,7 @@ def jit_per_class(function: Callable[..., T], *, static_argnames: tuple[str, ...
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> T:
-        result: T = compiled(kind_of((args, named)), *args, **named)
+        result: T = call_automatic(compiled, kind_of((args, named)), *args, **named)
         return result
 
     return call

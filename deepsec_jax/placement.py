@@ -12,6 +12,7 @@ the axes that no weight uses.
 """
 
 import math
+import pickle
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -100,6 +101,21 @@ def together(place: str) -> None:
     """Wait until all processes have come to this place of the program."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)
+
+
+def of_leader(value: Any) -> Any:
+    """Return the first process's value in every process; others may give None.
+
+    Args:
+        value: anything that pickles.
+    """
+    if jax.process_count() == 1:
+        return value
+    content = np.frombuffer(pickle.dumps(value if leads() else None), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
+    room = np.zeros(length, np.uint8)
+    room[: min(length, len(content))] = content[:length]
+    return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(room)).tobytes())
 
 
 def everywhere(sharding: NamedSharding) -> NamedSharding:

@@ -13,7 +13,7 @@ ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
     "compilation_cache", "platforms", "placement", "foreign", "batches", "declared", "field_checks",
-    "nnx_modules", "jit", "model_traits", "hashing",
+    "nnx_modules", "jit", "model_traits", "hashing", "explicit_meshes", "loop_carries",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
@@ -24,7 +24,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pytree": ("protocols", "randomness", "field_checks"),
     "field_checks": (),
     "nnx_modules": ("pytree",),
-    "jit": ("nnx_modules",),
+    "jit": ("nnx_modules", "explicit_meshes"),
+    "explicit_meshes": (),
+    "loop_carries": (),
     "model_traits": ("randomness", "nnx_modules"),
     "hashing": ("randomness", "pytree"),
     "catalog": (),

@@ -32,6 +32,7 @@ from deepsec_jax.attacks.parts import Start, at_input, at_radius
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, function, integer, share
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, field, static
@@ -151,7 +152,7 @@ class APGD(Struct):
         rows = x.shape[0]
         nothing = (jnp.full(rows, -jnp.inf, jnp.float32), jnp.zeros(rows, bool))
         (last, _), (losses, success) = lax.scan(
-            body, (search.first, nothing), None, length=search.runs * (self.steps + 1)
+            body, varying_alike((search.first, nothing)), None, length=search.runs * (self.steps + 1)
         )
         return Trace(last.best.x, losses, success)
 
@@ -173,7 +174,9 @@ class APGD(Struct):
             return rows_where(live, moved, state), met | (live & success), taken + 1
 
         nobody = jnp.zeros(x.shape[0], bool)
-        met: jax.Array = lax.while_loop(unfinished, body, (search.first, nobody, jnp.int32(0)))[1]
+        met: jax.Array = lax.while_loop(
+            unfinished, body, varying_alike((search.first, nobody, jnp.int32(0)))
+        )[1]
         return met
 
 

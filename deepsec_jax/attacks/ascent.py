@@ -12,6 +12,7 @@ from deepsec_jax.attacks.layer_losses import clean_activations, loss_at
 from deepsec_jax.attacks.losses import Loss, ranked, succeeded
 from deepsec_jax.attacks.parts import Refinement, Start, StepRule
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.randomness import reseed
 
@@ -201,7 +202,7 @@ def climb(
 
     rows = x.shape[0]
     nothing = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
-    first = _State(x_0, rule.init(clean), nothing_refined, nothing)
+    first = varying_alike(_State(x_0, rule.init(clean), nothing_refined, nothing))
     if traced:
         last, (ranks, successes) = lax.scan(body, first, jnp.arange(steps))
     else:

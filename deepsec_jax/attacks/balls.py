@@ -6,6 +6,7 @@ from jax import lax
 
 from deepsec_jax.attacks.best_so_far import per_row
 from deepsec_jax.attacks.geometry import at_least_float32, l2_norm
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Images
 
 BALLS = ("l0", "l1", "l2", "linf")
@@ -103,6 +104,6 @@ def onto_l1_ball_in_box(point: Images, clean: Images, radius: jax.Array) -> Imag
 
     zero = jnp.zeros(radius.shape, jnp.float32)
     largest = jnp.max(magnitude, axis=(1, 2, 3))
-    _, high = lax.fori_loop(0, 30, halve, (zero, largest))
+    _, high = lax.fori_loop(0, 30, halve, varying_alike((zero, largest)))
     inside = size_of(at(zero), "l1") <= limit
     return clean + at(jnp.where(inside, 0.0, high))

@@ -17,11 +17,15 @@ from deepsec_jax.attacks.cost import Counted
 from deepsec_jax.attacks.float64 import as_given, is_rounded, narrowed
 from deepsec_jax.attacks.model_checks import check_mode, check_model, check_range
 from deepsec_jax.attacks.per_image import at_rows, map_per_image
+from deepsec_jax.explicit_meshes import automatic_mesh
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.placement import on_host, on_mesh, put, rows_axes, rows_sharding, whole_parts
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
+
+VARYING = "manual ax"
+"""Part of jax's message if a value counts as equal on all devices before a step and as different after it."""
 
 
 def run_in_batches(
@@ -179,22 +183,31 @@ def _per_shard(
 
     whole, split = PartitionSpec(), sharding.spec
     attack_specs = map_per_image(lambda values: split, attack, lambda leaf: whole)
-    made: tuple[jax.Array, Counted | None] = jax.shard_map(
-        local,
-        mesh=sharding.mesh,
-        in_specs=(attack_specs, whole, split, split, split),
-        out_specs=split,
-        axis_names=set(rows_axes(sharding)),  # weights may be split along the others
-        check_vma=False,
-    )(attack, model, x, labels, keys)
-    return made
+
+    def made(*, checked: bool) -> tuple[jax.Array, Counted | None]:
+        result: tuple[jax.Array, Counted | None] = jax.shard_map(
+            local,
+            mesh=automatic_mesh(sharding.mesh),
+            in_specs=(attack_specs, whole, split, split, split),
+            out_specs=split,
+            axis_names=set(rows_axes(sharding)),  # weights may be split along the others
+            check_vma=checked,
+        )(attack, model, x, labels, keys)
+        return result
+
+    try:
+        return made(checked=True)
+    except (TypeError, ValueError) as error:
+        if VARYING not in str(error):
+            raise
+        return made(checked=False)  # a loop of the caller's model or attack begins with zeros, say
 
 
 def _check_per_image(attack: Attack, rows: int) -> None:
     """Raise ValueError for an attack with values per image for another number of images."""
 
     def check(values: Any) -> Any:
-        if values.shape != (rows,):
+        if len(values) != rows:
             raise ValueError(
                 f"{type(attack).__name__} has {values.shape[0]} values in the place of a number, "
                 f"x has {rows} images: give one number, or one per image"

@@ -10,6 +10,7 @@ from deepsec_jax.attacks.geometry import towards
 from deepsec_jax.attacks.gradient import forward
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels
 
 _Segment = tuple[Closest, jax.Array, jax.Array]
@@ -52,5 +53,5 @@ def bisected(
         return best, jnp.where(reached, low, middle), jnp.where(reached, middle, high)
 
     ends = jnp.zeros(found.shape, jnp.float32), jnp.ones(found.shape, jnp.float32)
-    closest: Closest = lax.fori_loop(0, steps, halve, (best, *ends))[0]
+    closest: Closest = lax.fori_loop(0, steps, halve, varying_alike((best, *ends)))[0]
     return closest

@@ -19,6 +19,7 @@ from deepsec_jax.attacks.least_likely import least_likely_class, least_likely_ta
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.rejection import class_logits, open_logits
 from deepsec_jax.field_checks import count
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct, field, static
@@ -97,7 +98,7 @@ class Restarts(Struct):
             return better(best, *run(index)), None
 
         start = Best(x, jnp.zeros(x.shape[0], bool), jnp.full(x.shape[0], -jnp.inf, jnp.float32))
-        best, _ = lax.scan(keep, start, jnp.arange(self.n))
+        best, _ = lax.scan(keep, varying_alike(start), jnp.arange(self.n))
         return best.x
 
 
@@ -262,7 +263,7 @@ class MultiTarget(Struct):
             return better(best, *_candidate(model, x_adv, labels, None, _fold(streams.model, index))), None
 
         start = Best(x, jnp.zeros(x.shape[0], bool), jnp.full(x.shape[0], -jnp.inf, jnp.float32))
-        best, _ = lax.scan(keep, start, (jnp.arange(count), ranked))
+        best, _ = lax.scan(keep, varying_alike(start), (jnp.arange(count), ranked))
         return best.x
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.platforms import on_cpu
 
 Rows = TypeVar("Rows")
@@ -112,7 +113,7 @@ def rows_where(chosen: jax.Array, new: Rows, old: Rows) -> Rows:
 
 def _until(below: int, live: Live[Rows], step: Step[Rows], state: Rows) -> Rows:
     """Apply ``step`` until at most ``below`` rows are live."""
-    return lax.while_loop(lambda state: jnp.sum(live(state)) > below, step, state)
+    return lax.while_loop(lambda state: jnp.sum(live(state)) > below, step, varying_alike(state))
 
 
 def _live_first(live: Live[Any], state: Any) -> jax.Array:

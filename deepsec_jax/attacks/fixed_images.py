@@ -11,7 +11,7 @@ from deepsec_jax.pytree import Struct, static
 class FixedImages(Struct):
     """Return these images for any model: ``Square(start=FixedImages(x_adv))(model, x, labels, key=key)``.
 
-    They belong to one batch, row by row; slice them like the batch.
+    They belong to one batch, row by row; ``run_in_batches`` slices them with the images.
 
     Attributes:
         images: [B, H, W, C] of the dtype of the batch, in [0, 1] and in the ball of the next attack.
@@ -21,6 +21,7 @@ class FixedImages(Struct):
     images: Images
     targeted: bool = static(False)
 
+    per_image: ClassVar[tuple[str, ...]] = ("images",)
     uses_gradients: ClassVar[bool] = False
     targets = label_targets
 

@@ -21,6 +21,7 @@ from deepsec_jax.attacks.losses import logit_gap, succeeded
 from deepsec_jax.attacks.model_checks import check_model, check_shapes
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.randomness import example_keys
 
@@ -183,7 +184,7 @@ def unstable_predictions(
         change = jnp.abs(loss - here) / jnp.maximum(jnp.abs(here), jnp.finfo(jnp.float32).tiny)
         return total + jnp.where(jnp.isfinite(change), change, 1.0), None
 
-    total, _ = lax.scan(move, jnp.zeros(x.shape[0], jnp.float32), 1 + jnp.arange(moves))
+    total, _ = lax.scan(move, varying_alike(jnp.zeros(x.shape[0], jnp.float32), x), 1 + jnp.arange(moves))
     return jnp.minimum(total / moves, 1.0)
 
 

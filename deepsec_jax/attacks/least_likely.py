@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from deepsec_jax.answers import answered, least_likely
 from deepsec_jax.attacks.rejection import class_logits
 from deepsec_jax.jit import jit_per_class
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.model_traits import classes_of, gives_confidences
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels
 from deepsec_jax.randomness import is_randomised, reseed, root_key
@@ -36,7 +37,7 @@ def least_likely_class(model: Classifier, x: Images) -> Labels:
         return (total, possible | counts), None
 
     nothing = jnp.zeros((x.shape[0], classes_of(model, x)), jnp.float32)
-    start = (nothing, jnp.zeros(nothing.shape, bool))
+    start = varying_alike((nothing, jnp.zeros(nothing.shape, bool)), x)
     (total, possible), _ = jax.lax.scan(draw, start, jax.random.split(root_key(0), DRAWS))
     return least_likely(jnp.where(possible, total, -jnp.inf))
 

@@ -14,6 +14,7 @@ from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.field_checks import count, share
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, field, static
 
@@ -81,7 +82,7 @@ class ManyRestarts(Struct):
         def goes_on(state: _State) -> jax.Array:
             return jnp.any(race.live(state))
 
-        last = lax.while_loop(goes_on, lambda state: race.round(state, margin), state)
+        last = lax.while_loop(goes_on, lambda state: race.round(state, margin), varying_alike(state))
         return Counted(last.best.x, last.forwards, last.gradients)
 
 

@@ -29,6 +29,7 @@ from deepsec_jax.attacks.proximal import proximal
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, not_negative, optional, positive, share
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, field, static
 
@@ -211,6 +212,6 @@ def _shrunk(
         new = jnp.where(per_row(moving), new, delta)
         return new, moving & (l2_norm(new - delta) > SETTLED * l2_norm(new))
 
-    start = (ahead, jnp.ones(ahead.shape[0], bool))
+    start = varying_alike((ahead, jnp.ones(ahead.shape[0], bool)))
     closest: jax.Array = lax.fori_loop(0, PROXIMAL_STEPS, iterate, start)[0]
     return closest

@@ -27,15 +27,17 @@ def map_per_image(function: Callable[[Any], Any], attack: T, others: Callable[[A
     A model inside the attack (a surrogate) is one leaf; its fields are ignored.
 
     Args:
-        function: applied to arrays [B].
+        function: applied to arrays [B], and to stored images [B, H, W, C].
         attack: an attack.
         others: applied to every other leaf.
     """
 
     def mapped(path: tuple[Any, ...], leaf: Any) -> Any:
+        if names := _row_fields(leaf):
+            return leaf.replace(**{name: function(getattr(leaf, name)) for name in names})
         return function(leaf) if _is_per_image(path, leaf) else others(leaf)
 
-    result: T = jax.tree_util.tree_map_with_path(mapped, attack, is_leaf=is_model)
+    result: T = jax.tree_util.tree_map_with_path(mapped, attack, is_leaf=_is_whole)
     return result
 
 
@@ -47,6 +49,16 @@ def at_rows(attack: T, rows: Any) -> T:
         rows: an index of arrays [B].
     """
     return map_per_image(lambda values: values[rows], attack)
+
+
+def _row_fields(part: Any) -> tuple[str, ...]:
+    """Return the fields of a part, such as FixedImages, that its class declares to have one row per image."""
+    names: tuple[str, ...] = getattr(type(part), "per_image", ())
+    return names
+
+
+def _is_whole(part: Any) -> bool:
+    return is_model(part) or bool(_row_fields(part))
 
 
 def is_model(part: Any) -> bool:

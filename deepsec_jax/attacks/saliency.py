@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.loop_carries import varying_alike
+
 CAPACITY = 64
 """Maximum number of candidates for pairing; random Jacobians of 3072 entries have about 20."""
 
@@ -139,5 +141,7 @@ def _of_all(gain: jax.Array, loss: jax.Array, allowed: jax.Array) -> Pair:
         )
 
     nothing = jnp.zeros(rows, later.dtype)
-    best = lax.fori_loop(0, features, body, Found(jnp.full(rows, -jnp.inf), nothing, nothing))
+    best = lax.fori_loop(
+        0, features, body, varying_alike(Found(jnp.full(rows, -jnp.inf), nothing, nothing), gain)
+    )
     return Pair(best.first, best.second, jnp.isfinite(best.score))

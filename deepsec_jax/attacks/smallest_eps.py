@@ -15,6 +15,7 @@ from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.per_image import SCALED, at_rows
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.field_checks import count, not_negative
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, field, static
 
@@ -104,5 +105,5 @@ class SmallestEps(Struct):
             return (best, jnp.where(hit, low, middle), jnp.where(hit, middle, high)), None
 
         runs = jnp.arange(2, self.search_steps + 2)
-        (best, _, _), _ = lax.scan(halve, (best, jnp.zeros_like(largest), largest), runs)
+        (best, _, _), _ = lax.scan(halve, varying_alike((best, jnp.zeros_like(largest), largest)), runs)
         return best

@@ -18,6 +18,7 @@ from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
 from deepsec_jax.field_checks import count, integer
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
@@ -189,6 +190,6 @@ def _bisected(attack: SuperDeepFool, model: Classifier, state: _State) -> tuple[
         best = closer(best, stored, hit, l2_norm(stored.astype(jnp.float32) - clean))
         return best, jnp.where(hit, low, middle), jnp.where(hit, middle, high)
 
-    start = (state.best, jnp.zeros(rows, jnp.float32), jnp.ones(rows, jnp.float32))
+    start = varying_alike((state.best, jnp.zeros(rows, jnp.float32), jnp.ones(rows, jnp.float32)))
     best = lax.fori_loop(0, attack.search_steps, halve, start)[0]
     return best, jnp.where(searched, float(attack.search_steps), 0.0)

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepsec_jax.studies.attacks.options import Options
-from deepsec_jax.studies.options import InputError
 
 if TYPE_CHECKING:
     from deepsec_jax import protocols
+    from deepsec_jax.runs.runner import Job
     from deepsec_jax.runs.store import Store
+    from deepsec_jax.studies.run import Run
 
 COLUMNS = ("mr", "mr_8bit", "clean_error", "l0", "l2", "linf", "cc", "cc_gradients")
 
@@ -24,40 +25,31 @@ class Attack(Options):
     Attributes:
         n: Number of correctly classified test images to attack.
         metrics: Columns, see deepsec list metrics.
-        distributed: Compute with all processes of jax.distributed; start the same command in each.
         export: npz writes RUN_DIR/aes/CELL.npz for each attack; deepsec_jax.attacks.load and NumPy read it.
     """
 
     n: int = 200
     metrics: tuple[str, ...] = COLUMNS
-    distributed: bool = False
     export: Literal["nothing", "npz"] = "nothing"
 
     def run(self) -> int:
         """Attack, or resume an interrupted run; return 1 if an attack failed."""
         self.check()
-        if self.distributed and (self.dry_run or self.devices != "all"):
-            raise InputError(
-                "--distributed takes all devices and has no --dry-run: leave the other option out"
-            )
-        from deepsec_jax.cli.evaluate import execute, execute_together, open_run
+        from deepsec_jax.cli.evaluate import carry_out, opened
         from deepsec_jax.studies.attacks.jobs import jobs_of, presets
         from deepsec_jax.studies.attacks.tables import ATTACKS
 
-        run = open_run(ATTACKS, self, distributed=self.distributed)
-        attacks = presets(self.attacks, run, self.preset)
-        jobs = jobs_of(attacks, run, n=self.n, seed=self.seed, preset=self.preset, metrics=self.metrics)
-        if self.distributed:
-            together = execute_together(jobs, run, unit=ATTACKS.unit)
-            if together is None:
-                return 0  # the first process writes what follows
-            code = together
-        else:
-            code = execute(jobs, run, unit=ATTACKS.unit, wait=self.wait, dry_run=self.dry_run)
-        if self.dry_run:
-            return code
+        def jobs_in(run: "Run") -> "list[Job]":
+            attacks = presets(self.attacks, run, self.preset)
+            return jobs_of(attacks, run, n=self.n, seed=self.seed, preset=self.preset, metrics=self.metrics)
+
+        run, jobs = opened(ATTACKS, self, jobs_in)
+        code = carry_out(self, jobs, run, unit=ATTACKS.unit)
+        if code is None or self.dry_run:
+            return code or 0
         write_page(run.store.folder, run.store.folder / "report")
         if self.export == "npz":
+            attacks = presets(self.attacks, run, self.preset)
             for attack, job in zip(attacks.values(), jobs, strict=True):
                 if run.store.has_cell(job.name):
                     print(f"images {export(run.store, job.name, attack)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from deepsec_jax.cli import InputError, models
-from deepsec_jax.studies.options import at_least
+from deepsec_jax.studies.options import at_least, check_distributed
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
@@ -27,6 +27,8 @@ class Defend:
         data_dir: Folder of TFDS sets; default TFDS's own.
         preset: Hyperparameters: DEEPSEC's, the original paper's, or small ones for two cores.
         seed: Seed of all random numbers.
+        distributed: Train with all processes of jax.distributed; start the same command in each, with one
+            folder that all of them see.
         run_dir: Model folder to write; default runs/defenses/DEFENSE-PRESET-MODEL.
         spec: TOML file with these options, by these names; the command line takes precedence.
         dry_run: Print the remaining training and its estimated time, and write nothing.
@@ -38,6 +40,7 @@ class Defend:
     data_dir: Path | None = None
     preset: Literal["paper", "strong", "small"] = "paper"
     seed: int = 100
+    distributed: bool = False
     run_dir: Path | None = None
     spec: Path | None = None
     dry_run: bool = False
@@ -45,7 +48,18 @@ class Defend:
     def run(self) -> None:
         """Fit the defense and print its folder and accuracy."""
         at_least("--seed", self.seed, 0)
+        if self.distributed:
+            check_distributed("all", dry_run=self.dry_run)
+            from deepsec_jax.cli.outcomes import agree
+
+            models.join_processes()
+            agree(self._fit)
+        else:
+            self._fit()
+
+    def _fit(self) -> None:
         from deepsec_jax import data, defenses
+        from deepsec_jax.placement import leads
         from deepsec_jax.randomness import root_key
         from deepsec_jax.runs.atomic import check_room
 
@@ -68,6 +82,8 @@ class Defend:
             "name": self.defense, "preset": self.preset, "base": Path(self.model).resolve().name,
         }  # fmt: skip
         fitted = defenses.fit_into(folder, defense, base, dataset, key=root_key(self.seed), card=card)
+        if not leads():
+            return
         said = _accuracy(defenses.ModelFolder(fitted.classifier, fitted.saved, fitted))
         before = 100 * saved.figures["test_accuracy"]
         print(

@@ -1,8 +1,8 @@
 """``deepsec evaluate STUDY``: the same steps for every study."""
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,26 +46,50 @@ def evaluate(options: RunOptions) -> int:
 
     study = next(study for study in STUDIES.values() if study.options is type(options))
     options.check()
-    run = open_run(study, options)
-    return execute(study.jobs(options, run), run, unit=study.unit, wait=options.wait, dry_run=options.dry_run)
+    run, jobs = opened(study, options, lambda run: study.jobs(options, run))
+    return carry_out(options, jobs, run, unit=study.unit) or 0
 
 
-def execute_together(jobs: "Sequence[Job]", run: "Run", *, unit: str) -> int | None:
-    """Compute the missing cells with all processes of ``jax.distributed``; see ``cli/together.py``.
+def opened(
+    study: "Study", options: RunOptions, jobs: "Callable[[Run], list[Job]]"
+) -> "tuple[Run, list[Job]]":
+    """Return the run of a study and its jobs; with ``distributed`` in all processes, or in none."""
+
+    def make() -> "tuple[Run, list[Job]]":
+        run = open_run(study, options)
+        return run, jobs(run)
+
+    if not options.distributed:
+        return make()
+    from deepsec_jax.cli.outcomes import agree
+
+    models.join_processes()
+    return agree(make)
+
+
+def carry_out(options: RunOptions, jobs: "Sequence[Job]", run: "Run", *, unit: str) -> int | None:
+    """Compute the missing cells, with all processes if ``distributed``; see ``cli/together.py``.
 
     Returns:
         As :func:`execute`; None in a process that does not lead.
     """
+    if not options.distributed:
+        return execute(jobs, run, unit=unit, wait=options.wait, dry_run=options.dry_run)
     from deepsec_jax.cli.together import finish, follow, leading
     from deepsec_jax.placement import leads
+    from deepsec_jax.runs.store import Store
 
     if not leads():
-        follow(jobs)
+        follow(jobs, forget=run.forget)
         return None
+    written = replace(run, store=Store(run.store.folder, run.store.versions))
     try:
-        return execute(leading(jobs), run, unit=unit)
-    finally:
+        code = execute(leading(jobs, forget=run.forget), written, unit=unit, wait=options.wait)
+    except Exception:
         finish()
+        raise
+    finish()
+    return code
 
 
 def execute(
@@ -104,13 +128,12 @@ def execute(
     return _carry_out(run.store, jobs, todo, unit, wait)
 
 
-def open_run(study: "Study", options: RunOptions, *, distributed: bool = False) -> "Run":
+def open_run(study: "Study", options: RunOptions) -> "Run":
     """Return the checked model, data and run directory of a study.
 
     Args:
         study: what is evaluated.
         options: its options.
-        distributed: compute on the devices of all processes.
 
     Raises:
         ValueError: no such model or data set, they do not match, or the run directory is invalid.
@@ -122,8 +145,6 @@ def open_run(study: "Study", options: RunOptions, *, distributed: bool = False) 
     from deepsec_jax.studies.column_versions import column_versions
     from deepsec_jax.studies.run import Run
 
-    if distributed:
-        models.join_processes()
     load = models.load_base if study.of_network else models.load
     loaded = load(options.model, options.data)
     dataset = data.load(loaded.data, data_dir=options.data_dir, size=loaded.size)
@@ -136,7 +157,11 @@ def open_run(study: "Study", options: RunOptions, *, distributed: bool = False) 
     store.check()
     defended = None if loaded.folder is None else loaded.folder.defended
     surrogate = None if defended is None or defended.surrogate is loaded.model else defended.surrogate
-    model = models.placed(loaded.model, options.devices, distributed=distributed)
+    model = models.placed(loaded.model, options.devices, distributed=options.distributed)
+    if options.distributed:
+        from deepsec_jax.cli.together import LedStore
+
+        store = LedStore(store.folder, store.versions)
     return Run(
         model, loaded.about, dataset, classes, store, options.batch_size, surrogate=beside(surrogate, model)
     )

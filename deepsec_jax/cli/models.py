@@ -77,7 +77,7 @@ def load(name: str, data: str | None) -> Loaded:
 
 
 def join_processes() -> None:
-    """Find the other processes of ``jax.distributed``.
+    """Find the other processes of ``jax.distributed``, once.
 
     On SLURM, TPU pods and other clusters jax finds them itself.  Elsewhere the environment names them:
     JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES, JAX_PROCESS_ID.
@@ -87,6 +87,8 @@ def join_processes() -> None:
     """
     import jax
 
+    if jax.distributed.is_initialized():
+        return
     try:
         jax.distributed.initialize(
             num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")

@@ -32,16 +32,15 @@ class Robustness(Options):
                 f"--card needs the folder of a model, and {self.model} is none: leave out --card"
             )
         from deepsec_jax.cli.attack import write_page
-        from deepsec_jax.cli.evaluate import execute, open_run
+        from deepsec_jax.cli.evaluate import carry_out, opened
         from deepsec_jax.runs.store import read_cells
         from deepsec_jax.studies.verdict.sentences import verdict
         from deepsec_jax.studies.verdict.tables import ROBUSTNESS_STUDY
 
-        run = open_run(ROBUSTNESS_STUDY, self)
-        jobs = ROBUSTNESS_STUDY.jobs(self, run)
-        code = execute(jobs, run, unit=ROBUSTNESS_STUDY.unit, wait=self.wait, dry_run=self.dry_run)
-        if self.dry_run:
-            return code
+        run, jobs = opened(ROBUSTNESS_STUDY, self, lambda run: ROBUSTNESS_STUDY.jobs(self, run))
+        code = carry_out(self, jobs, run, unit=ROBUSTNESS_STUDY.unit)
+        if code is None or self.dry_run:
+            return code or 0
         names = {job.name for job in jobs}
         cells = [cell for cell in read_cells(run.store.folder, run.store.versions) if cell.name in names]
         print(f"\nHow robust is {run.about['name']}?")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from deepsec_jax.studies.options import Devices, at_least, check_devices
+from deepsec_jax.studies.options import Devices, at_least, check_devices, check_distributed
 
 if TYPE_CHECKING:
     from deepsec_jax.data import Dataset
@@ -23,6 +23,8 @@ class Train:
         image_size: Height and width to which a folder of images is resized; stored in the recipe.
         data_dir: Folder of TFDS sets; default TFDS's own.
         devices: Devices to train on; batches are split over them if their number divides the batch.
+        distributed: Train with all processes of jax.distributed; start the same command in each, with one
+            folder that all of them see.
         run_dir: Model folder to write; default runs/models/RECIPE.
         spec: TOML file with these options, by these names; the command line takes precedence.
         dry_run: Print the remaining training and its estimated time, and write nothing.
@@ -33,6 +35,7 @@ class Train:
     image_size: tuple[int, int] | None = None
     data_dir: Path | None = None
     devices: Devices = "all"
+    distributed: bool = False
     run_dir: Path | None = None
     spec: Path | None = None
     dry_run: bool = False
@@ -40,8 +43,20 @@ class Train:
     def run(self) -> None:
         """Train and print the model's folder and accuracy."""
         check_devices(self.devices)
+        if self.distributed:
+            check_distributed(self.devices, dry_run=self.dry_run)
+            from deepsec_jax.cli.models import join_processes
+            from deepsec_jax.cli.outcomes import agree
+
+            join_processes()
+            agree(self._train)
+        else:
+            self._train()
+
+    def _train(self) -> None:
         from deepsec_jax import data, training
         from deepsec_jax.cli.models import used
+        from deepsec_jax.placement import leads
         from deepsec_jax.runs.atomic import check_room
 
         recipe = _on_other_data(training.recipe(self.recipe), self.data, self.image_size)
@@ -52,7 +67,10 @@ class Train:
             return
         if not folder.exists():
             check_room(folder.parent)
-        saved = training.train(recipe, dataset, folder, devices=used(self.devices))
+        devices = None if self.distributed else used(self.devices)
+        saved = training.train(recipe, dataset, folder, devices=devices)
+        if not leads():
+            return
         figures = saved.figures
         print(
             f"{folder}: {recipe.model} on {recipe.data}, "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepsec_jax.defenses.base import DefenseError
+from deepsec_jax.placement import leads, together
 
 ARRAYS = "detector.npz"
 
@@ -22,9 +23,11 @@ def keep_arrays(folder: str | os.PathLike[str], **arrays: Any) -> None:
     path = Path(folder) / ARRAYS
     aside = path.with_suffix(".tmp")
     named: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
-    with aside.open("wb") as file:
-        np.savez(file, **named)
-    aside.replace(path)
+    if leads():  # all processes have the same arrays
+        with aside.open("wb") as file:
+            np.savez(file, **named)
+        aside.replace(path)
+    together("the detector's arrays are there")
 
 
 def has_arrays(folder: str | os.PathLike[str]) -> bool:

@@ -17,6 +17,7 @@ from deepsec_jax.defenses.base import REJECTED, Base, DefenseError
 from deepsec_jax.defenses.detector import FittedDetector
 from deepsec_jax.defenses.table import DEFENSES, DETECTORS
 from deepsec_jax.models.guarded import Guarded
+from deepsec_jax.placement import leads, together
 from deepsec_jax.protocols import Classifier, Defense, Detector, Key
 from deepsec_jax.training import Saved, load_network
 from deepsec_jax.training.checkpoints import DEFENSE_CARD
@@ -111,6 +112,8 @@ def fit_into(
 ) -> Defended:
     """Fit a defense or detector into a folder, or resume an interrupted fit; a finished one is loaded.
 
+    The processes of ``jax.distributed`` call this together, with a folder that all of them see.
+
     Args:
         folder: model folder to write.
         defense: to fit; its ``fit`` writes to the folder what its ``restore`` reads.
@@ -136,20 +139,24 @@ def fit_into(
             "choose another folder or remove it"
         )
     note = _unfinished(folder)
-    if not folder.exists():  # without its card the folder must not be taken for a network's
+    together("the folder was looked at")  # by all processes, before one of them writes
+    if leads() and not folder.exists():  # without its card the folder must not be taken for a network's
         folder.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps(whole, indent=1) + "\n")
     try:
         defense.fit(base, data, key=key, folder=folder)
     except Exception:
-        if not folder.exists():
+        if leads() and not folder.exists():
             note.unlink(missing_ok=True)
         raise
-    if not path.is_file():  # written after the model, so a folder with a card is complete
-        aside = path.with_suffix(".tmp")
-        aside.write_text(json.dumps(whole, indent=1) + "\n")
-        aside.rename(path)
-    note.unlink(missing_ok=True)
+    together("the defense is fitted")
+    if leads():
+        if not path.is_file():  # written after the model, so a folder with a card is complete
+            aside = path.with_suffix(".tmp")
+            aside.write_text(json.dumps(whole, indent=1) + "\n")
+            aside.rename(path)
+        note.unlink(missing_ok=True)
+    together("the defense has its card")
     return load_defended(folder)
 
 

@@ -16,6 +16,7 @@ from deepsec_jax.data import Dataset, Split
 from deepsec_jax.defenses.base import Base, DefenseError, check_keepable, keep_network
 from deepsec_jax.defenses.transformed import DRAWS, Transformed
 from deepsec_jax.field_checks import count
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.model_traits import logits_shape
 from deepsec_jax.models.wrappers import EOT
 from deepsec_jax.progress import progress
@@ -87,7 +88,7 @@ class RegionVotes(Struct):
             )
             return votes + counted.sum(axis=0), None
 
-        nobody = jnp.zeros((rows, classes), jnp.float32)
+        nobody = varying_alike(jnp.zeros((rows, classes), jnp.float32), x)
         votes = lax.scan(count, nobody, jnp.arange(0, self.points, each))[0]
         return votes / jnp.sum(votes, axis=-1, keepdims=True)
 

@@ -12,14 +12,12 @@ import numpy as np
 
 from deepsec_jax.attacks import AutoAttack, FixedImages, Transfer, run_in_batches
 from deepsec_jax.attacks.batching import check_values
-from deepsec_jax.attacks.call import call_and_count
-from deepsec_jax.attacks.cost import Cost, cost
+from deepsec_jax.attacks.cost import Cost, Counted, cost
 from deepsec_jax.batches import OnBatch, batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.evaluation.predictions import Predictions, predict
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Key
-from deepsec_jax.pytree import Struct, static
 from deepsec_jax.randomness import example_keys, is_randomised, reseed, typed_key
 
 STANDS, ALREADY = -1, -2
@@ -153,12 +151,17 @@ def run_cascade(
             keys = example_keys(jax.random.fold_in(attack_key, number), rows)[left]
             tried = best.copy()
             for cut, part in _parts(attack, best[left], batch_size):
-                chosen, tally = left[cut], Tally()
+                chosen = left[cut]
+                counts: list[Counted] = []
+                searched, asked_model = part, model
+                if isinstance(part, Transfer):  # which does not count
+                    searched = part.attack
+                    asked_model = reseed(part.surrogate, example_keys(key, batch_size))
                 tried[chosen] = run_in_batches(
-                    Counting(part, tally), model, images[chosen], labels[chosen],
-                    key=keys[cut], batch_size=batch_size, on_batch=meter.tell,
+                    searched, asked_model, images[chosen], labels[chosen],
+                    key=keys[cut], batch_size=batch_size, on_batch=meter.tell, on_counts=counts.append,
                 )  # fmt: skip
-                spent = tally.of(len(chosen), prices[number])
+                spent = _spent(counts, prices[number])
                 gradients[chosen] += spent[0]
                 forwards[chosen] += spent[1]
             asked = np.arange(rows) if random else left
@@ -200,44 +203,12 @@ def _weight(price: Cost) -> int:
     return 1 if math.isnan(calls) else max(1, round(calls))
 
 
-class Tally:
-    """Forwards and gradients of each batch of one attack; host code."""
-
-    def __init__(self) -> None:
-        self.batches: list[tuple[Any, Any]] = []
-
-    def of(self, rows: int, price: Cost) -> tuple[Any, Any]:
-        """Return gradients and forwards [rows]; the declared cost of an attack that does not count."""
-        if not self.batches:
-            return price.gradients, price.forwards
-        gradients, forwards = zip(*self.batches, strict=True)
-        return np.concatenate(gradients)[:rows], np.concatenate(forwards)[:rows]
-
-
-class Counting(Struct):
-    """An attack that records its calls; host code.
-
-    Attributes:
-        attack: the attack, on its surrogate if it is a ``Transfer``.
-        tally: receives the counts of each batch, static.
-    """
-
-    attack: Any
-    tally: Tally = static(None)
-
-    def targets(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
-        """Return the attack's targets."""
-        return self.attack.targets(model, x, labels, key=key)
-
-    def __call__(self, model: Classifier, x: Any, labels: Any, *, key: Any = None) -> Any:
-        """Return the attack's images."""
-        attack: Any = self.attack
-        if isinstance(attack, Transfer):
-            attack, model = attack.attack, attack.surrogate
-        x_adv, counted = call_and_count(attack, model, x, labels, key=key)
-        if counted is not None:
-            self.tally.batches.append((counted.gradients, counted.forwards))
-        return x_adv
+def _spent(counts: list[Counted], price: Cost) -> tuple[Any, Any]:
+    """Return gradients and forwards of each row; the declared cost of an attack that does not count."""
+    if not counts:
+        return price.gradients, price.forwards
+    gradients = np.concatenate([part.gradients for part in counts])
+    return gradients, np.concatenate([part.forwards for part in counts])
 
 
 def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, Any]]:
@@ -246,9 +217,9 @@ def _parts(attack: Any, best: np.ndarray, batch_size: int) -> Iterator[tuple[np.
         yield np.arange(len(best)), attack
         return
     search: Any = attack.attack
-    for padded in batches(len(best), batch_size):  # as run_in_batches does
+    for padded in batches(len(best), batch_size):  # one at a time: the images are on the device
         cut = np.unique(padded)
-        start = FixedImages(jnp.asarray(best[padded]))
+        start = FixedImages(jnp.asarray(best[cut]))
         if isinstance(search, Transfer):
             inner: Any = search.attack
             yield cut, search.replace(attack=inner.replace(start=start))

@@ -12,7 +12,7 @@ from deepsec_jax.attacks.cost import Counted, cost
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.model_traits import classes_of
-from deepsec_jax.placement import beside, place_rows
+from deepsec_jax.placement import beside, on_host, place_rows
 from deepsec_jax.protocols import Attack, Classifier, Key
 from deepsec_jax.randomness import example_keys, reseed
 
@@ -114,6 +114,6 @@ def _targets(
     def of(rows: np.ndarray) -> dict[str, Any]:
         batch, true, own = place_rows(model, (x[rows], labels[rows], keys[rows]))
         found = attack.targets(model, batch, true, key=own)
-        return {} if found is None else {"targets": np.asarray(found, np.int32)}
+        return {} if found is None else {"targets": on_host(found).astype(np.int32)}
 
     return in_batches(of, len(x), batch_size).get("targets", np.full(len(x), -1, np.int32))

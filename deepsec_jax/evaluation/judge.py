@@ -10,6 +10,7 @@ import numpy as np
 
 from deepsec_jax.answers import as_labels
 from deepsec_jax.attacks.model_checks import OUTSIDE, check_model, check_range, check_shapes
+from deepsec_jax.explicit_meshes import on_automatic_mesh
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import Answers, classify
 from deepsec_jax.model_traits import classes_of, logits_shape
@@ -68,6 +69,7 @@ class Outcome(Struct):
     no_answer: jax.Array
 
 
+@on_automatic_mesh
 def judge(
     model: Classifier,
     x: Images,
@@ -149,6 +151,7 @@ def _valid(x: Images, x_adv: Images, labels: Labels, goal: Labels, *, classes: i
     return fits[0] & fits[1] & fits[2] & fits[3]
 
 
+@on_automatic_mesh
 def answers_of(
     model: Classifier,
     images: Images,

@@ -12,6 +12,7 @@ from deepsec_jax.attacks.losses import logit_gap
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.judge import answers_of, judging_keys
 from deepsec_jax.evaluation.machine import median_seconds
+from deepsec_jax.explicit_meshes import on_automatic_mesh
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics import METRICS, AttackRecord, measure
 from deepsec_jax.placement import place_rows
@@ -63,6 +64,7 @@ def record_of(
     )  # fmt: skip
 
 
+@on_automatic_mesh
 def measure_cell(
     model: Classifier,
     arrays: Mapping[str, np.ndarray],

@@ -9,6 +9,7 @@ import numpy as np
 from deepsec_jax.evaluation.predictions import Predictions, predict
 from deepsec_jax.evaluation.sample import examples_of
 from deepsec_jax.model_traits import rejects
+from deepsec_jax.placement import on_host
 from deepsec_jax.protocols import Classifier, Images
 from deepsec_jax.randomness import example_keys, reseed, root_key
 
@@ -39,7 +40,7 @@ def input_arrays(raw: Classifier, defended: Classifier, attacked: dict[str, np.n
     look = jax.jit(seen)
     found = {"x": x, "x_adv": x_adv, "labels": labels, "rows": rows}
     for ending, images in (("", x), ("_adv", x_adv)):
-        found[f"seen{ending}"] = np.asarray(look(keyed, jnp.asarray(images)), np.float32)
+        found[f"seen{ending}"] = on_host(look(keyed, jnp.asarray(images))).astype(np.float32)
         for whose, model in (("_raw", raw), ("", defended)):
             answers = predict(model, images, labels, batch_size=len(chosen))
             found[f"predicted{whose}{ending}"] = answers.predicted

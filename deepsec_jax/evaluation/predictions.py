@@ -14,6 +14,7 @@ from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.batches import batches, in_batches
 from deepsec_jax.evaluation.judge import answers_of, confidence_of
 from deepsec_jax.evaluation.sample import Sample
+from deepsec_jax.explicit_meshes import on_automatic_mesh
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.placement import place_rows
 from deepsec_jax.protocols import Classifier, Key
@@ -69,6 +70,7 @@ class Predictions:
         return np.asarray(both.mean(axis=1), np.float32)
 
 
+@on_automatic_mesh
 def predict(
     model: Classifier, images: np.ndarray, labels: np.ndarray, *, batch_size: int, key: Key | None = None
 ) -> Predictions:

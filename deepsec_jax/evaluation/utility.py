@@ -11,7 +11,7 @@ from deepsec_jax.evaluation.judge import judging_keys
 from deepsec_jax.evaluation.sample import Sample
 from deepsec_jax.metrics import DEFENSE_METRICS, Column, DefenseRecord, defense_record_of
 from deepsec_jax.model_traits import rejects
-from deepsec_jax.placement import place_rows
+from deepsec_jax.placement import on_host, place_rows
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.runs.cells import KINDS, UTILITY
 
@@ -81,7 +81,7 @@ def compare(
         record = defense_record_of(raw, defended, images, labels, confidences=confidences, **keys)
         done = min(batch_size, len(sample) - first)
         for name, values in parts.items():
-            values.append(np.asarray(getattr(record, name))[:done])
+            values.append(on_host(getattr(record, name))[:done])
         on_batch(done)
     return {name: np.concatenate(values) for name, values in parts.items()}
 

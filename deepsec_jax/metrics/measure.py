@@ -10,6 +10,7 @@ from deepsec_jax.catalog import lookup
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.metrics.record import AttackRecord
 from deepsec_jax.metrics.table import METRICS
+from deepsec_jax.placement import on_host
 
 
 def measure(record: AttackRecord, names: Sequence[str] = tuple(METRICS)) -> dict[str, np.ndarray]:
@@ -27,7 +28,7 @@ def measure(record: AttackRecord, names: Sequence[str] = tuple(METRICS)) -> dict
     columns = [lookup(METRICS, name, "metric") for name in names]
     on_device = _on_device(record, names=tuple(column.name for column in columns if not column.host))
     return {
-        column.name: np.asarray(column.values(record) if column.host else on_device[column.name])
+        column.name: on_host(column.values(record) if column.host else on_device[column.name])
         for column in columns
     }
 

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from PIL import Image, ImageFilter
 
 from deepsec_jax.metrics.pictures import through_pictures
 from deepsec_jax.metrics.record import AttackRecord, Column, success_on
+from deepsec_jax.placement import on_host
 from deepsec_jax.transforms import gaussian_blur, to_levels
 
 RADIUS = 0.5
@@ -15,7 +15,7 @@ RADIUS = 0.5
 
 def rgb(record: AttackRecord) -> jax.Array:
     """Return the success [B] of images blurred by Pillow, as the original does (on the host)."""
-    blurred = through_pictures(np.asarray(record.x_adv), _blurred)
+    blurred = through_pictures(on_host(record.x_adv), _blurred)
     return success_on(record, jnp.asarray(blurred))
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from PIL import Image
 
 from deepsec_jax.metrics.pictures import through_pictures
 from deepsec_jax.metrics.record import AttackRecord, Column, success_on
+from deepsec_jax.placement import on_host
 from deepsec_jax.transforms import jpeg
 
 QUALITY = 90
@@ -25,7 +25,7 @@ QUALITY = 90
 
 def ric(record: AttackRecord) -> jax.Array:
     """Return the success [B] of images after a real JPEG codec (on the host)."""
-    return success_on(record, jnp.asarray(through_pictures(np.asarray(record.x_adv), _compressed)))
+    return success_on(record, jnp.asarray(through_pictures(on_host(record.x_adv), _compressed)))
 
 
 def _compressed(picture: Image.Image) -> Image.Image:
@@ -41,7 +41,7 @@ def ric_device(record: AttackRecord) -> jax.Array:
 
 def ric_guetzli(record: AttackRecord) -> jax.Array:
     """Return the success [B] of images after Guetzli (on the host, one process per picture)."""
-    return success_on(record, jnp.asarray(through_pictures(np.asarray(record.x_adv), _by_guetzli)))
+    return success_on(record, jnp.asarray(through_pictures(on_host(record.x_adv), _by_guetzli)))
 
 
 def _by_guetzli(picture: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.models.logistic_mixture import mixture, most_likely, nearest_level, unit_value
 from deepsec_jax.models.pixelcnn import GatedBlock, PixelCNN, ShiftedConv, concat_elu
 from deepsec_jax.protocols import Images, Scalar
@@ -89,14 +90,14 @@ def walk(model: PixelCNN, choose: Choose, given: Any) -> tuple[jax.Array, jax.Ar
             pixel = model.with_ones(unit_value(levels, model.levels, dtype))
             return (pixel, seen), (levels, numbers, pixel, seen)
 
-        start = (jnp.zeros_like(last[:, 0]), nothing(left))
+        start = varying_alike((jnp.zeros_like(last[:, 0]), nothing(left)), given)
         by_column = jax.tree.map(lambda part: jnp.moveaxis(part, 1, 0), (of_rows_above, given))
         _, made = lax.scan(column, start, by_column)
         levels, numbers, pixels, seen_left = jax.tree.map(lambda part: jnp.moveaxis(part, 0, 1), made)
         return (pixels, last, seen_above, seen_left), (levels, numbers)
 
     outside = jnp.zeros((images, width, model.channels + 1), dtype)
-    start = (outside, outside, nothing(above, width), nothing(left, width))
+    start = varying_alike((outside, outside, nothing(above, width), nothing(left, width)), given)
     _, made = lax.scan(row, start, jax.tree.map(lambda part: jnp.moveaxis(part, 1, 0), given), length=height)
     levels, numbers = jax.tree.map(lambda part: jnp.moveaxis(part, 0, 1), made)
     return levels, numbers

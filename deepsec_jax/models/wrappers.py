@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from deepsec_jax.field_checks import Check
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Classifier, Images, Keys, Logits, Scalar
 from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.randomness import first_keys, one_per_row, typed_key, with_row_keys
@@ -140,7 +141,7 @@ class EOT(Struct):
         def draw(total: Logits, number: jax.Array) -> tuple[Logits, None]:
             return total + once(x, number), None
 
-        nothing = jnp.zeros_like(self.model(x))
+        nothing = varying_alike(jnp.zeros_like(self.model(x)), x)
         return lax.scan(draw, nothing, jnp.arange(self.n))[0] / self.n
 
 

@@ -28,6 +28,7 @@ class RunOptions:
             many as fit.
         devices: Devices to compute on; rows are split over them.
         run_dir: Run directory; default runs/evaluate/MODEL-DATA.
+        distributed: Compute with all processes of jax.distributed; start the same command in each.
         wait: Wait for cells that other processes compute; --no-wait leaves these cells to them.
         spec: TOML file with these options, by these names; the command line takes precedence.
         dry_run: Check everything, print the plan and its estimated time, and write nothing.
@@ -39,6 +40,7 @@ class RunOptions:
     batch_size: BatchSize = "auto"
     devices: Devices = "all"
     run_dir: Path | None = None
+    distributed: bool = False
     wait: bool = True
     spec: Path | None = None
     dry_run: bool = False
@@ -47,6 +49,8 @@ class RunOptions:
         """Raise InputError for invalid values; nothing is loaded for it."""
         check_batch_size(self.batch_size)
         check_devices(self.devices)
+        if self.distributed:
+            check_distributed(self.devices, dry_run=self.dry_run)
 
 
 def at_least(option: str, value: int | None, least: int) -> None:
@@ -78,6 +82,12 @@ def check_devices(devices: Devices) -> None:
     """Raise InputError for a number of devices below 1."""
     if devices != "all":
         at_least("--devices", devices, 1)
+
+
+def check_distributed(devices: Devices, *, dry_run: bool) -> None:
+    """Raise InputError for options that --distributed excludes."""
+    if dry_run or devices != "all":
+        raise InputError("--distributed takes all devices and has no --dry-run: leave the other option out")
 
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

@@ -22,7 +22,7 @@ from deepsec_jax.data import (
 from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds
 from deepsec_jax.evaluation.sample import split_name
-from deepsec_jax.placement import rows_sharding, whole_parts
+from deepsec_jax.placement import of_leader, rows_sharding, whole_parts
 from deepsec_jax.protocols import Classifier
 from deepsec_jax.runs.store import Store
 from deepsec_jax.studies.batch_size import choose
@@ -62,6 +62,10 @@ class Run:
             self._kept[key] = make()
         return self._kept[key]
 
+    def forget(self) -> None:
+        """Drop cached values: after a failure the processes of a run may have cached different ones."""
+        self._kept.clear()
+
     @property
     def channels(self) -> int:
         """Channels of an image."""
@@ -75,7 +79,7 @@ class Run:
         """Return images per call for ``n`` images; the model's devices divide it."""
 
         def make() -> int:
-            size = choose(self.size, self.model, self.dataset.image_shape, n)
+            size = of_leader(choose(self.size, self.model, self.dataset.image_shape, n))
             return whole_parts(size, rows_sharding(self.model))
 
         return int(self.once(("batch", n), make))
@@ -103,7 +107,7 @@ class Run:
         rows = min(n, len(self.dataset.test), self.batch_size(n))
         images, labels = unit_images(self.dataset.test.images[:rows]), self.dataset.test.labels[:rows]
         measure = partial(bare_gradient_seconds, self.model, jnp.asarray(images), jnp.asarray(labels))
-        return float(self.once("gradient", measure))
+        return float(self.once("gradient", lambda: of_leader(measure())))  # a budget depends on it
 
     def notes(self, **more: Any) -> dict[str, Any]:
         """Return the common entries of cells' environments, and ``more``."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Images, Scalar
 
 
@@ -66,7 +67,8 @@ def non_local_means(x: Images, strength: Scalar = 2 / 255, *, search: int = 13, 
         return (sums[0] + weight, sums[1] + weighted), None
 
     shifts = jnp.stack(jnp.meshgrid(jnp.arange(search), jnp.arange(search), indexing="ij"), -1).reshape(-1, 2)
-    total, weighted = lax.scan(add, (jnp.zeros(x.shape[:3], x.dtype), jnp.zeros_like(x)), shifts)[0]
+    nothing = varying_alike((jnp.zeros(x.shape[:3], x.dtype), jnp.zeros_like(x)), x)
+    total, weighted = lax.scan(add, nothing, shifts)[0]
     return weighted / total[..., None]  # a pixel has weight 1 for itself: the total is at least 1
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Images, Keys, Scalar
 from deepsec_jax.randomness import typed_key
 
@@ -68,7 +69,7 @@ def tv_minimised(x: Images, kept: jax.Array, lam: Scalar = 0.03, *, p: int = 2, 
         return new, 2.0 * new - u, row, column
 
     start, nothing = _filled(data, seen), jnp.zeros_like(data)
-    u = lax.fori_loop(0, sweeps, sweep, (start, start, nothing, nothing))[0]
+    u = lax.fori_loop(0, sweeps, sweep, varying_alike((start, start, nothing, nothing)))[0]
     u = jnp.moveaxis(u.reshape(height, width, batch, channels), 2, 0)
     return jnp.clip(u, min=0.0, max=1.0)
 
