@@ -188,7 +188,9 @@ class _Started(NamedTuple):
 
 
 def _in_memory(x: Any) -> bool:
-    """Tell whether an array lies in memory, and is not a view of a file."""
+    """Tell whether this is an array in memory, and not a view of a file."""
+    if not isinstance(x, np.ndarray):
+        return isinstance(x, jax.Array)
     while isinstance(x, np.ndarray):
         if isinstance(x, np.memmap):
             return False
