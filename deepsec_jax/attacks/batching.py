@@ -30,10 +30,10 @@ from deepsec_jax.attacks.model_checks import InvalidImage, check_mode, check_mod
 from deepsec_jax.attacks.per_image import at_rows, map_per_image
 from deepsec_jax.jit import jit_per_class
 from deepsec_jax.model_traits import classes_of
+from deepsec_jax.pixels import from_bytes
 from deepsec_jax.placement import on_host, on_mesh, put, rows_axes, rows_sharding, whole_parts
 from deepsec_jax.protocols import Attack, Classifier, Key, Keys
 from deepsec_jax.randomness import example_keys, reseed, root_key, typed_key
-from deepsec_jax.transforms.levels import from_bytes
 
 
 def run_in_batches(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CALLS = 250
-"""Model calls per image that an attack of the demo may state: a second run then takes half a minute."""
+CALLS = 120
+"""Model calls per image that an attack of the demo may state; with thousands the demo would take minutes."""
 
 FEWEST = 10
 """Steps or queries that are always left."""

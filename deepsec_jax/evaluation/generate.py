@@ -12,10 +12,10 @@ from deepsec_jax.attacks.cost import Counted, cost
 from deepsec_jax.batches import OnBatch, in_batches, silent
 from deepsec_jax.evaluation.machine import compile_clock
 from deepsec_jax.model_traits import classes_of
+from deepsec_jax.pixels import as_bytes
 from deepsec_jax.placement import beside, place_rows
 from deepsec_jax.protocols import Attack, Classifier, Key
 from deepsec_jax.randomness import example_keys, reseed
-from deepsec_jax.transforms import as_bytes
 
 
 @dataclass(frozen=True)

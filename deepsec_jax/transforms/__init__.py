@@ -8,16 +8,14 @@ from deepsec_jax.transforms.blur import gaussian_blur
 from deepsec_jax.transforms.crop import crop_resize
 from deepsec_jax.transforms.cube import point_in_cube
 from deepsec_jax.transforms.jpeg import jpeg
-from deepsec_jax.transforms.levels import as_bytes, from_bytes, to_levels
+from deepsec_jax.transforms.levels import to_levels
 from deepsec_jax.transforms.median import median_2x2
 from deepsec_jax.transforms.nlm import non_local_means
 from deepsec_jax.transforms.resize import resize_pad
 from deepsec_jax.transforms.tv import kept_pixels, tv_minimised
 
 __all__ = [
-    "as_bytes",
     "crop_resize",
-    "from_bytes",
     "gaussian_blur",
     "jpeg",
     "kept_pixels",
