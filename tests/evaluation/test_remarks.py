@@ -4,7 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from fake_cells import fake_cell
+from fake_detectors import fake_clean, fake_detection, fake_sweep
 
+from deepsec_jax.metrics import DetectionRecord
 from deepsec_jax.runs.cells import KINDS, Cell
 from deepsec_jax.studies.remarks import attacks, cases, claims, defenses, detectors, review
 from deepsec_jax.studies.remarks.claims import (
@@ -123,22 +126,57 @@ def test_replayed_and_own_attacks_on_defenses():
     assert {v.claim.key: v.text for v in defenses.verdicts(universal)}["5a"] == REFUTED
 
 
-def test_a_detector_whose_auc_rises_with_the_radius_refutes_remark_6():
-    def cell(kind, eps, area, **more):
-        about = config(
-            kind, detector={"name": "fs", "preset": "paper"}, attack={"name": "fgsm"}, eps=eps, **more
-        )
-        return Cell(f"{kind}{eps}", about, {}, {"success": np.ones(N)}, {"auc": np.full(N, area)})
+RADII = (0.1, 0.2, 0.3)
 
-    rising = {("fs", eps): cell("sweep", eps, 0.5 + eps) for eps in (0.1, 0.2, 0.3)}
-    falling = {("fs", eps): cell("sweep", eps, 0.9 - eps) for eps in (0.1, 0.2, 0.3)}
-    for sweep, text in ((rising, REFUTED), (falling, CONFIRMED)):
-        evidence = Evidence("mnist", "raw", "paper", N, {}, sweep=sweep)
-        assert {v.claim.key: v.text for v in detectors.verdicts(evidence)}["6c"] == text
-    both = {(name, "fgsm"): Cell(name, {}, {}, {"success": np.ones(N)}, {"auc": np.full(N, area)})
-            for name, area in (("fs", 0.9), ("lid", 0.6))}  # fmt: skip
-    evidence = Evidence("mnist", "raw", "paper", N, {}, detection=both)
-    assert {v.claim.key: v.text for v in detectors.verdicts(evidence)}["6a"] == REFUTED
+
+def scored(shifts, radii=(2.5, 2.5, 2.5)):
+    """Cells as a run has them: attacks, and what each detector scores; shifts are from the clean scores."""
+    found = [fake_cell(name, n=N) for name in ("fgsm", "pgd")]
+    for detector, shift in shifts.items():
+        found.append(fake_clean(detector))
+        found += [fake_detection(name, detector, n=N, shift=shift) for name in ("fgsm", "pgd")]
+        found += [fake_sweep(eps, detector, n=N, shift=by) for eps, by in zip(RADII, radii, strict=True)]
+    return found
+
+
+def test_remark_6_is_decided_by_the_cells_that_a_run_writes():
+    found = by_key(scored({"fs": 2.5, "lid": 0.3}, radii=(0.5, 1.5, 2.5)))
+    assert found["6a"].text == REFUTED and found["6b"].text == REFUTED
+    assert found["6c"].text == REFUTED and found["6c"].value == 1.0
+    assert "FS, LID; 2 attacks" in found["6a"].over and "3 radii" in found["6c"].over
+    found = by_key(scored({"fs": 2.5, "lid": 2.5}, radii=(2.5, 1.5, 0.5)))
+    assert found["6a"].text == CONFIRMED and found["6c"].text == CONFIRMED and found["6c"].value == -1.0
+
+
+def test_remark_6_needs_two_detectors_clean_scores_and_successes():
+    assert by_key(scored({"fs": 2.5}))["6a"].text == NOT_MEASURED
+    without = [cell for cell in scored({"fs": 2.5, "lid": 2.5}) if cell.config.get("kind") != "clean"]
+    found = by_key(without)
+    assert {found[key].text for key in ("6a", "6b", "6c")} == {NOT_MEASURED}
+    other_sample = [fake_cell("fgsm", n=N), *scored({"fs": 2.5, "lid": 2.5})[2:]]
+    for cell in other_sample[1:]:
+        if "seed" in cell.config:
+            cell.config["seed"] = 1
+    assert {by_key(other_sample)[key].text for key in ("6a", "6c")} == {NOT_MEASURED}
+
+
+def test_an_auc_of_resampled_images_is_scikit_learns():
+    from sklearn.metrics import roc_auc_score
+
+    scores = GENERATOR.normal(1, 1, (2, 30)).round(1).astype(np.float32)
+    clean = GENERATOR.normal(0, 1, 50).round(1).astype(np.float32)
+    success = (np.arange(30) % 3 > 0).astype(np.float32)
+    records = [DetectionRecord(each, success, clean, np.ones(50), 0.0) for each in scores]
+    found = detectors.resampled_areas(records)
+    assert found.shape == (claims.RESAMPLES + 1, 2)
+    attacked, drawn = resampled(30), resampled(50, seed=1)
+    for draw in (0, 1, 7):
+        weights = np.concatenate([attacked[draw][success > 0], drawn[draw]])
+        labels = np.concatenate([np.ones(int(success.sum())), np.zeros(50)])
+        for place, each in enumerate(scores):
+            both = np.concatenate([each[success > 0], clean])
+            wanted = roc_auc_score(labels, both, sample_weight=weights)
+            assert found[draw, place] == pytest.approx(wanted, abs=1e-9)
 
 
 def test_the_interval_is_that_of_the_resampled_mean():

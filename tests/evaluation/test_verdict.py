@@ -87,6 +87,10 @@ def test_the_answer_has_every_topic_and_its_figures(cells):
     assert f"{median:.3g} in L∞" in said["Smallest change, L∞"]
     assert said["Gates"].startswith("Not robust accuracy. Few images: n = 60 is too few")
     assert len(sections(cells)) == 1
+    tried = said["Tried"].partition("first to fool: ")[2].strip(".").split(", ")
+    names, counts = zip(*(each.rsplit(" ", 1) for each in tried), strict=True)
+    assert len(set(names)) == len(names) and "APGD with twice the steps" in names
+    assert sum(map(int, counts)) == sum(accuracy.environment["felled"])
     files = render_run(cells)
     assert files["robustness.html"].index("Not tried") < files["robustness.html"].index("<table")
     assert {"robustness.csv", "robustness.json", "robustness.tex"} <= files.keys()

@@ -5,6 +5,7 @@ import numpy as np
 from deepsec_jax.studies.remarks.claims import (
     Claim,
     Verdict,
+    known_least,
     means,
     not_measured,
     resampled,
@@ -194,5 +195,5 @@ def _mitigated(found: _Table) -> Verdict:
     ]
     if not kept:
         return not_measured(MITIGATED, f"needs RGB or RIC of targeted attacks: {ATTACKS_STUDY}")
-    least = np.nanmin(np.concatenate(kept, axis=1), axis=1)
+    least = known_least(np.concatenate(kept, axis=1), axis=1)
     return tested(MITIGATED, least, found.evidence.n, f"{sum(each.shape[1] for each in kept)} figures")

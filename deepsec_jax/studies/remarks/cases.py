@@ -4,7 +4,16 @@ import numpy as np
 
 from deepsec_jax.studies.ensembles.drawn import LABELS
 from deepsec_jax.studies.ensembles.figures import AVERAGED, replayed_values
-from deepsec_jax.studies.remarks.claims import Claim, Verdict, means, not_measured, resampled, tested
+from deepsec_jax.studies.remarks.claims import (
+    Claim,
+    Verdict,
+    known_least,
+    known_mean,
+    means,
+    not_measured,
+    resampled,
+    tested,
+)
 from deepsec_jax.studies.remarks.evidence import ENSEMBLES_STUDY, PAPER, TRANSFERABILITY, Evidence
 
 UNTARGETED = Claim(
@@ -48,7 +57,7 @@ def _transfer(evidence: Evidence) -> list[Verdict]:
     rate = {name: means(weights, moved[name], hits[name]) for name in names}
 
     def mean(chosen: list[str]) -> np.ndarray:
-        return np.asarray(np.nanmean([rate[name] for name in chosen], axis=0))
+        return known_mean([rate[name] for name in chosen], axis=0)
 
     goals = {goal: evidence.of_goal(names, goal) for goal in ("UAs", "TAs")}
     found = []
@@ -75,7 +84,7 @@ def _transfer(evidence: Evidence) -> list[Verdict]:
         sure = np.asarray(cell.arrays["confidence"], np.float64)
         apart.append(means(weights, sure, hits[name] & there) - means(weights, sure, hits[name] & ~there))
     found.append(
-        tested(CONFIDENT, np.nanmean(apart, axis=0), evidence.n, f"{len(apart)} attacks")
+        tested(CONFIDENT, known_mean(apart, axis=0), evidence.n, f"{len(apart)} attacks")
         if apart else not_measured(CONFIDENT, "no attack with images of both kinds")
     )  # fmt: skip
     return found
@@ -106,8 +115,8 @@ def _ensembles(evidence: Evidence) -> list[Verdict]:
             alone.append([means(weights, one[AVERAGED.name], hits) for one in each if one is not None])
         else:
             joint, single = np.stack(together), np.stack(alone)  # [attacks, R], [attacks, members, R]
-            better.append(np.nanmean(joint, axis=0) - np.nanmean(single, axis=0).max(axis=0))
-            lower.append(np.nanmin(joint, axis=0) - np.nanmin(single, axis=0).mean(axis=0))
+            better.append(known_mean(joint, axis=0) - known_mean(single, axis=0).max(axis=0))
+            lower.append(known_least(joint, axis=0) - known_least(single, axis=0).mean(axis=0))
             used.append(LABELS[ensemble.kind].lower())
     if not better:
         lacking = f"needs the answers of all members: {ENSEMBLES_STUDY}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -95,6 +96,16 @@ def means(weights: np.ndarray, values: np.ndarray, over: np.ndarray | None = Non
     known = weights @ chosen.astype(np.float64)
     total = weights @ np.where(chosen, values, 0.0)
     return np.where(known > 0, total / np.where(known > 0, known, 1.0), np.nan)
+
+
+def known_mean(values: Any, axis: int) -> np.ndarray:
+    """Return the mean over an axis without NaN; NaN where all values are."""
+    return np.asarray(np.ma.masked_invalid(values).mean(axis=axis).filled(np.nan))
+
+
+def known_least(values: Any, axis: int) -> np.ndarray:
+    """Return the smallest value over an axis without NaN; NaN where all values are."""
+    return np.asarray(np.ma.masked_invalid(values).min(axis=axis).filled(np.nan))
 
 
 def tested(claim: Claim, statistic: np.ndarray, n: int, over: str) -> Verdict:

@@ -3,7 +3,16 @@
 import numpy as np
 
 from deepsec_jax.defenses import DEFENSES
-from deepsec_jax.studies.remarks.claims import Claim, Verdict, means, not_measured, resampled, tested
+from deepsec_jax.studies.remarks.claims import (
+    Claim,
+    Verdict,
+    known_least,
+    known_mean,
+    means,
+    not_measured,
+    resampled,
+    tested,
+)
 from deepsec_jax.studies.remarks.evidence import SECURITY_STUDY, UTILITY_STUDY, Evidence
 
 KEEPS, SHIFT, SPREAD = 0.02, 0.05, 0.02
@@ -68,13 +77,13 @@ def _replayed(evidence: Evidence) -> list[Verdict]:
         name: np.stack([means(weights, *evidence.replayed[name, attack]) for attack in attacks], axis=1)
         for name in names
     }
-    best = np.max([np.nanmin(each, axis=1) for each in accuracy.values()], axis=0)
+    best = np.max([known_least(each, axis=1) for each in accuracy.values()], axis=0)
     over = f"{len(names)} defenses, {len(attacks)} attacks"
     found = [tested(UNIVERSAL, best, evidence.n, over)]
     groups = [[name for name in names if _retrains(name) is retrains] for retrains in (True, False)]
     if not all(groups):
         return [*found, not_measured(RETRAINED, "needs a defense that retrains and one that does not")]
-    sides = [np.mean([np.nanmean(accuracy[name], axis=1) for name in group], axis=0) for group in groups]
+    sides = [np.mean([known_mean(accuracy[name], axis=1) for name in group], axis=0) for group in groups]
     over = f"{', '.join(groups[0])} against {', '.join(groups[1])}"
     return [*found, tested(RETRAINED, sides[0] - sides[1], evidence.n, over)]
 

@@ -1,11 +1,16 @@
 """Remark 6: detectors are comparable, and larger perturbations are not easier to detect."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from deepsec_jax.metrics import DetectionRecord
+from deepsec_jax.metrics.detection_record import ordered
 from deepsec_jax.studies.remarks.claims import (
     Claim,
     Verdict,
-    means,
+    known_least,
+    known_mean,
     not_measured,
     resampled,
     spearman,
@@ -39,23 +44,20 @@ def _by_attack(evidence: Evidence) -> list[Verdict]:
     attacks = [
         attack
         for attack in sorted({attack for _, attack in evidence.detection})
-        if all((name, attack) in evidence.detection and "auc" in evidence.detection[name, attack].columns
-               for name in names)
-    ]  # fmt: skip
+        if all(_has_success(evidence.detection.get((name, attack))) for name in names)
+    ]
     if len(names) < 2 or not attacks:
         lacking = f"needs AUCs of two detectors on the paper's attacks: {DETECTORS_STUDY}"
         return [not_measured(claim, lacking) for claim in (COMPARABLE, DIFFERENT)]
-    n = len(evidence.detection[names[0], attacks[0]].columns["auc"])
-    weights = resampled(n)
+    n = len(evidence.detection[names[0], attacks[0]].scores)
     each = np.stack(
-        [np.stack([_area(weights, evidence, name, attack) for attack in attacks], axis=1) for name in names],
-        axis=1,
+        [resampled_areas([evidence.detection[name, attack] for attack in attacks]) for name in names], axis=1
     )  # [R, detectors, attacks]
-    mean = np.nanmean(each, axis=2)
+    mean = known_mean(each, axis=2)
     over, order = f"{', '.join(names)}; {len(attacks)} attacks", np.argsort(mean[0])
     reversed_gap = np.max(
         [
-            np.nanmax(each[:, worse] - each[:, better], axis=1)
+            -known_least(each[:, better] - each[:, worse], axis=1)
             for place, worse in enumerate(order)
             for better in order[place + 1 :]
         ],
@@ -67,33 +69,46 @@ def _by_attack(evidence: Evidence) -> list[Verdict]:
     ]  # fmt: skip
 
 
-def _area(weights: np.ndarray, evidence: Evidence, name: str, attack: str) -> np.ndarray:
-    cell = evidence.detection[name, attack]
-    values = np.asarray(cell.columns["auc"])
-    if len(values) != weights.shape[1]:
-        return np.full(len(weights), np.nan)
-    return means(weights, values, cell.arrays["success"] >= 0.5)
+def _has_success(record: DetectionRecord | None) -> bool:
+    return record is not None and bool((record.success >= 0.5).any())
+
+
+def resampled_areas(records: Sequence[DetectionRecord]) -> np.ndarray:
+    """Return the AUC of successful images against clean ones in every resample, [R, A].
+
+    Attacked and clean images are resampled, each by themselves; all attacks and detectors share the draws.
+
+    Args:
+        records: of one detector, A attacks on the same n images; all have the same clean scores.
+    """
+    clean = ordered(records[0].clean)
+    order = np.argsort(clean)
+    drawn = resampled(len(clean), seed=1)
+    total = np.cumsum(drawn[:, order], axis=1)
+    below = np.concatenate([np.zeros((len(drawn), 1)), total], axis=1) / total[:, -1:]
+    weights = resampled(len(records[0].scores))
+
+    def area(record: DetectionRecord) -> np.ndarray:
+        ends = (np.searchsorted(clean[order], ordered(record.scores), side) for side in ("left", "right"))
+        placed = sum(below[:, end] for end in ends) / 2.0  # [R, n]
+        hits = weights * (record.success >= 0.5)
+        known = hits.sum(axis=1)
+        sums = (hits * placed).sum(axis=1)
+        return np.where(known > 0, sums / np.where(known > 0, known, 1.0), np.nan)
+
+    return np.stack([area(record) for record in records], axis=1)
 
 
 def _by_radius(evidence: Evidence) -> Verdict:
     names = sorted({name for name, _ in evidence.sweep})
     radii = sorted({eps for _, eps in evidence.sweep})
-    complete = [
-        name
-        for name in names
-        if all((name, eps) in evidence.sweep and "auc" in evidence.sweep[name, eps].columns for eps in radii)
-    ]
+    complete = [name for name in names if all(_has_success(evidence.sweep.get((name, eps))) for eps in radii)]
     if not complete or len(radii) < FEW:
-        return not_measured(NOT_EASIER, f"needs FGSM at {FEW} radii: {DETECTORS_STUDY}")
-    n = len(evidence.sweep[complete[0], radii[0]].columns["auc"])
-    weights = resampled(n)
-    sizes = np.broadcast_to(np.asarray(radii), (len(weights), len(radii)))
+        return not_measured(NOT_EASIER, f"needs FGSM at {FEW} radii: {DETECTORS_STUDY} --sweep")
+    n = len(evidence.sweep[complete[0], radii[0]].scores)
     found = []
     for name in complete:
-        cells = [evidence.sweep[name, eps] for eps in radii]
-        areas = [
-            means(weights, np.asarray(cell.columns["auc"]), cell.arrays["success"] >= 0.5) for cell in cells
-        ]
-        found.append(spearman(sizes, np.stack(areas, axis=1)))
+        areas = resampled_areas([evidence.sweep[name, eps] for eps in radii])
+        found.append(spearman(np.broadcast_to(np.asarray(radii), areas.shape), areas))
     over = f"{', '.join(complete)}; {len(radii)} radii"
     return tested(NOT_EASIER, np.min(found, axis=0), n, over)

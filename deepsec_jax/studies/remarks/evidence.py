@@ -1,15 +1,17 @@
 """The cells that remarks are tested on, by what they are about."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from deepsec_jax.defenses import DEFENSES
 from deepsec_jax.evaluation.defense_cells import ADAPTIVE, REPLAYED, WHITE_BOX
+from deepsec_jax.metrics import DetectionRecord
 from deepsec_jax.runs.cells import (
     ATTACK,
+    CLEAN,
     DETECTION,
     DRAWN,
     MEMBER,
@@ -20,10 +22,13 @@ from deepsec_jax.runs.cells import (
     WHOLE,
     Cell,
 )
+from deepsec_jax.studies.detectors.detector import detectors_of, key_of
 from deepsec_jax.studies.ensembles import votes
 from deepsec_jax.studies.ensembles.known import Known, known_of
 from deepsec_jax.tables import build
 from deepsec_jax.tables.published import Published
+
+T = TypeVar("T")
 
 PAPER = Published("attacks")
 TRANSFERABILITY = "deepsec evaluate transferability"
@@ -48,8 +53,8 @@ class Evidence:
         replayed: (defense, attack) -> right or rejected, success on the undefended model, [n] each.
         own: (defense, attack) -> share of draws in which the defense stays right, under attacks on it, [n].
         utility: defense -> its cell on clean images.
-        detection: (detector, attack) -> its cell.
-        sweep: (detector, radius) -> its cell.
+        detection: (detector, attack) -> scores of its images and of clean ones.
+        sweep: (detector, radius) -> the same of FGSM at one radius.
         ensembles: cells of ensembles; None without.
     """
 
@@ -62,8 +67,8 @@ class Evidence:
     replayed: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     own: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
     utility: Mapping[str, Cell] = field(default_factory=dict)
-    detection: Mapping[tuple[str, str], Cell] = field(default_factory=dict)
-    sweep: Mapping[tuple[str, float], Cell] = field(default_factory=dict)
+    detection: Mapping[tuple[str, str], DetectionRecord] = field(default_factory=dict)
+    sweep: Mapping[tuple[str, float], DetectionRecord] = field(default_factory=dict)
     ensembles: Known | None = None
 
     def of_goal(self, names: Iterable[str], goal: str) -> list[str]:
@@ -134,18 +139,30 @@ def _evidence(
         transfer=build.grouped((cell for cell in same if cell.kind == TRANSFER and _in_paper(cell)), _attack),
         replayed={**_from_members(members, known), **_replayed(secured)}, own=_own(secured),
         utility={str(cell.config["defense"]["name"]): cell for cell in here if cell.kind == UTILITY},
-        detection={
-            (str(cell.config["detector"]["name"]), _attack(cell)): cell
-            for cell in here
-            if cell.kind == DETECTION and _in_paper(cell)
-        },
-        sweep={
-            (str(cell.config["detector"]["name"]), float(cell.config["eps"])): cell
-            for cell in here
-            if cell.kind == SWEEP
-        },
+        detection=_scored(DETECTION, _attack, key, here), sweep=_scored(SWEEP, _radius, key, here),
         ensembles=known,
     )  # fmt: skip
+
+
+def _radius(cell: Cell) -> float:
+    return float(cell.config["eps"])
+
+
+def _scored(
+    kind: str, name_of: Callable[[Cell], T], key: tuple[str, str, int, int, str], cells: Iterable[Cell]
+) -> dict[tuple[str, T], DetectionRecord]:
+    """Return the records of all detectors that have clean scores, by detector and attack or radius."""
+    here = [cell for cell in cells if cell.kind in (CLEAN, kind)]
+    known = {each.key: each for each in detectors_of(here, key[0]) if len(each.clean_scores)}
+    # FGSM's preset is the paper's at every radius, whatever that of the other attacks is.
+    compared = 4 if kind == SWEEP else 5
+    return {
+        (known[key_of(cell)].label, name_of(cell)):
+            known[key_of(cell)].record(cell.arrays["scores"], cell.arrays["success"])
+        for cell in here
+        if cell.kind == kind and key_of(cell) in known and _in_paper(cell)
+        and _sample(cell)[:compared] == key[:compared]
+    }  # fmt: skip
 
 
 def _replayed(cells: Iterable[Cell]) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:

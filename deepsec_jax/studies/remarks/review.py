@@ -4,7 +4,15 @@ from collections import Counter
 
 import numpy as np
 
-from deepsec_jax.studies.remarks.claims import Claim, Verdict, means, not_measured, resampled, tested
+from deepsec_jax.studies.remarks.claims import (
+    Claim,
+    Verdict,
+    known_mean,
+    means,
+    not_measured,
+    resampled,
+    tested,
+)
 from deepsec_jax.studies.remarks.evidence import SECURITY_STUDY, Evidence
 
 AVERAGE = Claim(
@@ -47,7 +55,7 @@ def verdicts(evidence: Evidence) -> list[Verdict]:
     for claim, each in ((OBLIVIOUS, replays), (DENOMINATOR, ranks)):
         what = f"{over}, {len(each)} comparisons"
         found.append(
-            tested(claim, np.nanmean(each, axis=0), evidence.n, what)
+            tested(claim, known_mean(each, axis=0), evidence.n, what)
             if each
             else not_measured(claim, lacking)
         )

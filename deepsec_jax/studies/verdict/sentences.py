@@ -7,7 +7,7 @@ import numpy as np
 from deepsec_jax.metrics import Column, Summary, summarise
 from deepsec_jax.runs.cells import Cell
 from deepsec_jax.studies.security.gating.indicated import means
-from deepsec_jax.studies.verdict.attacks import short_name
+from deepsec_jax.studies.verdict.attacks import MORE, short_name
 from deepsec_jax.studies.verdict.gates import gates
 from deepsec_jax.studies.verdict.jobs import ACCURACY, CLOSEST, INDICATORS
 from deepsec_jax.tables.numbers import digits, interval, number
@@ -105,14 +105,22 @@ def _accuracy(cell: Cell) -> dict[str, str]:
     clean, robust = (summarise(column, cell.columns[column.name], np.ones(int(cell.config["n"])))
                      for column in (CLEAN, ROBUST))  # fmt: skip
     norm, eps = SYMBOLS[cell.config["norm"]], radius(float(cell.config["eps"]))
-    felled = cell.environment["felled"]
-    names = map(short_name, cell.environment["attacks"])
-    tried = ", ".join(f"{name} {count}" for name, count in zip(names, felled, strict=True))
+    counts = _first_to_fool(cell)
+    tried = ", ".join(f"{name} {count}" for name, count in counts.items())
     return {
         "Clean accuracy": f"{_said(CLEAN, clean)} of the images are classified correctly.",
         "Robust accuracy": f"{_said(ROBUST, robust)} stay correct under every attack with {norm} ≤ {eps}.",
         "Tried": f"AutoAttack; images that each attack was the first to fool: {tried}.",
     }
+
+
+def _first_to_fool(cell: Cell) -> dict[str, int]:
+    """Return how many images each attack was the first to fool; several runs of one attack are one."""
+    known, counts = cell.environment, dict[str, int]()
+    for text, role, count in zip(known["attacks"], known["roles"], known["felled"], strict=True):
+        name = short_name(text) + (" with twice the steps" if role == MORE else "")
+        counts[name] = counts.get(name, 0) + int(count)
+    return counts
 
 
 def _said(column: Column, summary: Summary) -> str:
