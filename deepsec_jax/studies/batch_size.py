@@ -130,6 +130,8 @@ def attack_bytes(attack: Attack, model: Classifier, image_shape: Sequence[int], 
         if "RESOURCE_EXHAUSTED" in str(error):
             return math.inf
         raise
+    if memory is None:  # a device that does not tell: the rule of one gradient remains
+        return math.inf
     return float(
         memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
@@ -138,7 +140,7 @@ def attack_bytes(attack: Attack, model: Classifier, image_shape: Sequence[int], 
 
 def memory_of(model: Any) -> int | None:
     """Return the memory of the smallest device of a model in bytes; None if a device does not state it."""
-    devices = {
+    devices: set[jax.Device] = {
         device for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.Array)
         for device in leaf.sharding.addressable_devices
     } or {jax.devices()[0]}  # fmt: skip

@@ -65,7 +65,7 @@ def test_memory_grows_with_the_classes_taken_together_and_not_with_the_classes(m
     attack = DeepFool(steps=3, k=8)
     one, four, all_of_8 = (memory(attack.replace(at_once=each)) for each in (1, 4, 8))
     more = memory(attack.replace(k=32, at_once=1))
-    assert one < 0.7 * four and four < 0.8 * all_of_8
+    assert one < 0.7 * four and four < 0.9 * all_of_8
     assert more < 1.5 * one  # the gradients themselves, one image each
     monkeypatch.setattr(gradient, "on_cpu", lambda: False)
     assert memory(attack.replace(k=16)) > 1.5 * all_of_8  # planted: all together grows with the classes

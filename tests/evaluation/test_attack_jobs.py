@@ -187,8 +187,8 @@ def test_a_cell_that_does_not_fit_into_memory_is_computed_in_smaller_batches(mod
     arrays = {}
     for name, size in (("fits", 3), ("halved", 24)):
         config = {
-            "data": "d", "model": {"name": "m"}, "attack": {"name": name}, "n": 30, "seed": 0, "images": "i",
-            "candidates": "c", "version": KINDS[ATTACK].version,
+            "data": "d", "model": {"name": "m"}, "attack": {"name": name, "preset": "paper"},
+            "n": 30, "seed": 0, "images": "i", "candidates": "c", "version": KINDS[ATTACK].version,
         }  # fmt: skip
         job = attack_job(
             config, Hungry(), model, lambda: candidates, groups={"device": ("l2",)}, image_shape=(4, 4, 1),
@@ -200,13 +200,14 @@ def test_a_cell_that_does_not_fit_into_memory_is_computed_in_smaller_batches(mod
         store.add_to_plan([job.config])
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            assert not run_plan(store, [job])
+            assert not run_plan(store, [job], advance=lambda done=1, note="": None)
         halvings = [str(each.message) for each in said if "do not fit into memory" in str(each.message)]
         assert len(halvings) == (3 if name == "halved" else 0)  # 24, 12, 6, 3
         assert store.environment(job.name)["batch_size"] == size
         arrays[name] = store.cell(job.name).arrays
-    for each in arrays["fits"]:
-        np.testing.assert_array_equal(arrays["halved"][each], arrays["fits"][each], err_msg=each)
+    np.testing.assert_array_equal(arrays["halved"]["x_adv"], arrays["fits"]["x_adv"])
+    for each in arrays["fits"]:  # the judge's batches have another size, too
+        np.testing.assert_allclose(arrays["halved"][each], arrays["fits"][each], rtol=1e-5, err_msg=each)
 
 
 def test_images_of_a_file_go_to_the_device_as_bytes(model, candidates, monkeypatch):
