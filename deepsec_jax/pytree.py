@@ -15,14 +15,20 @@ from deepsec_jax.randomness import is_key
 T = TypeVar("T")
 
 
-def static(default: Any = dataclasses.MISSING, *, check: Check | None = None) -> Any:
+def static(
+    default: Any = dataclasses.MISSING, *, check: Check | None = None, only_memory: bool = False
+) -> Any:
     """Declare a static dataclass field, which determines the compiled program: loop counts, flags, functions.
 
     Args:
         default: the default value.
         check: for its values (:mod:`deepsec_jax.field_checks`).
+        only_memory: the field divides the work and changes results by rounding only, as a batch size does, so
+            it is not part of what names a stored result.
     """
-    return dataclasses.field(default=default, metadata={"pytree_node": False, "check": check})
+    return dataclasses.field(
+        default=default, metadata={"pytree_node": False, "check": check, "only_memory": only_memory}
+    )
 
 
 def field(

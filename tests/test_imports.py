@@ -13,7 +13,7 @@ ROOT = Path(deepsec_jax.__file__).parent
 FOUNDATION = (
     "protocols", "answers", "randomness", "pytree", "catalog", "progress", "memory", "convolutions",
     "compilation_cache", "platforms", "placement", "foreign", "batches", "declared", "field_checks",
-    "nnx_modules", "jit", "model_traits", "hashing", "explicit_meshes", "loop_carries",
+    "nnx_modules", "jit", "model_traits", "hashing", "explicit_meshes", "loop_carries", "pixels",
 )  # fmt: skip
 PURE = (*FOUNDATION, "transforms")
 LEARNING = (*PURE, "data", "models", "attacks", "metrics", "training", "defenses")
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "memory": (),
     "convolutions": (),
     "platforms": (),
+    "pixels": ("protocols",),
     "placement": ("randomness",),
     "compilation_cache": (),
     "foreign": (),

@@ -6,6 +6,8 @@ python -m benchmarks.cost defended_models  a defended model beside the undefende
 python -m benchmarks.cost metrics          all device metrics, images a second
 python -m benchmarks.cost training         a training step beside its gradients
 python -m benchmarks.cost gpu_plan         images a second of every attack, by batch size
+python -m benchmarks.cost large_model      traces, compile time and memory of every attack on ResNet-50
+python -m benchmarks.cost growth           exponents over batch, steps, classes and side of the image
 
 Each has its own ``--help``.
 """
@@ -13,7 +15,16 @@ Each has its own ``--help``.
 import sys
 from importlib import import_module
 
-PROGRAMS = ("attacks", "searches", "defended_models", "metrics", "training", "gpu_plan")
+PROGRAMS = (
+    "attacks",
+    "searches",
+    "defended_models",
+    "metrics",
+    "training",
+    "gpu_plan",
+    "large_model",
+    "growth",
+)
 
 
 def main() -> int:

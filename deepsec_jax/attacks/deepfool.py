@@ -16,7 +16,7 @@ from deepsec_jax.attacks.gradient import forward, pullbacks
 from deepsec_jax.attacks.losses import succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
-from deepsec_jax.field_checks import count
+from deepsec_jax.field_checks import count, optional
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
 from deepsec_jax.pytree import Struct, static
 
@@ -42,6 +42,8 @@ class DeepFool(Struct):
         steps: maximum number of steps, static.
         norm: "l2" or "linf", static.
         k: number of wrong classes, static; at most K - 1.
+        at_once: classes whose gradients are computed together, each with a gradient's memory, static; by
+            default one on a CPU, all elsewhere.
 
     References:
         Moosavi-Dezfooli, Fawzi, Frossard, "DeepFool: a simple and accurate method to fool deep neural
@@ -52,6 +54,7 @@ class DeepFool(Struct):
     steps: int = static(50, check=count)
     norm: Norm = static("l2", check=norm_of())
     k: int = static(9, check=count)
+    at_once: int | None = static(None, check=optional(count), only_memory=True)
 
     card: ClassVar[Card] = Card(
         name="DF",
@@ -123,7 +126,7 @@ def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
     classes = jax.eval_shape(logits_of, point).shape[-1]
     rival = jax.nn.one_hot(state.rivals.T, classes, dtype=jnp.float32)  # [k, B, K]
     label = jax.nn.one_hot(state.labels, classes, dtype=jnp.float32)
-    logits, normals = pullbacks(logits_of, point, rival - label[None])
+    logits, normals = pullbacks(logits_of, point, rival - label[None], at_once=attack.at_once)
     normals = jnp.where(jnp.isfinite(normals), normals, 0.0)
     # Selected, not multiplied: 0 times the -inf of a masked class is NaN.
     true = jnp.take_along_axis(logits, state.labels[:, None], axis=1)

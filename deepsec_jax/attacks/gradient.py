@@ -30,7 +30,11 @@ def value_and_gradient(objective: Objective, x: Images) -> tuple[jax.Array, Any,
 
 
 def pullbacks(
-    logits_of: Callable[[Images], jax.Array], x: Images, cotangents: jax.Array
+    logits_of: Callable[[Images], jax.Array],
+    x: Images,
+    cotangents: jax.Array,
+    *,
+    at_once: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return logits [B, K] and, for every cotangent, the gradient of its product with them.
 
@@ -38,18 +42,20 @@ def pullbacks(
         logits_of: maps images to logits, row by row.
         x: images [B, H, W, C], float32 or finer.
         cotangents: float32 [n, B, K]; one forward serves all n backward passes.
+        at_once: backward passes at a time, each with a gradient's memory; by default one on a CPU, elsewhere
+            :data:`AT_ONCE`.
 
     Returns:
         Logits and gradients, float32 [B, K] and [n, B, H, W, C].
     """
     # On a CPU smaller batches fit into the cache: 0.7 of the time on the paper's MNIST network.
-    at_once = 1 if on_cpu() else AT_ONCE
+    width = at_once or (1 if on_cpu() else AT_ONCE)
 
     def both(x: Images, cotangents: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, pull = _pullback(logits_of, x)
-        if len(cotangents) <= at_once:
+        if len(cotangents) <= width:
             return logits, jax.vmap(pull)(cotangents)
-        return logits, lax.map(pull, cotangents, batch_size=None if at_once == 1 else at_once)
+        return logits, lax.map(pull, cotangents, batch_size=None if width == 1 else width)
 
     result: tuple[jax.Array, jax.Array] = fast_on_cpu(both)(x, cotangents)
     return result

@@ -71,8 +71,12 @@ def check_eps(attack: Any) -> None:
         )
 
 
+class InvalidImage(ValueError):
+    """An image outside [0, 1], or with NaN."""
+
+
 def check_range(images: np.ndarray, *, first: int = 0) -> None:
-    """Raise ValueError if an image is not in [0, 1].
+    """Raise InvalidImage, a ValueError, if an image is not in [0, 1].
 
     Args:
         images: [N, ...].
@@ -82,7 +86,7 @@ def check_range(images: np.ndarray, *, first: int = 0) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         values = images[row].astype(np.float32)
-        raise ValueError(
+        raise InvalidImage(
             f"image {first + row} has values from {values.min():g} to {values.max():g}: "
             "bring images to [0, 1], without NaN"
         )

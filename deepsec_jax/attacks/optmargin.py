@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from deepsec_jax.attacks.ascent import split_keys
 from deepsec_jax.attacks.best_so_far import as_stored, at_steps, reached, shortfall, squared_l2
@@ -21,7 +22,7 @@ from deepsec_jax.attacks.cost import Cost, Counted
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.attacks.tanh_space import AdamState, adam_start, adam_step, from_tanh, to_tanh
 from deepsec_jax.catalog import Card
-from deepsec_jax.field_checks import count, positive
+from deepsec_jax.field_checks import count, optional, positive
 from deepsec_jax.protocols import Classifier, Images, Keys, Labels, Logits, Scalar
 from deepsec_jax.pytree import Struct, field, static
 from deepsec_jax.randomness import typed_key
@@ -46,6 +47,8 @@ class OptMargin(Struct):
         steps: Adam steps per constant, static.
         abort_early: end a run that improves by less than 0.01 % over a tenth of its steps, static.
         targeted: ``labels`` are targets to reach, static.
+        at_once: copies that the model gets together, static; default all.  With fewer, memory is that of
+            these, and the backward pass repeats each forward pass.
 
     References:
         He, Li, Song, "Decision Boundary Analysis of Adversarial Examples", ICLR 2018.
@@ -59,6 +62,7 @@ class OptMargin(Struct):
     steps: int = static(1000, check=count)
     abort_early: bool = static(True)
     targeted: bool = static(False)
+    at_once: int | None = static(None, check=optional(count), only_memory=True)
 
     card: ClassVar[Card] = Card(
         name="OptMargin",
@@ -126,14 +130,29 @@ class _Descent(NamedTuple):
 
     def logits(self, x_adv: Images, problem: Problem) -> Logits:
         """Return the logits of all noisy copies, [B, copies, K]."""
-        attack, (rows, *shape) = self.attack, x_adv.shape
-        noisy = x_adv[:, None] + problem.fixed.astype(x_adv.dtype)
-        steps, keys = problem.calls, problem.model_keys
+        noises, keys = problem.fixed.astype(x_adv.dtype), problem.model_keys
         if keys is not None:  # every copy has its own draw
-            keys = jax.vmap(lambda key: jax.random.split(key, attack.copies))(keys).reshape(-1)
-            steps = jnp.repeat(steps, attack.copies)
-        model = at_steps(self.model, keys, steps)
-        return model(noisy.reshape(rows * attack.copies, *shape)).reshape(rows, attack.copies, -1)
+            keys = jax.vmap(lambda key: jax.random.split(key, self.attack.copies))(keys)
+        width = self.attack.at_once
+        if width is None or width >= self.attack.copies:
+            return self._of_copies(x_adv, noises, keys, problem.calls)
+
+        @jax.checkpoint  # the activations of these copies only
+        def of_one(x_adv: Images, copy: tuple[jax.Array, Keys | None]) -> Logits:
+            noise, key = jax.tree.map(lambda leaf: leaf[:, None], copy)
+            return self._of_copies(x_adv, noise, key, problem.calls)[:, 0]
+
+        copies = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), (noises, keys))
+        every = lax.map(lambda copy: of_one(x_adv, copy), copies, batch_size=None if width == 1 else width)
+        return jnp.moveaxis(every, 0, 1)
+
+    def _of_copies(self, x_adv: Images, noises: jax.Array, keys: Keys | None, calls: jax.Array) -> Logits:
+        """Return the logits [B, n, K] of x_adv with noises [B, n, H, W, C] under keys [B, n]."""
+        rows, copies, *shape = noises.shape
+        noisy = (x_adv[:, None] + noises).reshape(rows * copies, *shape)
+        steps = calls if keys is None else jnp.repeat(calls, copies)
+        model = at_steps(self.model, None if keys is None else keys.reshape(-1), steps)
+        return model(noisy).reshape(rows, copies, -1)
 
     def judged(self, logits: Logits, labels: Labels) -> jax.Array:
         """Return bool [B]: every copy reaches the goal."""

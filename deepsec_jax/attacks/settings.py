@@ -13,11 +13,13 @@ from deepsec_jax.catalog import versions
 def hyperparameters(attack: Any) -> dict[str, Any]:
     """Return field -> plain value of an attack: functions by name, nested attacks written out.
 
-    ``Restarts`` has the fields of its inner attack and ``restarts``, as in a preset.
+    ``Restarts`` has the fields of its inner attack and ``restarts``, as in a preset.  Fields that only divide
+    the work to save memory are left out.
     """
     if isinstance(attack, Restarts):
         return {**hyperparameters(attack.attack), "restarts": attack.n}
-    return {field.name: _plain(getattr(attack, field.name)) for field in fields(attack)}
+    named = (field.name for field in fields(attack) if not field.metadata.get("only_memory"))
+    return {name: _plain(getattr(attack, name)) for name in named}
 
 
 def described(attack: Any) -> dict[str, Any]:

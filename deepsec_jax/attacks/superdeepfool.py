@@ -17,7 +17,7 @@ from deepsec_jax.attacks.gradient import forward, pullbacks, value_and_gradient
 from deepsec_jax.attacks.losses import max_margin, succeeded
 from deepsec_jax.attacks.rejection import open_logits
 from deepsec_jax.catalog import Card
-from deepsec_jax.field_checks import count, integer
+from deepsec_jax.field_checks import count, integer, optional
 from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.model_traits import classes_of
 from deepsec_jax.protocols import Classifier, Images, Key, Keys, Labels, Scalar
@@ -48,6 +48,8 @@ class SuperDeepFool(Struct):
         steps: maximum number of DeepFool steps, static.
         k: number of wrong classes, static; at most K - 1.
         search_steps: number of bisections, static; may be 0.
+        at_once: classes whose gradients are computed together, each with a gradient's memory, static; by
+            default one on a CPU, all elsewhere.
 
     References:
         Abdollahpoor, Abdollahpour, Moosavi-Dezfooli, Frossard, "Revisiting DeepFool: generalization and
@@ -58,6 +60,7 @@ class SuperDeepFool(Struct):
     steps: int = static(100, check=count)
     k: int = static(9, check=count)
     search_steps: int = static(10, check=integer(0))
+    at_once: int | None = static(None, check=optional(count), only_memory=True)
 
     card: ClassVar[Card] = Card(
         name="SDF",
@@ -129,7 +132,9 @@ def _stepped(attack: SuperDeepFool, model: Classifier, state: _State) -> _State:
     classes = classes_of(model, x)
     rival = jax.nn.one_hot(state.rivals.T, classes, dtype=jnp.float32)  # [k, B, K]
     label = jax.nn.one_hot(labels, classes, dtype=jnp.float32)
-    logits, normals = pullbacks(lambda point: logits_at(0, point), point, rival - label[None])
+    logits, normals = pullbacks(
+        lambda point: logits_at(0, point), point, rival - label[None], at_once=attack.at_once
+    )
     normals = jax.vmap(free_part, in_axes=(0, None))(normals, point.astype(jnp.float32))
     true = jnp.take_along_axis(logits, labels[:, None], axis=1)
     gaps = jnp.abs(jnp.take_along_axis(logits, state.rivals, axis=1) - true).T

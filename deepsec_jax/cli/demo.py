@@ -1,8 +1,15 @@
 """``deepsec demo``."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+CALLS = 120
+"""Model calls per image that an attack of the demo may state; with thousands the demo would take minutes."""
+
+FEWEST = 10
+"""Steps or queries that are always left."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class Demo:
     """
 
     run_dir: Path = Path("runs/demo")
-    n: int = 200
+    n: int = 100
 
     def run(self) -> int:
         """Train, attack and write the page; return 1 if an attack failed."""
@@ -32,7 +39,11 @@ class Demo:
         options = Attack(str(folder), n=self.n, run_dir=self.run_dir / "run")
         options.check()
         run = open_run(ATTACKS, options)
-        short = {name: shortened(attacks.preset(name, "digits")) for name in attacks.ATTACKS}
+        entries = math.prod(run.dataset.image_shape)
+        short = {
+            name: shortened(attacks.preset(name, "digits"), classes=run.classes, entries=entries)
+            for name in attacks.ATTACKS
+        }
         code = execute(
             jobs_of(short, run, n=self.n, seed=0, preset="paper", metrics=COLUMNS), run, unit=ATTACKS.unit
         )
@@ -40,13 +51,28 @@ class Demo:
         return code
 
 
-def shortened(attack: Any) -> Any:
-    """Return a search over constants with 4 x 60 longer steps; any other attack unchanged."""
-    if not (hasattr(attack, "search_steps") and hasattr(attack, "c")):
-        return attack
-    changes: dict[str, Any] = {"search_steps": 4, "steps": min(60, attack.steps), "c": 0.1}
-    if hasattr(attack, "learning_rate"):
-        changes["learning_rate"] = 0.1
-    if hasattr(attack, "copies"):
-        changes["copies"] = 4
-    return attack.replace(**changes)
+def shortened(attack: Any, *, classes: int, entries: int) -> Any:
+    """Return an attack that states at most about :data:`CALLS` model calls per image.
+
+    A search over constants gets few constants and longer steps, any attack fewer steps or queries.
+
+    Args:
+        attack: the attack.
+        classes: number of classes.
+        entries: of an image, height x width x channels.
+    """
+    from deepsec_jax.attacks.cost import cost
+
+    if hasattr(attack, "search_steps") and hasattr(attack, "c"):
+        changes: dict[str, Any] = {"search_steps": 4, "steps": min(60, attack.steps), "c": 0.1}
+        if hasattr(attack, "learning_rate"):
+            changes["learning_rate"] = 0.1
+        if hasattr(attack, "copies"):
+            changes["copies"] = 4
+        attack = attack.replace(**changes)
+    stated = cost(attack, classes=classes, entries=entries)
+    calls = 0.0 if stated is None else max(stated.forwards, stated.gradients)
+    for name in ("steps", "queries"):
+        if calls > CALLS and hasattr(attack, name):
+            attack = attack.replace(**{name: max(FEWEST, int(getattr(attack, name) * CALLS / calls))})
+    return attack

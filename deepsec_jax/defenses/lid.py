@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from deepsec_jax.answers import succeeded
 from deepsec_jax.attacks import FGSM
@@ -209,6 +207,9 @@ def regression(scorer: LayerScore, features: np.ndarray, classes: np.ndarray) ->
         features: dimensions [N, L].
         classes: bool [N], whether adversarial.
     """
+    from sklearn.linear_model import LogisticRegression  # here: every command imports the defenses
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(features.astype(np.float64))
     fitted = LogisticRegression(max_iter=1000).fit(scaler.transform(features.astype(np.float64)), classes)
     learned = (scaler.mean_, scaler.scale_, fitted.coef_[0], fitted.intercept_[0])

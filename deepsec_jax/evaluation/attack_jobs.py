@@ -81,6 +81,7 @@ def attack_job(
     gradient_seconds: Callable[[], float],
     train_images: Callable[[], np.ndarray],
     notes: Callable[[], dict[str, Any]] = dict,
+    fitting: Callable[[], int] | None = None,
 ) -> Job:
     """Return the job that computes one cell and measures its columns.
 
@@ -96,18 +97,19 @@ def attack_job(
         gradient_seconds: returns the wall time per image of one bare gradient.
         train_images: gives the images that a UAP is fitted to.
         notes: the environment's entries for device, classes and findings.
+        fitting: returns the images per call of this attack, when it is about to run; default ``batch_size``.
     """
     rows = int(config["n"])
     batch_size = min(batch_size, rows)
 
     def compute(on_batch: OnBatch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        chosen = candidates()
+        chosen, size = candidates(), batch_size if fitting is None else min(fitting(), rows)
         costs, arrays = attacked(
             attack, model, chosen, key=root_key(config["seed"]), train_images=train_images,
-            batch_size=batch_size, on_batch=on_batch,
+            batch_size=size, on_batch=on_batch,
         )  # fmt: skip
         more = {"gradient_seconds": gradient_seconds(), "confidences": gives_confidences(model)}
-        return {"batch_size": batch_size, **costs, **more}, arrays
+        return {"batch_size": size, **costs, **more}, arrays
 
     def measure(
         environment: dict[str, Any], arrays: dict[str, np.ndarray], names: tuple[str, ...], on_batch: OnBatch

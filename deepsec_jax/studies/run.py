@@ -23,9 +23,9 @@ from deepsec_jax.evaluation.machine import machine_facts
 from deepsec_jax.evaluation.measured import bare_gradient_seconds
 from deepsec_jax.evaluation.sample import split_name
 from deepsec_jax.placement import of_leader, rows_sharding, whole_parts
-from deepsec_jax.protocols import Classifier
+from deepsec_jax.protocols import Attack, Classifier
 from deepsec_jax.runs.store import Store
-from deepsec_jax.studies.batch_size import choose
+from deepsec_jax.studies.batch_size import choose, of_attack
 from deepsec_jax.studies.options import BatchSize
 
 
@@ -83,6 +83,13 @@ class Run:
             return whole_parts(size, rows_sharding(self.model))
 
         return int(self.once(("batch", n), make))
+
+    def attack_batch_size(self, n: int, attack: Attack) -> int:
+        """Return images per call of one attack; ``auto`` on an accelerator is from its program's memory."""
+        size = self.batch_size(n)
+        if self.size != "auto":
+            return size
+        return of_attack(attack, self.model, self.dataset.image_shape, n, otherwise=size)
 
     def candidates_name(self, n: int, seed: int) -> str:
         """Return the name of a candidate set without drawing it."""

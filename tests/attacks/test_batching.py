@@ -1,4 +1,4 @@
-"""Streaming through batches: values checked first, memory maps in and out, eight devices."""
+"""Streaming through batches: values checked once, bytes, memory maps in and out, eight devices."""
 
 import os
 import subprocess
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from conftest import Noisy, make_images
 
-from deepsec_jax.attacks import BIM, PGD, run_in_batches
+from deepsec_jax.attacks import BIM, PGD, DeepFool, run_in_batches
 from deepsec_jax.attacks.call import label_targets
+from deepsec_jax.data import unit_images
 from deepsec_jax.field_checks import integer
 from deepsec_jax.pytree import Struct, static
 
@@ -54,7 +55,8 @@ def test_empty_set(linear):
         (lambda x, y: (np.where(np.arange(5)[:, None, None, None] == 3, np.nan, x), y), "image 3 .*nan"),
         (lambda x, y: (x * 2, y), r"bring images to \[0, 1\]"),
         (lambda x, y: (x - 0.5, y), r"bring images to \[0, 1\]"),
-        (lambda x, y: ((x * 255).astype(np.uint8), y), "divide uint8 by 255"),
+        (lambda x, y: ((x * 255).astype(np.int32), y), "must be float images"),
+        (lambda x, y: ((x * 255).astype(np.uint8), y + 3), r"classes 0 \.\. 2"),
         (lambda x, y: (x[0], y), r"\[N, H, W, C\]"),
         (lambda x, y: (x, np.eye(3)[y]), "argmax"),
         (lambda x, y: (x, y + 3), r"classes 0 \.\. 2"),
@@ -67,6 +69,72 @@ def test_bad_values_are_named_before_compute(linear, compiles, spoil, message):
     with compiles() as count, pytest.raises(ValueError, match=message):
         run_in_batches(BIM(steps=2), linear, x, labels)
     assert count("BIM") == 0
+
+
+@pytest.mark.parametrize("attack", [ATTACK, DeepFool(steps=3)])
+def test_bytes_give_the_images_of_a_division_on_the_host_bit_for_bit(linear, compiles, attack):
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 4, 4, 1), dtype=np.uint8)
+    divided, labels = unit_images(pixels), np.zeros(11, np.int32)
+    wanted = run_in_batches(attack, linear, divided, labels, key=KEY, batch_size=4)
+    with compiles() as count:
+        found = run_in_batches(attack, linear, pixels, labels, key=KEY, batch_size=4)
+    assert found.dtype == np.float32 and count(type(attack).__name__) == 0
+    np.testing.assert_array_equal(found.view(np.int32), wanted.view(np.int32))
+    assert not np.array_equal(found, divided)
+
+
+def test_bytes_need_an_out_that_holds_float32(linear):
+    pixels, labels = np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5, np.int32)
+    for dtype, fits in ((np.uint8, False), (np.float16, False), (np.float32, True), (np.float64, True)):
+        out = np.zeros(pixels.shape, dtype)
+        if fits:
+            run_in_batches(ATTACK, linear, pixels, labels, key=KEY, out=out)
+            assert out.any()
+        else:
+            with pytest.raises(ValueError, match="images are float32"):
+                run_in_batches(ATTACK, linear, pixels, labels, key=KEY, out=out)
+
+
+class Slices:
+    """Planted: slices like NumPy, and remembers what was read."""
+
+    def __init__(self, array):
+        self.array, self.read = array, []
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, rows):
+        self.read.append((rows.start, rows.stop))
+        return self.array[rows]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_rows_that_are_not_in_memory_are_read_once(linear, dtype):
+    x, labels = np.asarray(make_images(rows=11)), np.zeros(11, np.int32)
+    x = (255 * x).astype(dtype) if dtype == np.uint8 else x.astype(dtype)
+    lazy = Slices(x)
+    found = run_in_batches(ATTACK, linear, lazy, labels, key=KEY, batch_size=4)
+    assert lazy.read == [(0, 4), (4, 8), (8, 11)]
+    np.testing.assert_array_equal(found, run_in_batches(ATTACK, linear, x, labels, key=KEY, batch_size=4))
+
+
+@pytest.mark.parametrize("bad", [8, 9])
+def test_an_invalid_row_of_a_memory_map_is_named_and_the_batches_before_it_are_kept(linear, tmp_path, bad):
+    x, labels = np.asarray(make_images(rows=11)), np.zeros(11, np.int32)
+    wanted = run_in_batches(ATTACK, linear, x, labels, key=KEY, batch_size=4)
+    spoilt = x.copy()
+    spoilt[bad:] = 1.5
+    np.save(tmp_path / "x.npy", spoilt)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    out = np.full(x.shape, -1.0, np.float32)
+    with pytest.raises(ValueError, match=f"image {bad} has values from 1.5"):
+        run_in_batches(ATTACK, linear, mapped, labels, key=KEY, batch_size=4, out=out)
+    np.testing.assert_array_equal(out[:8], wanted[:8])
+    assert (out[8:] == -1).all()
+    with pytest.raises(ValueError, match=f"image {bad} has"):  # views of a map are of the map
+        run_in_batches(ATTACK, linear, np.asarray(mapped)[:], labels, key=KEY, batch_size=4, out=out)
 
 
 def test_out_of_another_shape(linear):

@@ -1,9 +1,11 @@
 """--batch-size auto: a fixed size on the CPU, elsewhere what memory holds, tried on a memory of our own."""
 
 import jax
+import numpy as np
 import pytest
 from conftest import make_linear
 
+from deepsec_jax.attacks import PGD, UAP
 from deepsec_jax.studies import batch_size
 
 
@@ -64,8 +66,54 @@ def test_only_a_full_memory_counts_as_one(monkeypatch):
         raise jax.errors.JaxRuntimeError(said[0])
 
     assert batch_size._gradient_fits(model, (4, 4, 1), 2)
-    monkeypatch.setattr("deepsec_jax.evaluation.measured.bare_gradient_seconds", refuses)
+    monkeypatch.setattr(batch_size, "bare_gradient_seconds", refuses)
     assert not batch_size._gradient_fits(model, (4, 4, 1), 2)
     said[0] = "INTERNAL: the device is gone"
     with pytest.raises(jax.errors.JaxRuntimeError, match="gone"):
         batch_size._gradient_fits(model, (4, 4, 1), 2)
+
+
+@pytest.mark.parametrize(
+    ("each", "n", "most"),
+    [(10, 5000, 100), (10, 50, 50), (10, 5, 5), (1000, 50, 1), (60, 64, 16), (1, 400, 400)],
+)
+def test_two_sizes_give_the_bytes_of_an_image_and_batches_are_equal(each, n, most):
+    tried = []
+
+    def bytes_of(rows):
+        tried.append(rows)
+        return 100 + each * rows
+
+    found = batch_size.largest_within(bytes_of, 1105, n)
+    assert found == batch_size.equal_parts(n, most)
+    assert bytes_of(found) <= 1105 and len(tried) <= 7
+
+
+def test_a_program_that_grows_faster_than_its_small_sizes_say_is_halved():
+    assert batch_size.largest_within(lambda rows: rows if rows < 64 else 20 * rows, 1000, 10**4) < 64
+    with pytest.raises(batch_size.BatchSizeError, match="not even one image"):
+        batch_size.largest_within(lambda rows: 1001, 1000, 10**4)
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=2), PGD(eps=np.full(1000, 0.1), steps=2)])
+def test_an_attacks_batch_follows_from_its_own_program(attack):
+    model, shape = make_linear(), (4, 4, 1)
+    limit = int(batch_size.attack_bytes(attack, model, shape, 256) / 0.8) + 1
+    found = batch_size.of_attack(attack, model, shape, 1000, otherwise=7, limit=limit)
+    assert 128 <= found <= 320
+    assert batch_size.attack_bytes(attack, model, shape, found) <= 0.8 * limit
+
+
+def test_without_a_limit_or_a_program_it_is_the_size_of_one_gradient():
+    model, shape = make_linear(), (4, 4, 1)
+    assert batch_size.memory_of(model) is None  # a CPU
+    assert batch_size.of_attack(PGD(), model, shape, 100, otherwise=7) == 7
+    assert batch_size.of_attack(UAP(), model, shape, 100, otherwise=7, limit=10**6) == 7
+
+
+def test_a_device_without_memory_at_compilation_is_full(monkeypatch):
+    def refuses(*arguments, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: planted")
+
+    monkeypatch.setattr(batch_size, "call_and_count", refuses)
+    assert batch_size.attack_bytes(PGD(), make_linear(), (4, 4, 1), 2) == float("inf")

@@ -1,6 +1,8 @@
 """What an attack's cell holds, against independent counts; and the warnings of a table of attacks."""
 
 import math
+import warnings
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -8,13 +10,22 @@ import pytest
 from conftest import Noisy, make_linear
 
 from deepsec_jax import attacks, data
+from deepsec_jax.attacks.call import label_targets
 from deepsec_jax.attacks.cost import Cost, cost
 from deepsec_jax.attacks.settings import hyperparameters
-from deepsec_jax.evaluation.attack_jobs import attacked
+from deepsec_jax.catalog import Card
+from deepsec_jax.evaluation import generate as generate_module
+from deepsec_jax.evaluation.attack_jobs import attack_job, attacked
 from deepsec_jax.evaluation.generate import generate
 from deepsec_jax.evaluation.measured import measure_cell
+from deepsec_jax.field_checks import count
 from deepsec_jax.metrics import METRICS, summarise
+from deepsec_jax.pytree import Struct, static
+from deepsec_jax.runs.cells import ATTACK, KINDS
+from deepsec_jax.runs.runner import run_plan
+from deepsec_jax.runs.store import Store
 from deepsec_jax.studies.attacks.checks import Judged, spoiled
+from deepsec_jax.studies.column_versions import column_versions
 from deepsec_jax.tables import pictures
 from deepsec_jax.tables.pictures import class_in_words, names_for
 
@@ -156,3 +167,62 @@ def test_a_class_beyond_the_data_sets_names_is_no_rejection():
     assert names == ["a", "b", "class 2", "class 3"]
     assert class_in_words(3, names) == "class 3" and class_in_words(4, names) == "rejected"
     assert class_in_words(3, ("a", "b")) == "rejected"  # planted: the data set's names alone
+
+
+class Hungry(Struct):
+    """Planted: memory for a few images only."""
+
+    room: int = static(3, check=count)
+    targeted: bool = static(False)
+    card: ClassVar[Card] = attacks.FGSM.card
+    targets = label_targets
+
+    def __call__(self, model, x, labels, *, key=None):
+        if x.shape[0] > self.room:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: planted")
+        return attacks.FGSM(eps=0.1)(model, x, labels, key=key)
+
+
+def test_a_cell_that_does_not_fit_into_memory_is_computed_in_smaller_batches(model, candidates, tmp_path):
+    arrays = {}
+    for name, size in (("fits", 3), ("halved", 24)):
+        config = {
+            "data": "d", "model": {"name": "m"}, "attack": {"name": name, "preset": "paper"},
+            "n": 30, "seed": 0, "images": "i", "candidates": "c", "version": KINDS[ATTACK].version,
+        }  # fmt: skip
+        job = attack_job(
+            config, Hungry(), model, lambda: candidates, groups={"device": ("l2",)}, image_shape=(4, 4, 1),
+            classes=3, batch_size=8, gradient_seconds=lambda: 1.0, train_images=lambda: candidates.images,
+            fitting=lambda size=size: size,
+        )  # fmt: skip
+        store = Store(tmp_path / name, column_versions())
+        store.check()
+        store.add_to_plan([job.config])
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert not run_plan(store, [job], advance=lambda done=1, note="": None)
+        halvings = [str(each.message) for each in said if "do not fit into memory" in str(each.message)]
+        assert len(halvings) == (3 if name == "halved" else 0)  # 24, 12, 6, 3
+        assert store.environment(job.name)["batch_size"] == size
+        arrays[name] = store.cell(job.name).arrays
+    np.testing.assert_array_equal(arrays["halved"]["x_adv"], arrays["fits"]["x_adv"])
+    for each in arrays["fits"]:  # the judge's batches have another size, too
+        np.testing.assert_allclose(arrays["halved"][each], arrays["fits"][each], rtol=1e-5, err_msg=each)
+
+
+def test_images_of_a_file_go_to_the_device_as_bytes(model, candidates, monkeypatch):
+    seen = []
+
+    def run(attack, model, x, labels, **options):
+        seen.append(x.dtype)
+        return attacks.run_in_batches(attack, model, x, labels, **options)
+
+    monkeypatch.setattr(generate_module, "run_in_batches", run)
+    images = data.unit_images((255 * candidates.images).astype(np.uint8))
+    found = [
+        generate(attacks.FGSM(eps=0.1), model, each, candidates.labels, key=KEY, batch_size=8).x_adv
+        for each in (images, candidates.images)
+    ]
+    assert seen == [np.uint8, np.float32]
+    wanted = attacks.run_in_batches(attacks.FGSM(eps=0.1), model, images, candidates.labels, batch_size=8)
+    np.testing.assert_array_equal(found[0], wanted)

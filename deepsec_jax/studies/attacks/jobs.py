@@ -61,7 +61,7 @@ def jobs_of(
             ),
             attack, run.model, partial(run.candidates, n, seed),
             groups=groups, image_shape=run.dataset.image_shape, classes=run.classes,
-            batch_size=run.batch_size(n),
+            batch_size=run.batch_size(n), fitting=partial(run.attack_batch_size, n, attack),
             gradient_seconds=partial(run.gradient_seconds, n),
             train_images=partial(run.training_images, seed), notes=notes,
         )
