@@ -33,4 +33,5 @@ def as_bytes(images: np.ndarray) -> np.ndarray | None:
         return None
     with np.errstate(invalid="ignore"):  # NaN has no byte
         pixels = np.rint(images * np.float32(255)).astype(np.uint8)
-    return pixels if np.array_equal(UNIT[pixels].view(np.int32), images.view(np.int32)) else None
+    bits = np.ascontiguousarray(images).view(np.int32)  # 0 and -0 are not the same
+    return pixels if np.array_equal(UNIT[pixels].view(np.int32), bits) else None

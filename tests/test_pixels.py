@@ -15,6 +15,8 @@ def test_bytes_and_back_bit_for_bit():
     np.testing.assert_array_equal(np.asarray(images).view(np.int32), unit_images(pixels).view(np.int32))
     np.testing.assert_array_equal(as_bytes(unit_images(pixels)), pixels)
     assert as_bytes(unit_images(pixels)).dtype == np.uint8
+    turned = unit_images(pixels).transpose(0, 2, 1, 3)  # not contiguous
+    np.testing.assert_array_equal(as_bytes(turned), pixels.transpose(0, 2, 1, 3))
     multiplied = pixels.astype(np.float32) * np.float32(1 / 255)
     assert (multiplied != unit_images(pixels)).any()  # planted
 
