@@ -30,6 +30,7 @@ def test_programs_of_an_accelerator_are_traced_for_one_and_only_inside_the_block
     assert compaction.on_cpu is own
 
 
+@pytest.mark.long
 def test_large_model_resumes(tmp_path, monkeypatch, capsys):
     words = ["--attacks", "fgsm", "llc", "--programs", "accelerator", "--side", "32", "--classes", "5"]
     monkeypatch.setattr(sys, "argv", ["large_model", *words, "--width", "1", "--out", str(tmp_path)])
