@@ -285,9 +285,15 @@ def test_two_killed_processes_resume_their_training(tmp_path):
     assert len(training.load_network(tmp_path / "two").figures["history"]) == 4
 
 
-@pytest.mark.parametrize("words", [["attack", "nothing:here"], ["train", "digits-small"],
-                                   ["defend", "fs", "nothing"],
-                                   ["evaluate", "detectors", "nothing:here", "--detectors", "none"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["attack", "nothing:here"],
+        ["train", "digits-small"],
+        ["defend", "fs", "nothing"],
+        ["evaluate", "detectors", "nothing:here", "--detectors", "none"],
+    ],
+)
 def test_options_that_exclude_each_other_are_refused(capsys, words):
     assert main([*words, "--distributed", "--dry-run"]) == 2
     assert "--distributed" in capsys.readouterr().err
