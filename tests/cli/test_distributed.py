@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -232,21 +233,26 @@ def searches(run_dir: str, *more: str) -> None:
     assert main([*words, "--attacks", "fgsm", "deepfool", "cw2", "--run-dir", run_dir, *more]) == 0
 
 
-@pytest.mark.long
-def test_two_killed_processes_resume(linear):
+def kill_two(folder: Path, words: list[str], reached: Callable[[], bool]) -> None:
+    """Start a command in two processes and kill both when something is reached, after 300 s at the latest."""
     address = free_address()
-    words = program("searches", str(linear / "two"), "--distributed")
-    killed = [
-        subprocess.Popen(words, env=environment(linear, address, number), stderr=subprocess.DEVNULL)
+    started = [
+        subprocess.Popen(words, env=environment(folder, address, number), stderr=subprocess.DEVNULL)
         for number in range(2)
     ]
     until = time.monotonic() + 300
-    while not list((linear / "two" / "cells").glob("*")) and time.monotonic() < until:
+    while not reached() and time.monotonic() < until:
         time.sleep(0.05)
-    for child in killed:
+    for child in started:
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(signal.SIGKILL)
         child.wait()
+
+
+@pytest.mark.long
+def test_two_killed_processes_resume(linear):
+    cells = linear / "two" / "cells"
+    kill_two(linear, program("searches", str(linear / "two"), "--distributed"), lambda: any(cells.glob("*")))
     before = {path.name: path.stat().st_mtime_ns for path in (linear / "two" / "cells").iterdir()}
     assert 1 <= len(before) < 3, "killed between the first and the last cell"
     alone_and_together("searches", linear)
@@ -264,20 +270,11 @@ def train_slowly(folder: str, *more: str) -> None:
 
 @pytest.mark.long
 def test_two_killed_processes_resume_their_training(tmp_path):
-    address = free_address()
-    words = program("train_slowly", str(tmp_path / "two"), "--distributed")
-    killed = [
-        subprocess.Popen(words, env=environment(tmp_path, address, number), stderr=subprocess.DEVNULL)
-        for number in range(2)
-    ]
-    until = time.monotonic() + 300
     kept = tmp_path / "two.partial" / "epochs"
-    while not [path for path in kept.glob("*") if path.name.isdigit()] and time.monotonic() < until:
-        time.sleep(0.05)
-    for child in killed:
-        with contextlib.suppress(ProcessLookupError):
-            child.send_signal(signal.SIGKILL)
-        child.wait()
+    kill_two(
+        tmp_path, program("train_slowly", str(tmp_path / "two"), "--distributed"),
+        lambda: any(path.name.isdigit() for path in kept.glob("*")),
+    )  # fmt: skip
     assert not (tmp_path / "two").exists(), "killed before the end"
     alone_and_together("train_slowly", tmp_path)
     for a, b in zip(weights(tmp_path / "one"), weights(tmp_path / "two"), strict=True):
