@@ -215,7 +215,7 @@ def test_fitted_to_float64_images_a_uap_stays_inside(model):
 
 def test_an_out_that_would_round_is_refused(model):
     x = make_images(rows=5)
-    with pytest.raises(ValueError, match="out is float16, x is float32"):
+    with pytest.raises(ValueError, match="out is float16, images are float32"):
         run(FGSM(), model, np.asarray(x), out=np.zeros(x.shape, np.float16))
     made = run(FGSM(), model, np.asarray(x), out=np.zeros(x.shape, np.float64))
     np.testing.assert_array_equal(made.astype(np.float32), run(FGSM(), model, np.asarray(x)))
