@@ -36,6 +36,7 @@ class Attack(Options):
         """Attack, or resume an interrupted run; return 1 if an attack failed."""
         self.check()
         from deepsec_jax.cli.evaluate import carry_out, opened
+        from deepsec_jax.runs.store import Store
         from deepsec_jax.studies.attacks.jobs import jobs_of, presets
         from deepsec_jax.studies.attacks.tables import ATTACKS
 
@@ -49,10 +50,11 @@ class Attack(Options):
             return code or 0
         write_page(run.store.folder, run.store.folder / "report")
         if self.export == "npz":
+            store = Store(run.store.folder, run.store.versions)  # not read for other processes: they have ended
             attacks = presets(self.attacks, run, self.preset)
             for attack, job in zip(attacks.values(), jobs, strict=True):
-                if run.store.has_cell(job.name):
-                    print(f"images {export(run.store, job.name, attack)}")
+                if store.has_cell(job.name):
+                    print(f"images {export(store, job.name, attack)}")
         return code
 
 

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 from deepsec_jax import models
-from deepsec_jax.placement import leads, together
+from deepsec_jax.placement import leads, on_devices, together
 from deepsec_jax.randomness import root_key
 from deepsec_jax.training.recipe import Recipe
 
@@ -100,10 +100,13 @@ def save_model(
         raise CheckpointError(f"{folder} exists already: choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(folder)
+    kept = nnx.state(model, KEPT)
+    if jax.process_count() > 1:  # orbax refuses arrays that only one process has
+        kept = on_devices(kept, jax.devices())
     try:
         written = aside / "model-folder"
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(written / "model", nnx.state(model, KEPT))
+            checkpointer.save(written / "model", kept)
         together("weights are written")
         if leads():
             card = {
