@@ -14,6 +14,7 @@ from deepsec_jax.attacks.fields import some_attacks
 from deepsec_jax.attacks.losses import max_margin, ranked, succeeded
 from deepsec_jax.attacks.per_image import at_rows
 from deepsec_jax.attacks.rejection import open_logits
+from deepsec_jax.loop_carries import varying_alike
 from deepsec_jax.protocols import Attack, Classifier, Images, Key, Keys, Labels
 from deepsec_jax.pytree import Struct, field
 
@@ -62,7 +63,7 @@ class Cascade(Struct):
             raise ValueError("Cascade mixes targeted and untargeted attacks: give them one goal")
         rows = x.shape[0]
         targets = self.targets(model, x, labels, key=keys)
-        best = Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32))
+        best = varying_alike(Best(x, jnp.zeros(rows, bool), jnp.full(rows, -jnp.inf, jnp.float32)), labels)
         for index, attack in enumerate(self.attacks):
             best = _attack_survivors(attack, index, model, x, labels, targets, keys, best)
         return best.x

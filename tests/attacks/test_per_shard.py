@@ -156,7 +156,7 @@ def given(name: str) -> Any:
     return attack_of(name, model, x), model, x, jnp.zeros(16, jnp.int32), example_keys(jax.random.key(0), 16)
 
 
-FEW = ("bim", "cw2", "apgd", "jsma")
+FEW = ("bim", "cw2", "apgd", "jsma", "autoattack")
 EACH = [pytest.param(name, marks=[] if name in FEW else pytest.mark.long) for name in ALL]
 
 
