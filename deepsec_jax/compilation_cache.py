@@ -18,7 +18,7 @@ SWITCH = "DEEPSEC_COMPILATION_CACHE"
 LARGEST = 1 << 30
 """Size limit of the folder in bytes; jax then removes the programs that were not used for longest."""
 
-WORTH = 0.3
+WORTH = 0.02
 """Programs that compile in fewer seconds are not kept."""
 
 _LOCK, _ENTRY, _USED = ".lockfile", "-cache", "-atime"  # jax's names

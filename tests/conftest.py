@@ -15,7 +15,7 @@ from flax import nnx
 from hypothesis import HealthCheck, settings
 
 from deepsec_jax import models
-from deepsec_jax.memory import keep_freed_memory
+from deepsec_jax.memory import collect_seldom, keep_freed_memory
 from deepsec_jax.protocols import Images, Logits
 from deepsec_jax.pytree import Struct
 
@@ -53,7 +53,7 @@ FLOAT16 = pytest.param(
 )
 
 # Tracing allocates by the million; looking through all of it at every turn costs more the longer a run lasts.
-gc.set_threshold(100_000, 20, 50)
+collect_seldom()
 
 # A busy machine decides no test.
 settings.register_profile(

@@ -50,7 +50,7 @@ class Attack(Options):
             return code or 0
         write_page(run.store.folder, run.store.folder / "report")
         if self.export == "npz":
-            store = Store(run.store.folder, run.store.versions)  # not read for other processes: they have ended
+            store = Store(run.store.folder, run.store.versions)  # read here only: others have ended
             attacks = presets(self.attacks, run, self.preset)
             for attack, job in zip(attacks.values(), jobs, strict=True):
                 if store.has_cell(job.name):

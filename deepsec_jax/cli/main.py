@@ -22,7 +22,7 @@ from deepsec_jax.cli.robustness import Robustness
 from deepsec_jax.cli.train import Train
 from deepsec_jax.compilation_cache import keep_programs
 from deepsec_jax.convolutions import convolve_for_gradients
-from deepsec_jax.memory import keep_freed_memory
+from deepsec_jax.memory import collect_seldom, keep_freed_memory
 
 VERBS: dict[str, Any] = {
     "train": Train,
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 if a part of the work failed and the rest is done; 2 for invalid input; 130 if interrupted.
     """
     keep_freed_memory()
+    collect_seldom()
     convolve_for_gradients()
     keep_programs()
     words = list(sys.argv[1:] if arguments is None else arguments)

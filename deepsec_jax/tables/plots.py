@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 _WIDTH, _HEIGHT = 5.0, 2.9  # inches of 72 points: a phone shows the 12 point labels at about that size
 _MOST_POINTS = 100
 _BINS = 20
+_TICKS = 5  # most of the time of a plot goes into its ticks
 _DECADES = 1.5  # ratio of distances that needs a logarithmic axis
 
 # matplotlib needs colours; they are replaced by the page's variables in the finished plot.
@@ -81,6 +82,8 @@ def success_distance(name: str, norm: str, curves: Sequence[Curve]) -> str:
             axes.set_xlim(min(float(values.min()) for values in everything if len(values)) / 1.2)
         else:
             axes.set_xlim(0, farthest * 1.05)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=_TICKS))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=_TICKS))
         axes.set_xlabel(f"{norm} distance r")
         axes.set_ylabel("success, % of n")
         if len(curves) > 1:
@@ -106,12 +109,13 @@ def distribution(name: str, what: str, values: np.ndarray, limits: tuple[float, 
     said = f"Distribution of {what} over {len(values)} images. {_quartiles(values)}"
 
     def draw(axes: Axes) -> None:
-        axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=SERIES[0], linewidth=0)
+        axes.stairs(counts, edges, fill=True, color=SERIES[0], linewidth=0)  # a path, faster than bars
         axes.set_xlim(low, high)
         axes.set_ylim(0, max(1.0, 1.06 * float(counts.max())))
         axes.set_xlabel(what)
         axes.set_ylabel("images")
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=_TICKS))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=_TICKS, integer=True))
 
     return drawing(name, said, draw)
 
