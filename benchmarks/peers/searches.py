@@ -144,9 +144,8 @@ class Comparison:
         batches = [batch for batch in BATCHES if n % batch == 0] or [n]
         self.format, by_format = choose_format(child, batches)
         theirs = by_format[self.format]
-        ours = {batch: self._bare(batch) for batch in batches}
         self.batch = {
-            OURS: min(ours, key=ours.__getitem__),
+            OURS: max(batches),  # its searches take a few unfinished rows of them at a time
             "torch": min(theirs, key=theirs.__getitem__),
         }
 
@@ -283,7 +282,7 @@ def settings(attack: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for field in fields(attack):
         value = getattr(attack, field.name)
-        plain[field.name] = value if isinstance(value, bool | int | str) else float(value)
+        plain[field.name] = value if isinstance(value, bool | int | str | None) else float(value)
     return {**plain, "targeted": bool(getattr(attack, "targeted", False))}
 
 
