@@ -127,8 +127,11 @@ def bare_gradient_seconds(model: Classifier, x: Images, labels: Labels, *, repea
 
 
 @jit_per_class
-def _bare_gradient(model: Classifier, x: Images, labels: Labels, keys: Keys) -> Images:
+def _bare_gradient(model: Classifier, x: Images, labels: Labels, keys: Keys) -> tuple[jax.Array, Images]:
+    """Return loss and gradient: without the loss, XLA would compute nothing for a model without gradient."""
+
     def objective(point: Images) -> tuple[jax.Array, None]:
         return logit_gap(reseed(model, keys)(point), labels), None
 
-    return value_and_gradient(objective, x)[2]
+    loss, _, gradient = value_and_gradient(objective, x)
+    return loss, gradient

@@ -12,9 +12,15 @@ from scipy import special
 from skimage.metrics import structural_similarity
 
 import deepsec_jax.metrics
-from deepsec_jax.evaluation.measured import bare_gradient_seconds, measure_cell, record_of
+from deepsec_jax.evaluation.measured import (
+    _bare_gradient,
+    bare_gradient_seconds,
+    measure_cell,
+    record_of,
+)
 from deepsec_jax.metrics import METRICS, measure
 from deepsec_jax.metrics.table import MODULES
+from deepsec_jax.randomness import example_keys
 
 SHAPE, CLASSES = (12, 9, 3), 4
 RNG = np.random.default_rng(0)
@@ -133,6 +139,20 @@ def test_costs(values):
     assert (values["cc"] == 0.5).all() and (values["cc_gradients"] == 3).all()
     assert (values["cc_forwards"] == 1).all() and (values["cc_bare"] == 4).all()
     assert bare_gradient_seconds(MODEL, X, LABELS, repeats=2) > 0
+
+
+class Voting(Linear):
+    """One vote for the largest logit: no gradient, but a forward pass that takes time."""
+
+    def __call__(self, x):
+        return jax.nn.one_hot(jnp.argmax(super().__call__(x), axis=-1), self.bias.shape[0])
+
+
+def test_the_bare_gradient_of_a_model_without_gradient_is_its_forward_pass():
+    keys = example_keys(jax.random.key(0), len(X))
+    loss, gradient = _bare_gradient(Voting(MODEL.weights, MODEL.bias), X, LABELS, keys)
+    np.testing.assert_allclose(loss, np.log(CLASSES - 1) - 1, rtol=1e-5)  # all others have logit 0
+    assert not np.any(gradient)
 
 
 def test_order_of_figures(values):
