@@ -98,6 +98,21 @@ def test_two_processes_attack_as_one(linear):
         assert np.abs(a.x_adv - a.x).max() > 1e-3  # planted: not the clean images
 
 
+def robustness(run_dir: str, *more: str) -> None:
+    words = ["robustness", "the_model:linear", "--data", str(Path(run_dir).parent / "own.npz"), "--n", "9"]
+    words += ["--eps", "0.1", "--version", "fast", "--steps", "10"]
+    assert main([*words, "--run-dir", run_dir, *more]) == 0
+
+
+@pytest.mark.long
+def test_two_processes_judge_as_one(linear):
+    said = alone_and_together("robustness", linear)
+    assert "How robust is" in said[1] and "How robust is" not in said[2], "only the first one reports"
+    one = read_cells(linear / "one", column_versions())
+    assert_equal_cells(linear, len(one))
+    assert len(one) >= 3
+
+
 def evaluate(run_dir: str, *more: str) -> None:
     """Run several studies in one directory."""
     here, size = Path(run_dir).parent, "12" if more else "6"  # as many images per device
