@@ -47,3 +47,6 @@ fi
 
 PATH="$PWD/.venv/bin:$PATH"
 export PATH
+
+# With this variable every process would compile the sources of jax and others anew, for seconds.
+unset PYTHONDONTWRITEBYTECODE

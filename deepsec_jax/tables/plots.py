@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 _WIDTH, _HEIGHT = 5.0, 2.9  # inches of 72 points: a phone shows the 12 point labels at about that size
 _MOST_POINTS = 100
 _BINS = 20
-_TICKS = 5  # most of the time of a plot goes into its ticks
+_TICKS = 5  # drawing them takes most of a plot's time
 _DECADES = 1.5  # ratio of distances that needs a logarithmic axis
 
 # matplotlib needs colours; they are replaced by the page's variables in the finished plot.

@@ -39,7 +39,7 @@ def memory(attack, classes=40, rows=8):
 @pytest.mark.parametrize(
     "attack", [DeepFool(steps=5, k=5), DeepFool(steps=5, k=5, norm="linf"), SuperDeepFool(steps=5, k=5)]
 )
-@pytest.mark.parametrize("at_once", [1, 2, 5, 100])
+@pytest.mark.parametrize("at_once", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 5, 100))])
 def test_classes_in_parts_give_the_same_images(attack, at_once):
     model, x = wide(8), make_images(rows=4, shape=(8, 8, 1))
     labels = jnp.argmax(model(x), axis=-1)
@@ -49,7 +49,7 @@ def test_classes_in_parts_give_the_same_images(attack, at_once):
 
 
 @pytest.mark.parametrize("randomised", [False, True])
-@pytest.mark.parametrize("at_once", [1, 2, 4, 100])
+@pytest.mark.parametrize("at_once", [2, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 4, 100))])
 def test_copies_in_parts_give_the_same_images(images, at_once, randomised):
     model = Noisy(make_linear(), jax.random.split(KEY, 1)) if randomised else make_linear()
     labels = jnp.argmax(make_linear()(images), axis=-1)

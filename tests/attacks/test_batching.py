@@ -143,6 +143,7 @@ def test_out_of_another_shape(linear):
         run_in_batches(BIM(steps=2), linear, x, np.zeros(5, np.int32), out=np.zeros((4, 4, 4, 1), np.float32))
 
 
+@pytest.mark.long  # tests/test_placement.py asks the same of a model on eight devices
 def test_eight_devices_give_the_same_images_laid_out_over_all():
     program = """
         import sys

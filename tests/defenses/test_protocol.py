@@ -31,6 +31,13 @@ from deepsec_jax.training import CheckpointError
 SLOW = ("pat", "eit", "pd")
 """10 to 20 s each."""
 
+KINDS_OF_FOLDERS = ("pat", "te", "rc", "fs")
+"""One of each: a network, a transform before one, a vote, a detector; the others run with ``--long``."""
+
+IN_FOLDERS = [
+    pytest.param(name, marks=[] if name in KINDS_OF_FOLDERS else pytest.mark.long) for name in DEFENSES
+]
+
 
 def one_weight(name, base, digits, seed):
     with jax.numpy_dtype_promotion("standard"):
@@ -86,7 +93,7 @@ def test_fitting_starts_anew_and_follows_from_the_key(name, fitted, base, digits
         assert not np.array_equal(one_weight(name, base, digits, 4), weights(at_first)[0])
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", IN_FOLDERS)
 def test_a_folder_brings_back_the_defense_and_the_classifier(name, fitted):
     folder, made = fitted
     assert made[name]
@@ -244,7 +251,7 @@ def answers_like(model, made, images):
     return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-5, atol=1e-5))
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", IN_FOLDERS)
 def test_what_a_command_loads_is_the_defended_model(name, fitted, base, digits):
     folder, made = fitted
     defended = made[name]
@@ -262,7 +269,7 @@ def test_what_a_command_loads_is_the_defended_model(name, fitted, base, digits):
         training.load_model(folder / name)
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", IN_FOLDERS)
 def test_name_and_accuracy_are_those_of_what_is_attacked(name, fitted, base, digits):
     folder, made = fitted
     assert made[name]

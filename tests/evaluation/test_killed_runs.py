@@ -111,6 +111,7 @@ def test_a_run_killed_at_ten_random_moments_ends_like_an_undisturbed_one(undistu
     assert [violations(run, undisturbed, killed) for run in runs] == [[]] * len(runs)
 
 
+@pytest.mark.long
 def test_two_processes_on_one_directory_killed_ten_times_end_like_an_undisturbed_run(undisturbed, tmp_path):
     rng, killed, runs = np.random.default_rng(1), set(), 0
     while len(killed) < KILLS:
