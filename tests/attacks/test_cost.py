@@ -119,7 +119,16 @@ def test_every_combination_is_looked_at():
     assert kinds - fixed - set(ATTACKS.values()) <= {type(attack) for attack in COMBINED.values()}
 
 
-@pytest.mark.parametrize("attack", COMBINED.values(), ids=list(COMBINED))
+BRIEF = ("restarts", "cascade", "multi-target", "many restarts", "within", "apgd, nearest", "square, guided")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(attack, id=name, marks=[] if name in BRIEF else pytest.mark.long)
+        for name, attack in COMBINED.items()
+    ],
+)
 def test_nor_does_a_combination(attack):
     assert wrong(attack) == ""
 

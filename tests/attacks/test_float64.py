@@ -32,7 +32,8 @@ from deepsec_jax.attacks.geometry import towards
 KEY = jax.random.key(0)
 BUDGET = [name for name in ATTACKS if ATTACKS[name].card.kind == "budget"]
 SEARCHING = [name for name in ATTACKS if ATTACKS[name].card.kind == "minimum-norm"]
-LONG = ("optmargin", "blb", "ead")
+ALWAYS = ("fgsm", "rfgsm", "pgd", "illc", "apgd", "fab", "fmn", "square", "uap", "jsma", "deepfool", "cw2")
+"""One of each kind; the others run with ``--long``."""
 EPS = 0.1  # the nearest float32 lies above it
 
 
@@ -56,7 +57,7 @@ def at_eps(attack, eps=EPS):
 
 
 def marked(names):
-    return [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in names]
+    return [pytest.param(name, marks=pytest.mark.long) if name not in ALWAYS else name for name in names]
 
 
 @pytest.fixture

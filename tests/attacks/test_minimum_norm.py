@@ -229,8 +229,18 @@ def test_order_of_the_field(digits_model):
     assert ead[1] <= cw2[1] and margin[0] >= blb[0]
 
 
-@pytest.mark.parametrize("saliency", ["probabilities", "logits"])
-@pytest.mark.parametrize("theta", [1.0, -1.0, 0.5])
+@pytest.mark.parametrize(
+    ("saliency", "theta"),
+    [
+        ("probabilities", 1.0),
+        ("logits", -1.0),
+        ("probabilities", 0.5),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (("logits", 1.0), ("logits", 0.5), ("probabilities", -1.0))
+        ),
+    ],
+)
 def test_jsma_follows_its_definition(saliency, theta, tiny_cnn):
     """Step by step in NumPy: the Jacobian by jax.jacrev, the pair by going through all."""
     x = make_images(rows=4, shape=(8, 8, 1), seed=8)

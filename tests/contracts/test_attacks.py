@@ -193,7 +193,11 @@ def test_vmap_over_two_models_is_one_compile(attack, linear, images, compiles):
         )
         for name in NAMES
     ]
-    + [(name, "cnn", (7,)) for name in NAMES if name not in SEARCHING],
+    + [
+        pytest.param(name, "cnn", (7,), marks=[] if name in REPRESENTATIVE else pytest.mark.long)
+        for name in NAMES
+        if name not in SEARCHING
+    ],
     indirect=["unfitted"],
 )
 def test_rows_do_not_see_each_other(unfitted, network, batch_sizes, tiny_cnn, linear):

@@ -47,7 +47,7 @@ def one_weight(name, base, digits, seed):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.long) if name in ("pd", "lid") else name  # 30 s, 12 s
+        pytest.param(name, marks=[] if name in (*KINDS_OF_FOLDERS, "dd", "rt") else pytest.mark.long)
         for name in DEFENSES
         if name != "eit"  # tests/defenses/test_eit.py
     ],
