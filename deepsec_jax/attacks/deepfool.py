@@ -28,14 +28,16 @@ class DeepFool(Struct):
     """Step to the nearest wrong class of the linearised model until the image is misclassified.
 
         w_j = grad (z_j - z_y)(x_i),   j = argmin |z_j - z_y| / ||w_j||_q
-        r  <- r + (|z_j - z_y| / ||w_j||_q + 0.0001) d_j
-        x_{i+1} = clip(x + (1 + overshoot) r, 0, 1)
+        x_{i+1} = clip(x_i + (1 + overshoot) (|z_j - z_y| / ||w_j||_q + 0.0001) d_j, 0, 1)
 
-    with q = 2 and d_j = w_j / ||w_j||_2, or, for L-inf, q = 1 and d_j = sign(w_j).  The gradients of the
-    ``k`` likeliest wrong classes of the clean image come from one forward.  A masked class (-inf) is ignored.
-    A row stops at the first misclassified image.  If there is none after ``steps`` steps, or if all gradients
-    are zero, the clean image is returned.  At most ``steps`` x k gradients per example, and a forward per
-    step.
+    with q = 2 and d_j = w_j / ||w_j||_2, or, for L-inf, q = 1 and d_j = sign(w_j).  Every step starts inside
+    the box.  The authors have no box, and foolbox clips the sum of all steps; then steps also correct what
+    lies outside, which takes more of them, and the images are farther away.
+
+    The gradients of the ``k`` likeliest wrong classes of the clean image come from one forward.  A masked
+    class (-inf) is ignored.  A row stops at the first misclassified image.  If there is none after ``steps``
+    steps, or if all gradients are zero, the clean image is returned.  At most ``steps`` x k gradients per
+    example, and a forward per step.
 
     Attributes:
         overshoot: relative distance beyond the linearised boundary.
@@ -62,6 +64,7 @@ class DeepFool(Struct):
         reference="Moosavi-Dezfooli et al., CVPR 2016, arXiv:1511.04599",
         goal="untargeted",
         kind="minimum-norm",
+        version=2,
     )
 
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
@@ -87,7 +90,6 @@ class DeepFool(Struct):
             keys=streams.model,
             rivals=jax.lax.top_k(wrong, count)[1],
             x_adv=x,
-            moved=jnp.zeros(x.shape, jnp.float32),
             fooled=succeeded(clean, labels, targeted=False),
             stuck=jnp.zeros(x.shape[0], bool),
             steps=jnp.zeros(x.shape[0], jnp.int32),
@@ -111,7 +113,6 @@ class _State(NamedTuple):
     keys: Keys | None
     rivals: jax.Array  # int [B, k]: the candidate classes
     x_adv: Images  # in the dtype of x
-    moved: Images  # float32: the sum of all steps, before overshoot and box
     fooled: jax.Array
     stuck: jax.Array
     steps: jax.Array
@@ -142,15 +143,13 @@ def _stepped(attack: DeepFool, model: Classifier, state: _State) -> _State:
     distance = jnp.min(distances, axis=0)
     stuck = ~jnp.isfinite(distance)
     normal = jnp.take_along_axis(normals, nearest[None, :, None, None, None], axis=0)[0]
-    length = jnp.where(stuck, 0.0, distance + NUDGE)
-    moved = state.moved + per_row(length) * steepest(normal, attack.norm)
-    clean = state.x.astype(jnp.float32)
-    x_adv = towards(jnp.clip(clean + (1.0 + attack.overshoot) * moved, min=0.0, max=1.0), state.x)
+    length = jnp.where(stuck, 0.0, (1.0 + attack.overshoot) * (distance + NUDGE))
+    moved = point.astype(jnp.float32) + per_row(length) * steepest(normal, attack.norm)
+    x_adv = towards(jnp.clip(moved, min=0.0, max=1.0), state.x)
     after = forward(at_steps(model, state.keys, 2 * state.steps + 2), x_adv)
     after = open_logits(model, after, state.labels, targeted=False)
     return state._replace(
         x_adv=x_adv,
-        moved=moved,
         fooled=succeeded(after, state.labels, targeted=False),
         stuck=stuck,
         steps=state.steps + 1,

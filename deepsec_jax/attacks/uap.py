@@ -95,6 +95,7 @@ class UAP(Struct):
         goal="untargeted",
         kind="universal",
     )
+    made_of: ClassVar[tuple[type, ...]] = (DeepFool,)
 
     def targets(self, model: Classifier, x: Images, labels: Labels, *, key: Key | Keys | None = None) -> None:
         """Return None: any wrong class counts."""

@@ -94,6 +94,44 @@ def test_deepfool_finds_the_nearest_face_in_one_step(norm, rows):
     np.testing.assert_array_equal(counted.gradients, np.full(rows, 5.0))  # no surplus step
 
 
+def curved(weights, x):
+    """Logits of a network whose gradients change from step to step."""
+    return jnp.square(jnp.sin(x.reshape(x.shape[0], -1) @ weights[0])) @ weights[1]
+
+
+def stepped_in_the_box(model, x, label, norm):
+    """DeepFool of one image in NumPy: every image is clipped, and the next step starts there."""
+    for steps in range(50):
+        logits = np.asarray(model(x[None])[0], np.float64)
+        if logits.argmax() != label:
+            return x, steps
+        jacobian = np.asarray(jax.jacrev(lambda point: model(point[None])[0])(x), np.float64)
+        gaps = np.delete(np.abs(logits - logits[label]), label)
+        normals = np.delete(jacobian - jacobian[label], label, axis=0).reshape(len(gaps), -1)
+        lengths = np.linalg.norm(normals, axis=1) if norm == "l2" else np.abs(normals).sum(axis=1)
+        nearest = (gaps / lengths).argmin()
+        direction = normals[nearest] / lengths[nearest] if norm == "l2" else np.sign(normals[nearest])
+        moved = np.asarray(x) + (1.02 * (gaps[nearest] / lengths[nearest] + 1e-4) * direction).reshape(x.shape)
+        x = jnp.clip(moved, 0, 1).astype(jnp.float32)
+    raise AssertionError("no success")
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_deepfool_steps_from_inside_the_box(norm):
+    """Images of zeros and ones, several steps: what the box has cut off must not be made up for later."""
+    one, two = jax.random.split(KEY)
+    weights = jax.random.normal(one, (16, 12)), jax.random.normal(two, (12, 4))
+    model = jax.tree_util.Partial(curved, weights)
+    x = jnp.round(make_images(rows=16, seed=6))
+    labels = jnp.argmax(model(x), axis=-1).astype(jnp.int32)
+    expected, steps = zip(
+        *[stepped_in_the_box(model, row, label, norm) for row, label in zip(x, labels, strict=True)],
+        strict=True,
+    )
+    assert max(steps) >= 3
+    np.testing.assert_allclose(DeepFool(norm=norm)(model, x, labels), np.stack(expected), atol=1e-4)
+
+
 def test_deepfool_looks_at_the_k_likeliest_classes_only(linear, images):
     labels = jnp.argmax(linear(images), axis=-1).astype(jnp.int32)
     few = attacks.count_calls(DeepFool(k=1), linear, images, labels)
