@@ -111,8 +111,8 @@ def stepped_in_the_box(model, x, label, norm):
         lengths = np.linalg.norm(normals, axis=1) if norm == "l2" else np.abs(normals).sum(axis=1)
         nearest = (gaps / lengths).argmin()
         direction = normals[nearest] / lengths[nearest] if norm == "l2" else np.sign(normals[nearest])
-        moved = np.asarray(x) + (1.02 * (gaps[nearest] / lengths[nearest] + 1e-4) * direction).reshape(x.shape)
-        x = jnp.clip(moved, 0, 1).astype(jnp.float32)
+        step = 1.02 * (gaps[nearest] / lengths[nearest] + 1e-4) * direction.reshape(x.shape)
+        x = jnp.clip(np.asarray(x) + step, 0, 1).astype(jnp.float32)
     raise AssertionError("no success")
 
 
