@@ -1,5 +1,6 @@
 """The fitted models that come with the source: networks and defended models, as folders."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -27,9 +28,10 @@ def pretrained_names() -> list[str]:
 
 
 def pretrained_card(name: str) -> dict[str, Any]:
-    """Return what the folder says: ``recipe``, ``classes``, ``figures``, ``digest``.
+    """Return what the folder says: ``recipe``, ``classes``, ``figures``, and ``digest`` of the network.
 
-    ``defense`` is there if the model has one, and ``card`` if its robust accuracy was measured.
+    ``defense`` is there if the model has one, and ``card`` if its robust accuracy was measured. ``whole`` is
+    the :func:`folder_digest`, which ``card["digest"]`` equals unless other weights were measured.
 
     Raises:
         PretrainedError: no such model.
@@ -39,7 +41,29 @@ def pretrained_card(name: str) -> dict[str, Any]:
     for key, file in (("defense", "defense.json"), ("card", CARD)):
         if (folder / file).is_file():
             card[key] = json.loads((folder / file).read_text("utf-8"))
+    card["whole"] = folder_digest(folder)
     return card
+
+
+def folder_digest(folder: str | os.PathLike[str]) -> str:
+    """Return a digest of all that a model's folder answers with: network, defense, detector and their parts.
+
+    That of a network alone is the digest of its weights.
+
+    Args:
+        folder: of a network or a defended model.
+    """
+    folder = Path(folder)
+    networks = [
+        str(json.loads(recipe.read_text("utf-8"))["digest"]) for recipe in sorted(folder.rglob("recipe.json"))
+    ]
+    others = [path for name in ("defense.json", "detector.npz") if (path := folder / name).is_file()]
+    if not others and len(networks) == 1:
+        return networks[0]
+    found = hashlib.sha256("".join(networks).encode())
+    for path in others:
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def pretrained_folder(name: str) -> Path:

@@ -175,14 +175,16 @@ def _show_pixelcnn(defense: Any, dataset: "Dataset", folder: Path) -> None:
     from deepsec_jax.cli.train import epochs_left
     from deepsec_jax.defenses.base import changed_recipe
     from deepsec_jax.defenses.cost import pixelcnn_seconds
-    from deepsec_jax.defenses.pd import beside, recipe_of
+    from deepsec_jax.defenses.part_folders import part_folder
+    from deepsec_jax.defenses.pd import PART, recipe_of
     from deepsec_jax.runs.estimate import duration
 
-    recipe = changed_recipe(defense, recipe_of(dataset), part="pixelcnn")
-    left = epochs_left(beside(folder), recipe.epochs)
+    recipe = changed_recipe(defense, recipe_of(dataset), part=PART)
+    learned = part_folder(folder, PART)
+    left = epochs_left(learned, recipe.epochs)
     images = round(len(dataset.train) * (1 - recipe.validation))
     print(
-        f"{beside(folder)}: {left} of {recipe.epochs} epochs of {images} images are left, a PixelCNN on "
+        f"{learned}: {left} of {recipe.epochs} epochs of {images} images are left, a PixelCNN on "
         f"{dataset.name}; nothing is written"
     )
     each = pixelcnn_seconds(defense, dataset, rows=min(8, recipe.batch_size))
@@ -196,12 +198,14 @@ def _show_autoencoders(defense: Any, dataset: "Dataset", folder: Path) -> None:
     """The same for MagNet, which trains no classifier either; its autoencoders are not timed."""
     from deepsec_jax.cli.train import epochs_left
     from deepsec_jax.defenses.base import changed_recipe
-    from deepsec_jax.defenses.magnet import beside, recipe_of
+    from deepsec_jax.defenses.magnet import part_of, recipe_of
+    from deepsec_jax.defenses.part_folders import part_folder
 
     recipe = changed_recipe(defense, recipe_of(dataset))
     for number, kind in enumerate(defense.autoencoders):
-        left = epochs_left(beside(folder, number), recipe.epochs)
+        learned = part_folder(folder, part_of(number))
+        left = epochs_left(learned, recipe.epochs)
         print(
-            f"{beside(folder, number)}: {left} of {recipe.epochs} epochs are left, a {kind} autoencoder on "
+            f"{learned}: {left} of {recipe.epochs} epochs are left, a {kind} autoencoder on "
             f"{dataset.name}; nothing is written"
         )

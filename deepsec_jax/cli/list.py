@@ -143,7 +143,7 @@ def _robust(card: dict[str, Any]) -> tuple[str, str]:
     found = card.get("card")
     if found is None:
         return "not measured", ""
-    if found["digest"] != card["digest"]:
+    if found["digest"] != card["whole"]:
         return "measured on other weights", ""
     norm, share = {"linf": "L\N{INFINITY}", "l2": "L2"}[found["norm"]], found["robust"]
     gates = "; ".join(gate.partition(":")[0] for gate in found["gates"])

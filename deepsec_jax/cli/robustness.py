@@ -1,11 +1,10 @@
 """``deepsec robustness``: the robustness study, its sentences, and its page."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from deepsec_jax.cli import InputError
-from deepsec_jax.pretrained import CARD
+from deepsec_jax.pretrained import CARD, folder_digest
 from deepsec_jax.studies.verdict.options import Options
 
 
@@ -50,7 +49,7 @@ class Robustness(Options):
         if self.card and not code:
             from deepsec_jax.studies.verdict.card import card_of, command_of, write_card
 
-            digest = json.loads(recipe.read_text("utf-8"))["digest"]
-            write_card(recipe.with_name(CARD), card_of(cells, command_of(self), digest))
+            found = card_of(cells, command_of(self), folder_digest(recipe.parent))
+            write_card(recipe.with_name(CARD), found)
             print(f"card {recipe.with_name(CARD)}")
         return code

@@ -3,7 +3,6 @@
 import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -27,6 +26,7 @@ from deepsec_jax.defenses.base import (
 from deepsec_jax.defenses.detector import FPR, FittedDetector, draw, fitting_and_validation
 from deepsec_jax.defenses.detector_files import has_arrays, keep_arrays, kept_arrays
 from deepsec_jax.defenses.divergence import divergence_excess
+from deepsec_jax.defenses.part_folders import move_in, part_folder
 from deepsec_jax.defenses.quantiles import Quantiles, fit_quantiles
 from deepsec_jax.field_checks import count, each, one_of, positive, share
 from deepsec_jax.models.autoencoder import KINDS, Autoencoder
@@ -101,10 +101,10 @@ class MagNet(Struct):
     ) -> FittedDetector:
         """Return the score with its threshold; see :class:`deepsec_jax.protocols.Detector`.
 
-        The autoencoders have folders next to ``folder``: ``<folder>-autoencoder-1`` and so on.  They train on
-        the images of the base's training part.  Half of the held-out images sets the quantiles, the other
-        half the threshold. The halves must differ, since none of the first half's images is beyond the
-        largest quantile.
+        The autoencoders train in ``<folder>-autoencoder-1`` and so on, which become
+        ``<folder>/autoencoder-1`` at the end.  They train on the images of the base's training part.  Half of
+        the held-out images sets the quantiles, the other half the threshold. The halves must differ, since
+        none of the first half's images is beyond the largest quantile.
 
         Raises:
             DefenseError: images of a size that the autoencoders do not accept, too few images, a folder of
@@ -120,6 +120,7 @@ class MagNet(Struct):
         if folder is not None:
             check_keepable(base, folder)
             if has_arrays(folder):
+                move_in(folder, *map(part_of, range(len(self.autoencoders))))
                 return self.restore(load_network(folder), folder)
         fitting, held_out = fitting_and_validation(base, data)
         clean_key, *keys = jax.random.split(typed_key(key), 1 + len(self.autoencoders))
@@ -128,8 +129,8 @@ class MagNet(Struct):
         saved = [
             retrain(
                 self, Base(partial(self.build, kind), recipe_of(data), base.trained), learned,
-                Denoising(self.noise), key=keys[number], part=f"autoencoder-{number + 1}",
-                folder=None if folder is None else beside(folder, number), score=minus_error,
+                Denoising(self.noise), key=keys[number], part=part_of(number),
+                folder=None if folder is None else part_folder(folder, part_of(number)), score=minus_error,
                 tested={ERROR: mean_error},
             )
             for number, kind in enumerate(self.autoencoders)
@@ -147,6 +148,7 @@ class MagNet(Struct):
             whole = Guarded(self.behind(fitted, base.trained), fitted)
             keep_network(base, data, folder, answers=whole, figures=figures)
             keep_arrays(folder, threshold=fitted.threshold, spread=fitted.spread, clean_parts=values)
+            move_in(folder, *map(part_of, range(len(self.autoencoders))))
         return fitted
 
     def build(self, kind: str, rngs: nnx.Rngs, channels: int) -> Autoencoder:
@@ -169,7 +171,7 @@ class MagNet(Struct):
                 "detector again"
             )
         models = tuple(
-            load_network(beside(folder, number), build=partial(self.build, kind)).model
+            load_network(part_folder(folder, part_of(number)), build=partial(self.build, kind)).model
             for number, kind in enumerate(self.autoencoders)
         )
         parts = Parts(saved.model, models, self.powers, self.temperatures)
@@ -313,9 +315,9 @@ def recipe_of(data: Dataset) -> Recipe:
     )  # fmt: skip
 
 
-def beside(folder: str | os.PathLike[str], number: int) -> Path:
-    """Return the path of an autoencoder of a detector's folder."""
-    return Path(folder).with_name(f"{Path(folder).name}-autoencoder-{number + 1}")
+def part_of(number: int) -> str:
+    """Return the name of an autoencoder's folder."""
+    return f"autoencoder-{number + 1}"
 
 
 @jax.jit

@@ -22,6 +22,7 @@ from deepsec_jax.defenses.base import (
     recipe_changes,
     retrain,
 )
+from deepsec_jax.defenses.part_folders import move_in, part_folder
 from deepsec_jax.field_checks import count, integer, proper_share
 from deepsec_jax.models.pixelcnn import PixelCNN, bits_per_dim
 from deepsec_jax.models.pixelcnn_scan import purify
@@ -29,6 +30,9 @@ from deepsec_jax.models.wrappers import StraightThrough
 from deepsec_jax.protocols import Classifier, Images, Key, Labels, Logits, Scalar
 from deepsec_jax.pytree import Struct, static
 from deepsec_jax.training import Recipe, Saved, load_network
+
+PART = "pixelcnn"
+"""Name of the PixelCNN's folder in that of the defended model."""
 
 BITS = "test_bits_per_dim"
 """Name, in the figures of both folders, of the PixelCNN's bits per dimension on the test part."""
@@ -79,21 +83,24 @@ class PD(Struct):
     ) -> Classifier:
         """Return the base's classifier of purified images; see :class:`deepsec_jax.protocols.Defense`.
 
-        The PixelCNN has a folder next to ``folder``: ``<folder>-pixelcnn``.  The accuracy in the folder is
-        that on the first 1,000 purified test images.
+        The PixelCNN trains in ``<folder>-pixelcnn``, which becomes ``<folder>/pixelcnn`` at the end.  The
+        accuracy in the folder is that on the first 1,000 purified test images.
         """
         if folder is not None:
             check_keepable(base, folder)
             if Path(folder).exists():
+                move_in(folder, PART)
                 return self.restore(load_network(folder), Path(folder))
         density = Base(self.build, recipe_of(data), base.trained)
         saved = retrain(
-            self, density, data, bits_objective, key=key, folder=None if folder is None else beside(folder),
-            score=minus_bits, tested={BITS: mean_bits}, part="pixelcnn",
+            self, density, data, bits_objective, key=key, score=minus_bits, tested={BITS: mean_bits},
+            part=PART, folder=None if folder is None else part_folder(folder, PART),
         )  # fmt: skip
         classifier = Purified(saved.model, base.trained, self.eps)
         figures = {BITS: saved.figures[BITS]}
         keep_network(base, data, folder, answers=classifier, figures=figures, tested=1000, batch_size=100)
+        if folder is not None:
+            move_in(folder, PART)
         return classifier
 
     def build(self, rngs: nnx.Rngs, channels: int) -> PixelCNN:
@@ -114,7 +121,8 @@ class PD(Struct):
             raise DefenseError(
                 f"{folder} holds a model without a PixelCNN: choose another folder or remove it"
             )
-        return Purified(load_network(beside(folder), build=self.build).model, saved.model, self.eps)
+        density = load_network(part_folder(folder, PART), build=self.build).model
+        return Purified(density, saved.model, self.eps)
 
     def surrogate(self, classifier: Classifier) -> Classifier:
         """Return the same classifier with the identity's gradient for the purification."""
@@ -174,11 +182,6 @@ def recipe_of(data: Dataset) -> Recipe:
         name=data.name, data=data.name, model="pixelcnn", epochs=10, batch_size=32, optimizer="adam",
         learning_rate=1e-3, schedule="one_cycle", source="ours: Adam at PixelCNN++'s rate",
     )  # fmt: skip
-
-
-def beside(folder: str | os.PathLike[str]) -> Path:
-    """Return the path of a defended model's PixelCNN."""
-    return Path(folder).with_name(f"{Path(folder).name}-pixelcnn")
 
 
 def bits_objective(model: Any, x: Images, labels: Labels, key: Key) -> jax.Array:

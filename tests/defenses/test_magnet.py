@@ -22,7 +22,7 @@ from deepsec_jax.defenses.detector_files import ARRAYS, kept_arrays
 from deepsec_jax.defenses.divergence import divergence_excess
 from deepsec_jax.defenses.folders import CARD as CARD_FILE
 from deepsec_jax.defenses.fs import FS
-from deepsec_jax.defenses.magnet import ERROR, Denoising, MagNet, Parts, beside, mean_error
+from deepsec_jax.defenses.magnet import ERROR, Denoising, MagNet, Parts, mean_error, part_of
 from deepsec_jax.defenses.quantiles import fit_quantiles
 from deepsec_jax.models.autoencoder import Autoencoder
 from deepsec_jax.models.guarded import Guarded
@@ -85,7 +85,7 @@ def test_between_the_halves_of_a_pooled_one_pixels_come_in_fours():
 
 def test_the_loss_falls_and_is_that_of_noisy_images(folder, digits):
     for number, kind in enumerate(BOTH.autoencoders):
-        saved = load_network(beside(folder, number), build=lambda r, c: BOTH.build(kind, r, c))  # noqa: B023
+        saved = load_network(folder / part_of(number), build=lambda r, c: BOTH.build(kind, r, c))  # noqa: B023
         losses = [epoch["loss"] for epoch in saved.figures["history"]]
         assert losses[1] < 0.95 * losses[0]
         assert saved.figures[ERROR] == pytest.approx(mean_error(saved.model, digits.test))
@@ -102,7 +102,7 @@ def test_the_loss_falls_and_is_that_of_noisy_images(folder, digits):
 def test_held_out_images_are_not_learned_from(folder, base, digits):
     """The digest of what the autoencoders saw is that of the data without the held-out images."""
     fitting, held_out = fitting_and_validation(base, digits)
-    saved = load_network(beside(folder, 1), build=lambda r, c: BOTH.build("flat", r, c))
+    saved = load_network(folder / part_of(1), build=lambda r, c: BOTH.build("flat", r, c))
     learned = saved.figures["trained_on"]["data"]
     assert learned == replace(digits, train=fitting).digest() != digits.digest()
     rows = {image.tobytes() for image in fitting.images}
@@ -234,8 +234,7 @@ def test_the_reformer_is_a_classifier_and_the_whole_is_guarded(detector, digits)
 def test_a_folder_may_hold_the_whole_with_its_reformer(folder, detector, base, digits, tmp_path):
     """The very detector; what it lets pass is classified behind the reformer, and attacked through it."""
     alone = defenses.load_defended(folder)
-    for part in (folder, beside(folder, 0), beside(folder, 1)):
-        shutil.copytree(part, tmp_path / part.name)
+    shutil.copytree(folder, tmp_path / folder.name)  # it is complete
     card = tmp_path / folder.name / CARD_FILE
     said = json.loads(card.read_text())
     card.write_text(json.dumps(said | {"settings": said["settings"] | {"reforms": True}}))
@@ -247,7 +246,10 @@ def test_a_folder_may_hold_the_whole_with_its_reformer(folder, detector, base, d
     np.testing.assert_array_equal(alone.classifier.model(x), detector.scorer.parts.model(x))
     np.testing.assert_array_equal(whole.detector.score(x), alone.detector.score(x))
     assert (whole.classifier(x).argmax(-1) == 10).tolist() == alone.detector.flags(x).tolist()
-    shutil.rmtree(tmp_path / folder.name)  # but the autoencoders beside it stay: nothing is trained
+    for number in range(2):  # as if the fit had been killed before its own folder: nothing is trained again
+        part = tmp_path / folder.name / part_of(number)
+        part.rename(tmp_path / f"{folder.name}-{part.name}")
+    shutil.rmtree(tmp_path / folder.name)
     with jax.numpy_dtype_promotion("standard"):
         BOTH.replace(reforms=True).fit(base, digits, key=jax.random.key(0), folder=tmp_path / folder.name)
     figures = load_network(tmp_path / folder.name).figures
@@ -272,10 +274,10 @@ def test_a_folder_brings_the_detector_back(folder, detector, base, digits, tmp_p
     with pytest.raises(DefenseError, match=r"is damaged .*fit the detector again"):
         BOTH.restore(load_network(folder), folder)
     (folder / ARRAYS).write_bytes(whole)
-    hidden = beside(folder, 1).rename(tmp_path / "hidden")
+    hidden = (folder / part_of(1)).rename(tmp_path / "hidden")
     with pytest.raises(CheckpointError, match="no model in"):
         BOTH.restore(load_network(folder), folder)
-    hidden.rename(beside(folder, 1))
+    hidden.rename(folder / part_of(1))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """PD: a PixelCNN learnt by the training loop, images purified by it, and what an attacker differentiates."""
 
+import shutil
 from dataclasses import replace
 
 import jax
@@ -14,7 +15,7 @@ from deepsec_jax import attacks, defenses, training
 from deepsec_jax.cli import defend
 from deepsec_jax.data import Split
 from deepsec_jax.defenses import PD, Base, DefenseError
-from deepsec_jax.defenses.pd import BITS, Purified, beside, bits_objective, mean_bits
+from deepsec_jax.defenses.pd import BITS, PART, Purified, bits_objective, mean_bits
 from deepsec_jax.models.pixelcnn_scan import purify
 from deepsec_jax.training import CheckpointError
 
@@ -43,7 +44,7 @@ def bits_of(model, x):
 
 
 def test_the_pixelcnn_learns_by_the_training_loop(folder, digits):
-    saved = training.load_network(beside(folder), build=TINY.build)
+    saved = training.load_network(folder / PART, build=TINY.build)
     bits = [-epoch["validation"] for epoch in saved.figures["history"]]
     assert bits[1] < bits[0] < np.log2(17)  # uniform over the levels
     assert saved.figures[BITS] == pytest.approx(mean_bits(saved.model, digits.test))
@@ -69,6 +70,21 @@ def test_a_folder_brings_both_networks_back(folder, base, digits):
     figures = defended.saved.figures
     assert figures["test_accuracy"] == training.accuracy(defended.classifier, digits.test, batch_size=100)
     assert figures["test_images"] == 40 and 0 < figures[BITS] < np.log2(17)
+
+
+def test_the_folder_is_complete_wherever_the_pixelcnn_was(folder, base, digits, tmp_path):
+    """Inside the folder; or beside it, as after a kill and in folders of earlier versions."""
+    shutil.copytree(folder, tmp_path / "pd")
+    (tmp_path / "pd" / PART).rename(tmp_path / "pd-pixelcnn")
+    x = jnp.asarray(digits.test.images[:8])
+    wanted = run(defenses.load_defended(folder).classifier, x)
+    assert np.array_equal(run(defenses.load_defended(tmp_path / "pd").classifier, x), wanted)
+    again = TINY.fit(base, digits, key=jax.random.key(0), folder=tmp_path / "pd")
+    assert np.array_equal(run(again, x), wanted)
+    assert (tmp_path / "pd" / PART).is_dir() and not (tmp_path / "pd-pixelcnn").exists()
+    (tmp_path / "pd" / PART).rename(tmp_path / "lost")
+    with pytest.raises(CheckpointError, match=r"no model in .*pd-pixelcnn"):
+        defenses.load_defended(tmp_path / "pd")
 
 
 def test_what_is_missing_or_another_model_is_one_line(folder, tmp_path):
