@@ -91,10 +91,15 @@ def matrix(rows: list[Row], table: str, column: str) -> str:
         found = unique(cells[attack, each]["n"] for each in defenses if (attack, each) in cells)
         return " to ".join(sorted({min(found, key=int), max(found, key=int)}, key=int)) if found else ""
 
-    return markdown(
-        ["attack", "n", *defenses],
-        [[attack, count(attack), *(text(attack, each) for each in defenses)] for attack in attacks],
-    )
+    body = [[attack, count(attack), *(text(attack, each) for each in defenses)] for attack in attacks]
+    means = {
+        row["defense"]: f"{percent(row['mean'])} / {percent(row['published'])}"
+        for row in rows
+        if table == "replayed" and row["column"] == "average_of_same" and row["attack"] == "all"
+    }
+    if means:
+        body.append(["average", "", *(means.get(each, "") for each in defenses)])
+    return markdown(["attack", "n", *defenses], body)
 
 
 def worst_table(rows: list[Row]) -> str:

@@ -1,5 +1,8 @@
 """The security evaluation: three kinds of knowledge, the worst case per image, gates on planted defenses."""
 
+import csv
+import io
+
 import jax
 import numpy as np
 import pytest
@@ -287,6 +290,9 @@ def test_averages_of_the_paper_are_beside_ours(cells):
     assert "no robust accuracy" in found.column.formula
     said = render_run(cells)["security.html"]
     assert "they are no robust accuracy" in said and "Averages over attacks" in said
+    lines = csv.DictReader(io.StringIO(render_run(cells)["security.csv"]))
+    named = {(line["attack"], line["defense"]) for line in lines if line["table"] == "averages"}
+    assert {("all", "NAT"), ("pgd", "all"), ("all", "all")} <= named
 
 
 def test_complete_averages_are_compared_with_the_printed_ones(monkeypatch, cells):

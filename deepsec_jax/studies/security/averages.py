@@ -57,6 +57,7 @@ class Averaged:
         key: unique name.
         label: what it is of and over.
         group: words above its row.
+        attack, defense: of which it is; "all" for the side over which it averages.
         paper: the (attack, defense) of the paper's average.
         printed: the paper's average in percent; NaN if our copy has none.
     """
@@ -64,6 +65,8 @@ class Averaged:
     key: str
     label: str
     group: str
+    attack: str
+    defense: str
     paper: frozenset[tuple[str, str]]
     printed: float
 
@@ -112,13 +115,14 @@ def _averages(dataset: str) -> Iterator[Averaged]:
     for name in defenses:
         places = frozenset(product(attacks, (name,)))
         label, theirs = f"{defense_label(name)}, all attacks", printed["defenses"].get(name, math.nan)
-        yield Averaged(name, label, "Per defense", places, theirs)
+        yield Averaged(name, label, "Per defense", "all", defense_label(name), places, theirs)
     for name in attacks:
         places = frozenset(product((name,), defenses))
         label, theirs = f"{attack_label(name)}, all defenses", printed["attacks"].get(name, math.nan)
-        yield Averaged(name, label, "Per attack", places, theirs)
+        yield Averaged(name, label, "Per attack", name, "all", places, theirs)
     every = frozenset(product(attacks, defenses))
-    yield Averaged("all", "All attacks, all defenses", "Of all", every, printed.get("all", math.nan))
+    theirs = printed.get("all", math.nan)
+    yield Averaged("all", "All attacks, all defenses", "Of all", "all", "all", every, theirs)
 
 
 def _row(average: Averaged, shares: Shares, cell: Cell, why: tuple[Reason, ...]) -> Row:
@@ -127,7 +131,7 @@ def _row(average: Averaged, shares: Shares, cell: Cell, why: tuple[Reason, ...])
     mean = Printed(float(np.nanmean(theirs)) if same else math.nan, "" if same else "no figure of the paper")
     return Row(
         key=f"average {average.key}", name=average.label, label=average.label, group=(average.group,),
-        n=len(shares), cells={"": cell},
+        n=len(shares), cells={"": cell}, fields={"attack": average.attack, "defense": average.defense},
         figures={"": {
             AVERAGE.name: build.figure(AVERAGE, _mean(shares), "", _printed(average, shares), why),
             SAME.name: build.figure(SAME, _mean(same), "no figure of the paper", mean, why),
