@@ -1,7 +1,7 @@
 """The context of a study's jobs: one model, one data set, one run directory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -55,12 +55,25 @@ class Run:
     keeps: bool = True
     surrogate: Classifier | None = None
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _scope: str = field(default="", repr=False)
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return the cached result of ``make`` for this key."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        scoped = (self._scope, key)
+        if scoped not in self._kept:
+            self._kept[scoped] = make()
+        return self._kept[scoped]
+
+    def of(self, model: Classifier, about: dict[str, Any], scope: str) -> "Run":
+        """Return the run of another model, with the same data and directory.
+
+        Args:
+            model: the other model, in evaluation mode.
+            about: its entries in a config.
+            scope: tells its cached values from this model's, such as a digest of its weights;
+                :meth:`forget` drops both.
+        """
+        return replace(self, model=model, about=about, surrogate=None, _scope=scope)
 
     def forget(self) -> None:
         """Drop cached values: after a failure the processes of a run may have cached different ones."""

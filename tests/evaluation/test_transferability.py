@@ -1,5 +1,7 @@
 """Transfer: images of one model judged on others, against an independent count; nothing is attacked twice."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import make_linear
@@ -173,3 +175,14 @@ def test_every_format_has_the_tables_and_no_title_of_the_paper(cells):
 def test_senseless_options_are_refused(changes, words):
     with pytest.raises(InputError, match=words):
         Options(**{"model": "raw", "models": ("near",), **changes}).check()
+
+
+def test_another_models_values_are_its_own_and_are_forgotten_with_the_runs(tmp_path):
+    run = Run(RAW, {"name": "raw"}, make_dataset(), 3, Store(tmp_path), 16)
+    other = run.of(RAW, {"name": "other"}, "digest")
+    made = itertools.count()
+    ask = [lambda: run.once("value", lambda: next(made)), lambda: other.once("value", lambda: next(made))]
+    assert [each() for each in (*ask, *ask)] == [0, 1, 0, 1]
+    assert other.images() == run.images()
+    run.forget()
+    assert [each() for each in ask] == [2, 3]

@@ -1,7 +1,6 @@
 """The cells of ``deepsec evaluate transferability``: attacks on each model, and their images on others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def jobs(options: Options, run: Run) -> list[Job]:
     missing = {name: attack for name, attack in chosen.items() if name not in attacks}
     found += _from(run, missing, others, options, run.about["name"]) if missing else []
     for other in others:
-        run_there = _run_of(run, other)
+        run_there = run.of(other.model, other.about, other.weights)
         to = [target for target in targets if target is not other]
         found += _from(run_there, chosen, to, options, run.about["name"])
     for left_out in targets if len(targets) > 2 else ():
@@ -54,7 +53,13 @@ def jobs(options: Options, run: Run) -> list[Job]:
             },
             AveragedLogits(tuple(each.model for each in members)),
         )
-        found += _from(_run_of(run, average), chosen, [left_out], options, run.about["name"])
+        found += _from(
+            run.of(average.model, average.about, average.weights),
+            chosen,
+            [left_out],
+            options,
+            run.about["name"],
+        )
     return found
 
 
@@ -78,11 +83,6 @@ def _from(
 
 def _notes(run: Run, target: Target) -> dict[str, Any]:
     return run.notes(findings=run.look(target.model, target.name, gradients=False))
-
-
-def _run_of(run: Run, target: Target) -> Run:
-    """Return the same evaluation of another model."""
-    return replace(run, model=target.model, about=target.about, surrogate=None, _kept={})
 
 
 def _target(folder: str, run: Run) -> Target:
