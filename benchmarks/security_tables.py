@@ -7,8 +7,11 @@ the paper's), which are small enough for the repository.
 import argparse
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+from deepsec_jax.studies.security.model import attack_label
 
 KEPT = ("table", "attack", "defense", "column", "mean", "n", "low", "high", "published", "flags")
 TABLES = ("undefended", "replayed", "white_box", "adaptive", "worst", "gates", "detectors")
@@ -31,11 +34,11 @@ def main() -> None:
     for name in options.tables:
         print(f"\n### {name}\n")
         if name == "gates":
-            print("\n".join(gate_lines(options.report / "security.json")))
+            print("\n".join(gate_lines(worst_rows(options.report / "security.json"))))
         elif name == "detectors":
             print(detector_table(read(options.report / "detectors.csv")))
         elif name == "worst":
-            print(worst_table(rows))
+            print(worst_table(worst_rows(options.report / "security.json")))
         elif name == "undefended":
             print(undefended_table(read(options.report / "attacks.csv")))
         else:
@@ -61,12 +64,12 @@ def write_figures(path: Path, security: list[Row], detectors: list[Row]) -> None
         writer.writerows(found)
 
 
-def percent(value: str) -> str:
+def percent(value: str | float | None) -> str:
     """Return a share as percent with one digit."""
-    return f"{100 * float(value):.1f}" if value else "n/a"
+    return f"{100 * float(value):.1f}" if value not in ("", None) else "n/a"
 
 
-def interval(row: Row) -> str:
+def interval(row: Mapping[str, Any]) -> str:
     """Return a figure with its 95 % interval, in percent."""
     return f"{percent(row['mean'])} ({percent(row['low'])} to {percent(row['high'])})"
 
@@ -76,7 +79,7 @@ def matrix(rows: list[Row], table: str, column: str) -> str:
     cells = {
         (row["attack"], row["defense"]): row
         for row in rows
-        if row["table"] == table and row["column"] == column
+        if row["table"] == table and row["column"] == column and row["mean"]
     }
     attacks, defenses = (unique(key[side] for key in cells) for side in (0, 1))
 
@@ -91,7 +94,10 @@ def matrix(rows: list[Row], table: str, column: str) -> str:
         found = unique(cells[attack, each]["n"] for each in defenses if (attack, each) in cells)
         return " to ".join(sorted({min(found, key=int), max(found, key=int)}, key=int)) if found else ""
 
-    body = [[attack, count(attack), *(text(attack, each) for each in defenses)] for attack in attacks]
+    body = [
+        [attack_label(attack), count(attack), *(text(attack, each) for each in defenses)]
+        for attack in attacks
+    ]
     means = {
         row["defense"]: f"{percent(row['mean'])} / {percent(row['published'])}"
         for row in rows
@@ -102,30 +108,38 @@ def matrix(rows: list[Row], table: str, column: str) -> str:
     return markdown(["attack", "n", *defenses], body)
 
 
-def worst_table(rows: list[Row]) -> str:
-    """Return defenses x threat models: the share that survives everything, with its interval."""
-    found = [row for row in rows if row["table"] == "worst"]
-    columns, defenses = unique(row["column"] for row in found), unique(row["defense"] for row in found)
-    cells = {(row["defense"], row["column"]): row for row in found}
+def worst_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of the worst case, one per defense, with columns and gates."""
+    return [row for section in json.loads(path.read_text("utf-8"))["sections"] for row in section["worst"]]
+
+
+def worst_table(rows: list[dict[str, Any]]) -> str:
+    """Return defenses x threat models: the share that survives everything, with its interval.
+
+    Figures behind a closed gate are struck through.
+    """
+    columns = unique(name for row in rows for name in row["columns"])
     body = []
-    for defense in defenses:
-        of = {name: row for name in columns if (row := cells.get((defense, name))) and row["mean"]}
+    for row in rows:
+        line = "" if row["may_be_called_robust"] else "~~"
         shown = [
-            interval(of[name]) if name in of else "n/a"
-            for name in columns
-        ]  # fmt: skip
-        counts = " to ".join(map(str, sorted({int(row["n"]) for row in of.values()})))
-        body.append([defense, counts, *shown])
+            f"{line}{interval(found)}{line}" if found["mean"] is not None else "n/a"
+            for found in (row["columns"][name] for name in columns)
+        ]
+        counts = {found["n"] for found in row["columns"].values()}
+        body.append([row["defense"], " to ".join(map(str, sorted(counts))), *shown])
     return markdown(["defense", "n", *columns], body)
 
 
-def gate_lines(path: Path) -> Iterable[str]:
-    """Yield each closed gate of each defense."""
-    for section in json.loads(path.read_text("utf-8"))["sections"]:
-        for row in section["worst"]:
-            for gate in row["gates"]:
-                if gate["closed"]:
-                    yield f"- {row['defense']}: {gate['label']}: {gate['text']}"
+def gate_lines(rows: list[dict[str, Any]]) -> Iterable[str]:
+    """Yield each closed gate, with the defenses behind it."""
+    behind: dict[str, list[str]] = {}
+    for row in rows:
+        for gate in row["gates"]:
+            if gate["closed"]:
+                behind.setdefault(f"{gate['label']}: {gate['text']}", []).append(row["defense"])
+    for text, defenses in behind.items():
+        yield f"- {', '.join(defenses)}: {text}"
 
 
 def detector_table(rows: list[Row]) -> str:
@@ -145,17 +159,19 @@ def detector_table(rows: list[Row]) -> str:
     columns = [(each, name) for each in detectors for name in ("auc", "tpr")]
     return markdown(
         ["attack", *(f"{each}: {name.upper()}" for each, name in columns)],
-        [[attack, *(text(attack, *column) for column in columns)] for attack in attacks],
+        [[attack_label(attack), *(text(attack, *column) for column in columns)] for attack in attacks],
     )
 
 
 def undefended_table(rows: list[Row]) -> str:
     """Return the misclassification rate of every attack on the undefended network, with n."""
-    found = [row for row in rows if row["column"] == "mr"]
+    every = [row for row in rows if row["column"] == "mr" and row["mean"]]
+    most = {row["attack"]: row for row in sorted(every, key=lambda row: int(row["n"]))}
+    found = [most[name] for name in unique(row["attack"] for row in every)]
     return markdown(
         ["attack", "n", "success", "paper"],
         [
-            [row["attack"], row["n"], interval(row),
+            [attack_label(row["attack"]), row["n"], interval(row),
              percent(row["published"])]
             for row in found
         ],
