@@ -148,6 +148,18 @@ def test_remark_6_is_decided_by_the_cells_that_a_run_writes():
     assert found["6a"].text == CONFIRMED and found["6c"].text == CONFIRMED and found["6c"].value == -1.0
 
 
+def test_a_detector_with_one_auc_at_all_radii_decides_nothing_on_them():
+    """MagNet has an AUC of 1 at every radius; the claim was once not decided because of that."""
+    perfect = [cell for cell in scored({"magnet": 90.0}, radii=(90.0, 90.0, 90.0))]
+    falling = scored({"lid": 2.5}, radii=(2.5, 1.5, 0.5))
+    found = by_key(
+        [*perfect, *(cell for cell in falling if "detector" in cell.config or "eps" in cell.config)]
+    )
+    assert found["6c"].value == -1.0 and found["6c"].over == "LID; 3 radii"
+    assert by_key(perfect)["6c"].text == NOT_MEASURED
+    assert "MagNet is the same at every radius" in by_key(perfect)["6c"].over
+
+
 def test_remark_6_needs_two_detectors_clean_scores_and_successes():
     assert by_key(scored({"fs": 2.5}))["6a"].text == NOT_MEASURED
     without = [cell for cell in scored({"fs": 2.5, "lid": 2.5}) if cell.config.get("kind") != "clean"]

@@ -29,7 +29,8 @@ DIFFERENT = Claim(
 )  # fmt: skip
 NOT_EASIER = Claim(
     "6c", "Larger perturbations are not easier to detect.",
-    "smallest rank correlation, over detectors, of FGSM's radius and the AUC", 0.9, above=False,
+    "smallest rank correlation of FGSM's radius and the AUC, over detectors whose AUC varies", 0.9,
+    above=False,
 )  # fmt: skip
 FEW = 3
 
@@ -106,9 +107,13 @@ def _by_radius(evidence: Evidence) -> Verdict:
     if not complete or len(radii) < FEW:
         return not_measured(NOT_EASIER, f"needs FGSM at {FEW} radii: {DETECTORS_STUDY} --sweep")
     n = len(evidence.sweep[complete[0], radii[0]].scores)
-    found = []
+    found = {}
     for name in complete:
         areas = resampled_areas([evidence.sweep[name, eps] for eps in radii])
-        found.append(spearman(np.broadcast_to(np.asarray(radii), areas.shape), areas))
-    over = f"{', '.join(complete)}; {len(radii)} radii"
-    return tested(NOT_EASIER, np.min(found, axis=0), n, over)
+        found[name] = spearman(np.broadcast_to(np.asarray(radii), areas.shape), areas)
+    # A detector with one AUC at all radii, such as 1, has no correlation and decides nothing.
+    varying = [name for name in complete if not np.isnan(found[name][0])]
+    if not varying:
+        return not_measured(NOT_EASIER, f"the AUC of {', '.join(complete)} is the same at every radius")
+    over = f"{', '.join(varying)}; {len(radii)} radii"
+    return tested(NOT_EASIER, known_least([found[name] for name in varying], axis=0), n, over)
